@@ -1,0 +1,1 @@
+"""The `osmn` command: one module per subcommand, each with `add_arguments(parser)` and `run(arguments)`."""

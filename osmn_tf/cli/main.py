@@ -1,0 +1,82 @@
+"""Entry point of the `osmn` command. Imports only the subcommand that runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from osmn_tf.errors import InputError
+from osmn_tf.version import __version__
+
+# name -> (module, one-line help). The module is imported only when the subcommand is asked for.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "segment": ("osmn_tf.cli.segment", "masks of one or more objects in every frame of a video"),
+    "evaluate": ("osmn_tf.cli.evaluate", "J and F of a preset or of result folders on a DAVIS folder"),
+    "presets": ("osmn_tf.cli.presets", "list the models that ship with this installation"),
+}
+
+EXIT_OK = 0
+EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The argument parser; only `command`'s own arguments are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="osmn",
+        description="One-shot video object segmentation: a video and one mask in, a mask in every frame out.",
+        epilog="'osmn COMMAND --help' explains a command and gives examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"osmn_tf {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module_name, summary) in COMMANDS.items():
+        if name == command:
+            module = importlib.import_module(module_name)
+            subparser = subparsers.add_parser(
+                name,
+                help=summary,
+                description=module.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+        else:
+            subparsers.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code.
+
+    0: done. 1: partly done (what was done is kept). 2: bad input, nothing was written. 130: interrupted.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    command = next((word for word in argv if word in COMMANDS), None)
+    arguments = build_parser(command).parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except InputError as error:
+        if arguments.debug:
+            raise
+        print(f"osmn {arguments.command}: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print(f"osmn {arguments.command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`osmn ... | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From a video and a mask to masks: the segmenter and the files it reads and writes."""

@@ -1,0 +1,1 @@
+"""Layers of the networks: modulation, modulated ConvLSTM, fixed bilinear upsampling."""

@@ -1,0 +1,1 @@
+"""The networks (OSMN, ReConvNet), their modulators and their presets."""
