@@ -19,6 +19,5 @@ class MissingDependencyError(InputError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed: "
-            f"run  pip install 'osmn-tf[{extra}]'"
+            f"{purpose} needs the package '{package}', which is not installed: run  pip install 'osmn-tf[{extra}]'"
         )
