@@ -1,0 +1,237 @@
+"""Convolutional LSTM whose output is scaled channel by channel (ReConvNet, Lattari et al., 2018).
+
+`ModulatedConvLSTM2DCell` makes one step with explicit state: streaming networks are built from it.
+`ModulatedConvLSTM2D` runs the cell over clips. Both hold their weights as `keras.layers.ConvLSTM2D` does, so
+`set_weights` moves between them, and with a scale of 1 the numbers are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class ModulatedConvLSTM2DCell(keras.layers.Layer):
+    """One step of a convolutional LSTM (gates i, f, c, o without peepholes) with a modulated output.
+
+    i, f, o = sigmoid(W * x + U * h + b); c' = f c + i tanh(W * x + U * h + b); h' = o tanh(c'); output = scale * h'.
+    The scale acts on the output alone: the state that goes to the next frame is not scaled.
+
+    Args:
+        filters: channels F of state and output.
+        kernel_size: side of the input and the recurrent kernels (SAME padding, stride 1).
+        recurrent_activation: activation of the gates i, f, o.
+        activation: activation of the candidate and of the cell state.
+        unit_forget_bias: start the forget gate's bias at 1.
+        kernel_initializer, recurrent_initializer: of [k, k, C, 4F] and [k, k, F, 4F]. The defaults are the paper's
+            baseline, N(0, 0.001), and orthogonal.
+
+    Call arguments:
+        inputs: [B, H, W, C].
+        states: (h, c), each [B, H, W, F]; any height and width, also different from call to call.
+        scale: optional [B, F].
+
+    Returns:
+        (output, [h', c']), each [B, H, W, F].
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        unit_forget_bias: bool = True,
+        kernel_initializer: Any = None,
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if filters < 1 or kernel_size < 1:
+            raise ValueError(f"filters and kernel_size must be positive, received {filters} and {kernel_size}")
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.activation = keras.activations.get(activation)
+        self.recurrent_activation = keras.activations.get(recurrent_activation)
+        self.use_bias = use_bias
+        self.unit_forget_bias = unit_forget_bias
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.RandomNormal(stddev=0.001)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
+
+    def build(self, inputs_shape: Shape, *_: Any, **__: Any) -> None:
+        channels = inputs_shape[-1]
+        side, gates = self.kernel_size, 4 * self.filters
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(side, side, channels, gates),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=(side, side, self.filters, gates),
+            initializer=self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(gates,), initializer=self._initial_bias)
+
+    def _initial_bias(self, shape: Shape, dtype: Any = None) -> Tensor:
+        bias = self.bias_initializer(shape, dtype=dtype)
+        if not self.unit_forget_bias:
+            return bias
+        forget = ops.ones((self.filters,), dtype=dtype)
+        return ops.concatenate([bias[: self.filters], forget, bias[2 * self.filters :]])
+
+    def project_inputs(self, inputs: Tensor) -> Tensor:
+        """The inputs' share of all four gates, [B, H, W, C] -> [B, H, W, 4F]: needs no state, so clips do it at once."""
+        gates = ops.conv(inputs, self.kernel, padding="same")
+        return gates if self.bias is None else gates + self.bias
+
+    def advance(self, projected: Tensor, states: Any) -> list[Tensor]:
+        """One step from `project_inputs`' result and (h, c) to [h', c']."""
+        hidden, carry = states
+        gates = projected + ops.conv(hidden, self.recurrent_kernel, padding="same")
+        i, f, candidate, o = ops.split(gates, 4, axis=-1)
+        carry = self.recurrent_activation(f) * carry + self.recurrent_activation(i) * self.activation(candidate)
+        return [self.recurrent_activation(o) * self.activation(carry), carry]
+
+    def call(self, inputs: Tensor, states: Any, scale: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        hidden, carry = self.advance(self.project_inputs(inputs), states)
+        output = hidden if scale is None else hidden * scale[:, None, None]
+        return output, [hidden, carry]
+
+    def compute_output_spec(self, inputs: Any, states: Any, scale: Any = None) -> Any:
+        batch = states[0].shape[0] if scale is None else scale.shape[0]
+
+        def spec() -> keras.KerasTensor:
+            return keras.KerasTensor((batch, *inputs.shape[1:3], self.filters), dtype=self.compute_dtype)
+
+        return spec(), [spec(), spec()]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "activation": keras.activations.serialize(self.activation),
+            "recurrent_activation": keras.activations.serialize(self.recurrent_activation),
+            "use_bias": self.use_bias,
+            "unit_forget_bias": self.unit_forget_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "recurrent_regularizer": keras.regularizers.serialize(self.recurrent_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class ModulatedConvLSTM2D(ModulatedConvLSTM2DCell):
+    """`ModulatedConvLSTM2DCell` over a clip.
+
+    Takes the cell's constructor arguments, and:
+
+    Args:
+        return_sequences: give every frame's output instead of the last one's.
+        return_state: give [h, c] after the last frame too.
+
+    Call arguments:
+        sequences: [B, T, H, W, C]; any clip length, height and width.
+        scale: optional [B, F], constant over the clip (one object), or [B, T, F].
+        initial_state: optional (h, c), each [B, H, W, F]; zeros without it.
+        mask: optional bool [B, T]. A False frame changes no state, and its output repeats the one before (zeros at
+            the start), as in Keras's own recurrent layers: clips of different lengths are padded and masked.
+
+    Returns:
+        [B, T, H, W, F] or, without `return_sequences`, [B, H, W, F]; with `return_state` a list with h and c behind it.
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int = 3, return_sequences: bool = False, return_state: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(filters, kernel_size, **kwargs)
+        self.return_sequences = return_sequences
+        self.return_state = return_state
+        self.supports_masking = True
+
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
+        output_mask = mask if self.return_sequences else None
+        return [output_mask, None, None] if self.return_state else output_mask
+
+    def call(
+        self,
+        sequences: Tensor,
+        scale: Tensor | None = None,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+    ) -> Any:
+        batch, length, height, width, channels = ops.shape(sequences)
+        frames = ops.reshape(sequences, (batch * length, height, width, channels))
+        projected = ops.reshape(self.project_inputs(frames), (batch, length, height, width, 4 * self.filters))
+        if initial_state is None:
+            zeros = ops.zeros((batch, height, width, self.filters), dtype=self.compute_dtype)
+            initial_state = [zeros, zeros]
+        hidden, carry = (ops.cast(state, self.compute_dtype) for state in initial_state)
+
+        steps: dict[str, Tensor] = {"projected": ops.moveaxis(projected, 1, 0)}
+        if mask is not None:
+            steps["mask"] = ops.moveaxis(ops.cast(mask, "bool"), 1, 0)
+
+        def step(states: Any, inputs: Any) -> Any:
+            hidden, carry, *previous_output = states
+            states = self.advance(inputs["projected"], (hidden, carry))
+            if previous_output:
+                keep = inputs["mask"][:, None, None, None]
+                output = ops.where(keep, states[0], previous_output[0])
+                states = [ops.where(keep, states[0], hidden), ops.where(keep, states[1], carry), output]
+            # `ops.scan` on TensorFlow (Keras 3.15) wants the emitted structure to be the carried one.
+            return states, states
+
+        states = [hidden, carry] if mask is None else [hidden, carry, ops.zeros_like(hidden)]
+        # Without a mask the output is the hidden state itself.
+        (hidden, carry, *_), emitted = ops.scan(step, states, steps)
+        outputs = emitted[0 if mask is None else 2]
+        if self.return_sequences:
+            outputs = ops.moveaxis(outputs, 0, 1)
+            if scale is not None:
+                outputs = outputs * (scale[:, :, None, None] if len(scale.shape) == 3 else scale[:, None, None, None])
+        else:
+            outputs = outputs[-1]
+            if scale is not None:
+                outputs = outputs * (scale[:, -1] if len(scale.shape) == 3 else scale)[:, None, None]
+        return [outputs, hidden, carry] if self.return_state else outputs
+
+    def compute_output_spec(
+        self, sequences: Any, scale: Any = None, initial_state: Any = None, mask: Any = None
+    ) -> Any:
+        batch, length, height, width, _ = sequences.shape
+
+        def spec(*lead: int | None) -> keras.KerasTensor:
+            return keras.KerasTensor((*lead, height, width, self.filters), dtype=self.compute_dtype)
+
+        outputs = spec(batch, length) if self.return_sequences else spec(batch)
+        return [outputs, spec(batch), spec(batch)] if self.return_state else outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+        }

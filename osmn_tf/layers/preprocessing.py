@@ -1,0 +1,72 @@
+"""What happens to a raw frame inside the graph: normalisation and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class FrameNormalization(keras.layers.Layer):
+    """(frame - mean) * scale, with the channels reversed on request.
+
+    Input: [..., 3], RGB 0..255, any dtype. Output: [..., 3] in the compute dtype. The arithmetic is done in float32,
+    because bfloat16 cannot hold the 256 values of a channel.
+
+    Args:
+        mean: three values in RGB order, subtracted before the channels are reversed.
+        scale: factor after the subtraction.
+        to_bgr: give the channels in BGR order, as networks trained in Caffe expect.
+    """
+
+    def __init__(self, mean: Sequence[float], scale: float = 1.0, to_bgr: bool = False, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+        self.mean = [float(value) for value in mean]
+        self.scale = float(scale)
+        self.to_bgr = to_bgr
+
+    def call(self, frames: Tensor) -> Tensor:
+        mean = ops.convert_to_tensor(self.mean, dtype="float32")
+        output = (ops.cast(frames, "float32") - mean) * self.scale
+        if self.to_bgr:
+            output = ops.flip(output, axis=-1)
+        return ops.cast(output, self.compute_dtype)
+
+    def compute_output_spec(self, frames: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(frames.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mean": self.mean, "scale": self.scale, "to_bgr": self.to_bgr}
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class PadToMultiple(keras.layers.Layer):
+    """Pads [B, H, W, C] with zeros at the bottom and the right, to sides that are multiples of `multiple`."""
+
+    def __init__(self, multiple: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs: Tensor) -> Tensor:
+        _, height, width, _ = ops.shape(inputs)
+        bottom, right = -height % self.multiple, -width % self.multiple
+        if isinstance(bottom, int) and isinstance(right, int) and not bottom and not right:
+            return inputs
+        return ops.pad(inputs, ((0, 0), (0, bottom), (0, right), (0, 0)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, height, width, channels = input_shape
+        return (
+            batch,
+            None if height is None else height + -height % self.multiple,
+            None if width is None else width + -width % self.multiple,
+            channels,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "multiple": self.multiple}

@@ -1,0 +1,84 @@
+"""From feature maps to one logit a pixel.
+
+`hypercolumn_*` are the decoders of the releases; `refinement` is this package's own for small models: coarse to fine,
+each step merging the next finer map, so that outlines follow the image at half resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import layers
+
+from osmn_tf.layers.modulation import ObjectAxis
+from osmn_tf.layers.upsampling import BilinearTransposedConv, CentreCropLike, CornerUpsampling, ResizeLike
+
+Tensor = Any
+
+REFINEMENT_CHANNELS = (16, 32, 48, 64, 96)  # at strides 2, 4, 8, 16, 32
+
+
+def side_output(features: Tensor, channels: int, name: str) -> Tensor:
+    """Linear 3x3 convolution that reduces a feature map to `channels`."""
+    return layers.Conv2D(channels, 3, padding="same", name=name)(features)
+
+
+def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor, modulation: Tensor) -> Tensor:
+    """Release decoder of the VGG form: fixed bilinear upsampling, floor centre crop, concatenation, one 1x1.
+
+    Args:
+        sides: linear side outputs at strides 2, 4, 8, 16; the first is the frame's (batch 1 or N).
+        guide: [N, H, W, 1], gives the output size.
+        modulation: [N, M], gives the number of objects.
+    """
+    upsampled = []
+    for level, side in enumerate(sides, start=2):
+        x = BilinearTransposedConv(2 ** (level - 1), name=f"seg_score_multi{level}_up")(side)
+        x = CentreCropLike(name=f"seg_crop{level}")(x, guide)
+        upsampled.append(ObjectAxis(name="seg_side2_per_object")(x, modulation) if level == 2 else x)
+    x = layers.Concatenate(name="seg_hypercolumn")(upsampled)
+    return layers.Conv2D(1, 1, dtype="float32", name="seg_upscore_fuse")(x)
+
+
+def hypercolumn_mobilenet(sides: Sequence[Tensor], modulation: Tensor) -> Tensor:
+    """Release decoder of the MobileNet form: sides to half resolution, one 1x1, to full resolution.
+
+    Args:
+        sides: linear side outputs at strides 4, 8, 16, 32; the first may be the frame's (batch 1 or N).
+    """
+    upsampled = [
+        CornerUpsampling(2**level, name=f"seg_side{level}_up")(side) for level, side in enumerate(sides, start=1)
+    ]
+    upsampled[0] = ObjectAxis(name="seg_side1_per_object")(upsampled[0], modulation)
+    x = layers.Concatenate(name="seg_hypercolumn")(upsampled)
+    x = layers.Conv2D(1, 1, dtype="float32", name="seg_score")(x)
+    return CornerUpsampling(2, dtype="float32", name="seg_score_up")(x)
+
+
+def refinement_skip(features: Tensor, stride: int) -> Tensor:
+    """1x1 convolution with ReLU that brings a feature map to its width in the refinement decoder."""
+    channels = REFINEMENT_CHANNELS[stride.bit_length() - 2]
+    return layers.Conv2D(channels, 1, activation="relu", name=f"seg_refine{stride}_skip")(features)
+
+
+def refinement(skips: dict[int, Tensor], guide: Tensor, modulation: Tensor) -> Tensor:
+    """Coarse-to-fine decoder.
+
+    Args:
+        skips: stride -> `refinement_skip` of the map with that stride; stride 2 may be the frame's (batch 1 or N).
+        guide: [N, H, W, 1], gives the output size.
+        modulation: [N, M], gives the number of objects.
+    """
+    coarsest, *finer = sorted(skips, reverse=True)
+    x = skips[coarsest]
+    for stride in finer:
+        skip = skips[stride]
+        x = ResizeLike(name=f"seg_refine{stride}_up")(x, skip)
+        if stride == 2:
+            skip = ObjectAxis(name="seg_refine2_per_object")(skip, modulation)
+        x = layers.Concatenate(name=f"seg_refine{stride}_merge")([x, skip])
+        channels = REFINEMENT_CHANNELS[stride.bit_length() - 2]
+        x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"seg_refine{stride}")(x)
+    x = layers.Conv2D(1, 3, padding="same", dtype="float32", name="seg_refine_score")(x)
+    return ResizeLike(dtype="float32", name="seg_refine_score_up")(x, guide)

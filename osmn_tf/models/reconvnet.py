@@ -1,0 +1,154 @@
+"""ReConvNet: OSMN with modulated ConvLSTMs between its blocks (Lattari et al., 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from osmn_tf.guides import SpatialGuide
+from osmn_tf.models.osmn import OSMN, _choice
+from osmn_tf.models.segmentation_network import Recurrence
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class ReConvNet(OSMN):
+    """OSMN plus a modulated ConvLSTM after each of the last three modulated blocks.
+
+    All of OSMN's layers keep their names, so an OSMN's weights initialise it (`from_osmn`). The state is explicit: six
+    tensors (h and c of three ConvLSTMs), zero before the first frame, inputs and outputs of the one-frame network.
+
+    Inputs (a dict): those of `OSMN`, and one [B, ceil(H / s), ceil(W / s), F] for every entry of `state_specs`
+    (`initial_state` gives the first ones).
+
+    Outputs (a dict): "logits", float32 [B, H, W, 1], and the new state under the names of the inputs.
+
+    Args:
+        recurrence: "residual" (block features + modulated hidden state: an OSMN initialisation survives the first
+            step) or "replace" (modulated hidden state alone, the paper's literal reading).
+        recurrent_channels: hidden channels of the three ConvLSTMs; None: as many as the block has (the paper).
+            Smaller ones are led in and out by 1x1 convolutions (not in the paper; for small models).
+        **kwargs: the arguments of `OSMN`.
+    """
+
+    def __init__(
+        self, recurrence: str = "residual", recurrent_channels: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
+        _choice("recurrence", recurrence, ("residual", "replace"))
+        channels = None
+        if recurrent_channels is not None:
+            if len(recurrent_channels) != 3 or min(recurrent_channels) < 1:
+                raise ValueError(f"recurrent_channels: expected three positive numbers, received {recurrent_channels}")
+            channels = (int(recurrent_channels[0]), int(recurrent_channels[1]), int(recurrent_channels[2]))
+        super().__init__(_recurrence=Recurrence(recurrence, channels), **kwargs)
+        self.recurrence = recurrence
+        self.recurrent_channels = None if channels is None else list(channels)
+
+    @classmethod
+    def from_osmn(cls, osmn: OSMN, **kwargs: Any) -> ReConvNet:
+        """A ReConvNet whose OSMN part equals `osmn`; the ConvLSTMs and their scales are new.
+
+        With `recurrence="residual"` and ConvLSTMs that give zero, its first step gives the OSMN's output.
+
+        Args:
+            osmn: the source; its configuration is taken over.
+            **kwargs: `recurrence`, `recurrent_channels` and anything to override.
+        """
+        config = osmn.get_config()
+        del config["name"]
+        model = cls(**{**config, **kwargs})
+        targets = {weight.path: weight for weight in model.weights}
+        for weight in osmn.weights:
+            if weight.path not in targets:
+                raise ValueError(f"{weight.path} of the OSMN has no counterpart in this ReConvNet")
+            targets[weight.path].assign(weight)
+        return model
+
+    def clip_model(self, length: int, height: int | None = None, width: int | None = None) -> keras.Model:
+        """The network unrolled over a clip, sharing this model's weights: for training and for whole-clip inference.
+
+        Inputs (a dict):
+            frames: uint8 [B, length, H, W, 3].
+            visual_guide: float32 [B, S, S, 3].
+            spatial_guides: float32 [B, length, H, W, 1], the guides from the annotation.
+            own_guide: float32 [B, length]; 1 where the guide of a frame is made from the network's own prediction of
+                the frame before (no gradient flows through it) instead. Its first column is ignored.
+
+        Output: logits, float32 [B, length, H, W, 1]. Streaming the same guides frame by frame gives the same numbers.
+
+        Args:
+            length: number of frames.
+            height, width: of the frames; None leaves them open.
+        """
+        inputs = {
+            "frames": keras.Input((length, height, width, 3), dtype="uint8", name="frames"),
+            "visual_guide": keras.Input((self.guide_size, self.guide_size, 3), name="visual_guide"),
+            "spatial_guides": keras.Input((length, height, width, 1), name="spatial_guides"),
+            "own_guide": keras.Input((length,), name="own_guide"),
+        }
+        logits = ClipUnroll(self, name="clip")(inputs)
+        return keras.Model(inputs, logits, name=f"{self.name}_clip")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "recurrence": self.recurrence,
+            "recurrent_channels": self.recurrent_channels,
+        }
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class ClipUnroll(keras.layers.Layer):
+    """Runs a one-frame model over a clip; see `ReConvNet.clip_model` for inputs and output."""
+
+    def __init__(self, model: ReConvNet, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.spatial_guide = SpatialGuide()
+
+    def build(self, input_shape: Any) -> None:
+        pass  # the model is built already
+
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        model, frames = self.model, inputs["frames"]
+        batch, length, height, width, _ = ops.shape(frames)
+        # What depends on no object and no state runs on all frames at once.
+        encoded = model.frame_encoder(
+            {"frame": ops.reshape(frames, (batch * length, height, width, 3))}, training=training
+        )
+        encoded = {name: ops.reshape(x, (batch, length, *ops.shape(x)[1:])) for name, x in encoded.items()}
+        modulation = model.visual_modulator(inputs["visual_guide"], training=training)
+        state = model.initial_state(batch, height, width)
+        logits: list[Tensor] = []
+        for t in range(length):
+            guide = inputs["spatial_guides"][:, t]
+            if t > 0:
+                own = self.spatial_guide(logits[-1][..., 0] > 0)
+                guide = ops.where(inputs["own_guide"][:, t, None, None, None] > 0.5, own, guide)
+            outputs = model.object_network(
+                {
+                    **{name: x[:, t] for name, x in encoded.items()},
+                    "spatial_guide": guide,
+                    "modulation": modulation,
+                    **state,
+                },
+                training=training,
+            )
+            logits.append(outputs.pop("logits"))
+            state = outputs
+        return ops.stack(logits, axis=1)
+
+    def compute_output_spec(self, inputs: dict[str, Any], training: bool | None = None) -> keras.KerasTensor:
+        return keras.KerasTensor((*inputs["frames"].shape[:4], 1), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ClipUnroll:
+        config["model"] = keras.saving.deserialize_keras_object(config["model"])
+        return cls(**config)
