@@ -1,8 +1,8 @@
 """Masks as long integers, one bit per pixel: the exact and fast ground under J, F and the error split.
 
-Python's integers shift, combine and count some 30 pixels per machine step. A disk dilation, which costs one pass over the
-image per pixel of the disk when it is done byte by byte, becomes a few dozen shifts of a short number, with no rounding
-anywhere. Only a window around the masks is packed: outside of it there is nothing to count.
+Python's integers shift, combine and count some 30 pixels per machine step. A disk dilation, which costs one pass over
+the image per pixel of the disk when it is done byte by byte, becomes a few dozen shifts of a short number, with no
+rounding anywhere. Only a window around the masks is packed: outside of it there is nothing to count.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class BitWindow:
         self._row_bytes = -(-(self.width + max(gap, 1)) // 8)
         self.stride = 8 * self._row_bytes
         at_right, at_bottom = columns[1] == shape[1], rows[1] == shape[0]
-        # Where a pixel has an eastern (southern) neighbour to be compared with. Beyond the window, but inside the image,
-        # every mask is empty, as the bits of the gap are; beyond the image there is nothing to compare with.
+        # Where a pixel has an eastern (southern) neighbour to be compared with. Beyond the window, but inside the
+        # image, every mask is empty, as the bits of the gap are; beyond the image there is nothing to compare with.
         inside = self._repeat(self.width, self.height)
         self._has_east = self._repeat(self.width - 1, self.height) if at_right else inside
         south_rows = self.height - 1 if at_bottom else self.height
@@ -49,7 +49,7 @@ class BitWindow:
     def around(cls, masks: Sequence[Array], gap: int) -> BitWindow | None:
         """The smallest window that holds all `masks` (uint8 or bool [H, W]) and all their boundaries; None if all are
         empty."""
-        union = masks[0].view(np.uint8)
+        union: Array = masks[0].view(np.uint8)
         for mask in masks[1:]:
             union = cv2.bitwise_or(union, mask.view(np.uint8))
         x, y, width, height = cv2.boundingRect(union)
@@ -78,12 +78,12 @@ class BitWindow:
         return east | south | south_east
 
     def dilate(self, bits: int, radius: int) -> int:
-        """All pixels with x^2 + y^2 <= radius^2 around a set bit. Bits outside the window may be set as well: combine the
-        result with bits that lie inside."""
+        """All pixels with x^2 + y^2 <= radius^2 around a set bit. Bits outside the window may be set as well: combine
+        the result with bits that lie inside."""
         if radius > self.gap:
             raise ValueError(f"radius: expected at most the window's gap of {self.gap}, received {radius}")
-        # A disk is a stack of horizontal runs. They are built from the shortest (the disk's top and bottom) to the longest,
-        # and moved up and down by one row each time a longer one is added.
+        # A disk is a stack of horizontal runs. They are built from the shortest (the disk's top and bottom) to the
+        # longest, and moved up and down by one row each time a longer one is added.
         run, half_width = bits, 0
         up = down = 0
         for offset in range(radius, -1, -1):

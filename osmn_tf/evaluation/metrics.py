@@ -5,8 +5,8 @@
     f = metrics.boundary_f(annotation, prediction)
     mean, recall, decay = metrics.statistics(j)
 
-Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016), with
-the behaviour of the official evaluators in every case that the paper leaves open. Needs NumPy and OpenCV only.
+Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016),
+with the behaviour of the official evaluators in every case that the paper leaves open. Needs NumPy and OpenCV only.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def boundary_f(
 ) -> Any:
     """Boundary accuracy F: harmonic mean of the boundaries' precision and recall.
 
-    A pixel is a boundary pixel if it differs from its eastern, southern or south-eastern neighbour; the image's last row
-    looks east only, its last column south only. A boundary pixel is right if the other mask has one within
+    A pixel is a boundary pixel if it differs from its eastern, southern or south-eastern neighbour; the image's last
+    row looks east only, its last column south only. A boundary pixel is right if the other mask has one within
     ceil(tolerance * diagonal) pixels (Euclidean distance). Void pixels are cleared before boundaries are looked for.
 
     Args:
@@ -136,14 +136,14 @@ def boundary_f(
         tolerance: share of the image diagonal, 0.008 in DAVIS.
 
     Returns:
-        F in 0..1, a float for one mask [H, W], else float64 of the leading shape. Two masks without a boundary give 1 (also
-        an empty and a full one: neither has a boundary); only one of them without gives 0.
+        F in 0..1, a float for one mask [H, W], else float64 of the leading shape. Two masks without a boundary give 1
+        (also an empty and a full one: neither has a boundary); only one of them without gives 0.
 
     Raises:
         InputError: shapes differ (nothing is resized), or a mask is of floats.
     """
     truth, guess = _pairs(annotation, prediction, void)
-    radius = boundary_radius(*truth.shape[-2:], tolerance)
+    radius = boundary_radius(truth.shape[-2], truth.shape[-1], tolerance)
     values = []
     for a, b in _each(truth, guess):
         window = BitWindow.around((a, b), gap=radius)
@@ -200,9 +200,9 @@ def frame_scores(truth: Array, guess: Array, radius: int, close_radius: int) -> 
 def statistics(values: ArrayLike) -> Statistics:
     """Mean, recall and decay of the values of one object's frames, in their order.
 
-    Mean: of the values that are not NaN. Recall: share of frames with a value above 0.5, strictly. Decay: mean of the first
-    quarter of the frames minus mean of the last (neighbouring quarters share one frame); above 0 means that the result gets
-    worse over time.
+    Mean: of the values that are not NaN. Recall: share of frames with a value above 0.5, strictly. Decay: mean of the
+    first quarter of the frames minus mean of the last (neighbouring quarters share one frame); above 0 means that the
+    result gets worse over time.
 
     Args:
         values: floats [T], one per frame, T at least 1. NaN: not defined in that frame.

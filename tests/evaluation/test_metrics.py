@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from tests.evaluation import literal
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics
+from . import literal
 
 
 def disk(height, width, row, column, radius):

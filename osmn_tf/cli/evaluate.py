@@ -1,0 +1,141 @@
+"""J and F of result folders, or of a preset that is run first, as the DAVIS benchmark defines them.
+
+examples:
+  osmn evaluate DAVIS --results results/mine --year 2017 --split val --out scores
+  osmn evaluate DAVIS --results OSMN=a/masks --results b --year 2016 --out scores --report
+  osmn evaluate DAVIS --preset reconvnet_lite --year 2016 --split val --out scores
+  osmn evaluate my/annotations --results my/masks --protocol folders --out scores
+
+A folder of results holds SEQUENCE/FRAME.png, named as the annotations are: palette PNGs with the objects as indices, or
+black and white masks where there is one object. <out>/METHOD/ receives the official tables global_results-SPLIT.csv and
+per-sequence_results-SPLIT.csv, and scores.json with everything per frame. Scores of unchanged files are taken from
+<out>/.cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from tqdm import tqdm
+
+from osmn_tf import files
+from osmn_tf.errors import InputError
+from osmn_tf.evaluation import benchmark
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `osmn evaluate`."""
+    parser.add_argument("root", metavar="DAVIS_ROOT", help="folder of Annotations, ImageSets and JPEGImages")
+    parser.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="masks of a method, DIR/SEQUENCE/FRAME.png; repeat to compare methods (NAME: the folder's name)",
+    )
+    parser.add_argument(
+        "--preset", action="append", default=[], help="model that segments every sequence first; may be repeated"
+    )
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="DAVIS edition (default 2017)")
+    parser.add_argument(
+        "--protocol",
+        choices=("davis", "davis-unsupervised", "youtube-vos", "folders"),
+        default="davis",
+        help="rules of the benchmark (default davis: semi-supervised, of the --year)",
+    )
+    parser.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
+    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="score these sequences only")
+    parser.add_argument("--resolution", default="480p", help="folder below Annotations (default 480p)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `osmn evaluate` and returns the exit code."""
+    if not arguments.results and not arguments.preset:
+        raise InputError("expected --results DIR or --preset NAME, received neither")
+    protocol = _protocol_name(arguments.protocol, arguments.year)
+    results = parse_results(arguments.results, reserved=arguments.preset)
+    out = files.ensure_directory(arguments.out, "--out")
+    progress = _Bar("scoring")
+    with progress:
+        evaluation = benchmark.evaluate_results(
+            arguments.root,
+            results,
+            protocol=protocol,
+            split=arguments.split,
+            sequences=arguments.sequences,
+            resolution=arguments.resolution,
+            workers=arguments.workers,
+            cache=None if arguments.no_cache else out / ".cache",
+            progress=progress,
+        )
+    benchmark.write_tables(evaluation, out)
+    print(format_table(evaluation))
+    for method in evaluation.methods:
+        print(f"{method.name}: tables and scores.json in {out / method.name}")
+    return 0
+
+
+def _protocol_name(name: str, year: int) -> str:
+    if name == "davis":
+        return f"davis-{year}"
+    if name == "davis-unsupervised":
+        if year != 2017:
+            raise InputError(f"--protocol: davis-unsupervised exists for --year 2017, received {year}")
+        return "davis-2017-unsupervised"
+    return name
+
+
+def parse_results(values: list[str], reserved: list[str] | None = None) -> dict[str, Path]:
+    """`[NAME=]DIR` arguments as name -> folder."""
+    results: dict[str, Path] = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not separator:
+            name, folder = Path(value).resolve().name, value
+        if not re.fullmatch(r"[^/\\.][^/\\]*", name):
+            raise InputError(
+                f"--results: expected NAME=DIR with a NAME free of slashes and leading dots, got {value!r}"
+            )
+        if name in results or name in (reserved or []):
+            raise InputError(f"--results: two methods are called {name!r}; name them with --results NAME=DIR")
+        results[name] = Path(folder)
+    return results
+
+
+class _Bar:
+    """A progress bar that learns its length with the first report."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=self.title, unit="mask", dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def format_table(evaluation: benchmark.Evaluation) -> str:
+    """The official overall numbers in percent, one method per line."""
+    objects = len(evaluation.methods[0].objects)
+    width = max(len("method"), *(len(method.name) for method in evaluation.methods))
+    lines = [
+        f"{evaluation.protocol.title}, {evaluation.split}: {len(evaluation.sequences)} sequences, {objects} objects",
+        f"{'method':<{width}}" + "".join(f"{name:>10}" for name in benchmark.GLOBAL_COLUMNS),
+    ]
+    for method in evaluation.methods:
+        values = benchmark.global_row(method).values()
+        lines.append(f"{method.name:<{width}}" + "".join(f"{100 * value:>10.1f}" for value in values))
+    return "\n".join(lines)

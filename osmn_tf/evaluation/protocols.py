@@ -1,0 +1,302 @@
+"""Which frames and objects of which files a benchmark scores: the rules, and the folders they are applied to.
+
+Every rule that differs between the benchmarks is a field of `Protocol`; `find_sequences` turns a data set on disk into
+`Sequence`s, which say everything that scoring has to know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.masks import VOID, label_values, read_label_png
+
+MAX_PROPOSALS = 20
+"""Objects per sequence that an unsupervised method may propose (DAVIS 2017)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """The rules of one benchmark.
+
+    Attributes:
+        name: as the command line knows it.
+        title: for people.
+        merge_objects: all labels are one foreground (DAVIS 2016).
+        skip: frames that are not scored and whose result files are never opened. "first-and-last" of the sequence,
+            "first": of every object, with all that come before, "none".
+        void: annotated pixels of value 255 are "background", or "ignored" in both masks.
+        match_proposals: labels of the results are free; proposals are matched to objects (unsupervised).
+        temporal_stability: T is measured.
+        annotations: folder of the data set that holds the masks.
+    """
+
+    name: str
+    title: str
+    merge_objects: bool = False
+    skip: Literal["first-and-last", "first", "none"] = "first-and-last"
+    void: Literal["background", "ignored"] = "background"
+    match_proposals: bool = False
+    temporal_stability: bool = False
+    annotations: str = "Annotations"
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("davis-2016", "DAVIS 2016", merge_objects=True, temporal_stability=True),
+        Protocol("davis-2017", "DAVIS 2017 semi-supervised"),
+        Protocol(
+            "davis-2017-unsupervised",
+            "DAVIS 2017 unsupervised",
+            skip="none",
+            void="ignored",
+            match_proposals=True,
+            annotations="Annotations_unsupervised",
+        ),
+        Protocol("youtube-vos", "YouTube-VOS", skip="first"),
+        Protocol("folders", "plain folders", skip="none", void="ignored"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """One video to be scored.
+
+    Attributes:
+        name: of its folder, in the annotations and in the results.
+        annotations: folder of its masks, `<frame>.png`.
+        frames: names of the scored frames, in order.
+        labels: values of the objects in the annotations; (1,) if objects are merged.
+        starts: for every label the index of the first of `frames` that counts for it.
+        binary: the annotations are black and white: 255 is the object, not void.
+        first_frame: name of the frame whose annotation is given to a semi-supervised method.
+        images: folder of the video's frames, for overlays; None if there is none.
+        categories: for every label its category, or "" (YouTube-VOS).
+    """
+
+    name: str
+    annotations: Path
+    frames: tuple[str, ...]
+    labels: tuple[int, ...]
+    starts: tuple[int, ...]
+    binary: bool
+    first_frame: str
+    images: Path | None = None
+    categories: tuple[str, ...] = ()
+
+    def object_name(self, index: int) -> str:
+        """`<sequence>_<n>`, n from 1, as in the official tables."""
+        return f"{self.name}_{index + 1}"
+
+
+def read_split(root: Path, year: int, split: str) -> list[str]:
+    """The sequence names of `ImageSets/<year>/<split>.txt`, or of DAVIS 2016's own `ImageSets/480p/<split>.txt`."""
+    folders = [root / "ImageSets" / str(year)] + ([root / "ImageSets" / "480p"] if year == 2016 else [])
+    for folder in folders:
+        path = folder / f"{split}.txt"
+        if path.is_file():
+            names: dict[str, None] = {}
+            for line in path.read_text().splitlines():
+                words = line.split()
+                if words:
+                    # DAVIS 2016 lists every frame: "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png".
+                    names[words[0].split("/")[-2] if "/" in words[0] else words[0]] = None
+            if not names:
+                raise InputError(f"{path}: expected one sequence per line, but the list is empty")
+            return list(names)
+    available = sorted({path.stem for folder in folders for path in folder.glob("*.txt")})
+    raise InputError(
+        f"--split: expected one of {', '.join(available) or '(no lists found)'} in {folders[0]}, received {split!r}"
+    )
+
+
+def png_names(folder: Path) -> list[str]:
+    """Names without suffix of the PNG files in `folder`, sorted; [] if it does not exist."""
+    try:
+        return sorted(
+            entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png") and not entry.startswith(".")
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def find_sequences(
+    root: str | os.PathLike[str],
+    protocol: Protocol,
+    *,
+    split: str = "val",
+    sequences: Iterable[str] | None = None,
+    resolution: str = "480p",
+) -> list[Sequence]:
+    """The sequences of a data set, with the frames and objects that `protocol` scores.
+
+    Args:
+        root: the data set. DAVIS: the folder of `Annotations`, `ImageSets` and `JPEGImages`. YouTube-VOS: of
+            `Annotations`, `JPEGImages` and `meta.json`. Folders: `<root>/<sequence>/*.png`, or one sequence
+            `<root>/*.png`.
+        protocol: one of `PROTOCOLS`.
+        split: DAVIS only: the list in `ImageSets/<year>`.
+        sequences: score these only.
+        resolution: DAVIS only: the folder below `Annotations`.
+
+    Raises:
+        InputError: something that should be there is not, or does not fit the protocol.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: expected the folder of a data set, but there is no such folder")
+    if protocol.name.startswith("davis"):
+        found = _find_davis(root, protocol, split, resolution)
+    elif protocol.name == "youtube-vos":
+        found = _find_youtube_vos(root)
+    else:
+        found = _find_folders(root)
+    if sequences is not None:
+        wanted = list(dict.fromkeys(sequences))
+        unknown = [name for name in wanted if name not in found]
+        if unknown:
+            raise InputError(f"--sequences: {', '.join(unknown)} not among the sequences {', '.join(found)} of {root}")
+        found = {name: found[name] for name in wanted}
+    return [_describe(name, *found[name], protocol) for name in found]
+
+
+Found = dict[str, tuple[Path, Path | None, "dict[int, tuple[str, str]] | None"]]
+"""name -> annotation folder, image folder, and per label (category, first frame), None where only the masks know."""
+
+
+def _find_davis(root: Path, protocol: Protocol, split: str, resolution: str) -> Found:
+    year = 2016 if protocol.name == "davis-2016" else 2017
+    names = read_split(root, year, split)
+    folder = root / protocol.annotations / resolution
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the annotations of {protocol.title}, but there is no such folder")
+    missing = [name for name in names if not png_names(folder / name)]
+    if missing:
+        raise InputError(
+            f"{folder}: no annotations of {len(missing)} of the {len(names)} sequences of the split {split!r},"
+            f" first {missing[0]}"
+        )
+    images = root / "JPEGImages" / resolution
+    return {name: (folder / name, images / name if (images / name).is_dir() else None, None) for name in names}
+
+
+def _find_youtube_vos(root: Path) -> Found:
+    path = root / "meta.json"
+    try:
+        videos = json.loads(path.read_text())["videos"]
+        objects = {
+            name: {
+                int(label): (str(facts["category"]), str(min(facts["frames"])))
+                for label, facts in video["objects"].items()
+                if facts["frames"]
+            }
+            for name, video in videos.items()
+        }
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the list of objects of YouTube-VOS ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path}: expected {{"videos": {{NAME: {{"objects": {{LABEL: {{"category": ..., "frames": [...]}}}}}}}}}}'
+            f" as YouTube-VOS publishes it ({type(error).__name__}: {error})"
+        ) from error
+    found: Found = {}
+    for name in sorted(objects):
+        images = root / "JPEGImages" / name
+        found[name] = (root / "Annotations" / name, images if images.is_dir() else None, objects[name])
+    if not found:
+        raise InputError(f"{path}: expected at least one video, received none")
+    return found
+
+
+def _find_folders(root: Path) -> Found:
+    if png_names(root):
+        return {root.resolve().name: (root, None, None)}
+    found: Found = {
+        folder.name: (folder, None, None) for folder in sorted(root.iterdir()) if folder.is_dir() and png_names(folder)
+    }
+    if not found:
+        raise InputError(f"{root}: expected PNG masks, or folders of PNG masks, found none")
+    return found
+
+
+def _describe(
+    name: str,
+    annotations: Path,
+    images: Path | None,
+    objects: dict[int, tuple[str, str]] | None,
+    protocol: Protocol,
+) -> Sequence:
+    frames = png_names(annotations)
+    if not frames:
+        raise InputError(f"{annotations}: expected PNG masks, found none")
+    if objects is not None:
+        firsts = {label: first for label, (_, first) in sorted(objects.items())}
+        binary = False
+    elif protocol.name == "folders":
+        firsts, binary = _scan_objects(annotations, frames)
+    else:
+        firsts, binary = _objects_of_first_frame(annotations, frames[0], protocol)
+    scored = frames[1:-1] if protocol.skip == "first-and-last" else frames
+    starts = [0] * len(firsts)
+    if protocol.skip == "first":
+        # The frame in which an object is given is not scored for it, nor is any before.
+        starts = [sum(frame <= first for frame in frames) for first in firsts.values()]
+        earliest = min(starts, default=0)
+        scored, starts = frames[earliest:], [start - earliest for start in starts]
+        keep = [index for index, start in enumerate(starts) if start < len(scored)]
+        firsts = {label: firsts[label] for index, label in enumerate(firsts) if index in keep}
+        starts = [starts[index] for index in keep]
+    if not scored or not firsts:
+        raise InputError(
+            f"{annotations}: {len(frames)} annotated frames with {len(firsts)} objects leave nothing to score"
+            f" ({protocol.title}: frames left out: {protocol.skip})"
+        )
+    return Sequence(
+        name=name,
+        annotations=annotations,
+        frames=tuple(scored),
+        labels=tuple(firsts),
+        starts=tuple(starts),
+        binary=binary,
+        first_frame=min(firsts.values()),
+        images=images,
+        categories=tuple(objects[label][0] if objects else "" for label in firsts),
+    )
+
+
+def _objects_of_first_frame(annotations: Path, first: str, protocol: Protocol) -> tuple[dict[int, str], bool]:
+    """The DAVIS rule: the objects of a sequence are 1 to the largest label of its first annotated frame."""
+    path = annotations / f"{first}.png"
+    mask = read_label_png(path)
+    labels = label_values(mask)
+    binary = not labels and bool(np.any(mask == VOID))
+    if protocol.merge_objects:
+        return {1: first}, binary
+    if not labels:
+        hint = "; it is black and white, as in DAVIS 2016: score it with --year 2016" if binary else ""
+        raise InputError(f"{path}: expected the objects 1, 2, ... in the first annotated frame, found none{hint}")
+    return dict.fromkeys(range(1, max(labels) + 1), first), False
+
+
+def _scan_objects(annotations: Path, frames: list[str]) -> tuple[dict[int, str], bool]:
+    """Every label that occurs, with its first frame; black and white masks have the one object 1."""
+    firsts: dict[int, str] = {}
+    first_void = None
+    for frame in frames:
+        mask = read_label_png(annotations / f"{frame}.png")
+        for label in label_values(mask):
+            firsts.setdefault(label, frame)
+        if first_void is None and np.any(mask == VOID):
+            first_void = frame
+    if not firsts and first_void is not None:
+        return {1: first_void}, True
+    return dict(sorted(firsts.items())), False
