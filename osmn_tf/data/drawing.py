@@ -405,6 +405,24 @@ def draw_stone(rng: np.random.Generator, size: int, *, colour: Colour) -> np.nda
     return canvas.sprite()
 
 
+def draw_tree(rng: np.random.Generator, size: int, *, colour: Colour) -> np.ndarray:
+    """A leafy tree with its foot at the middle of the lower edge. Returns uint8 RGBA [size, size, 4]."""
+    canvas = _Canvas(size)
+    side = canvas.side
+    trunk = canvas.smooth([(0.47, 1.02), (0.48, 0.8), (0.485, 0.5), (0.515, 0.5), (0.52, 0.8), (0.54, 1.02)])
+    canvas.solid(trunk, _mottled(rng, side, (92, 72, 54), 0.3, side / 20), 0.03, gloss=0.0)
+    dome = np.zeros((side, side), np.float32)
+    for _ in range(26):
+        angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0, 1) ** 0.5
+        centre = (0.5 + 0.27 * reach * math.cos(angle), 0.42 + 0.25 * reach * math.sin(angle))
+        dome = np.maximum(dome, canvas.ellipse(centre, (rng.uniform(0.07, 0.14), rng.uniform(0.06, 0.11))))
+    leaves = fractal_noise(rng, (side, side), side / 9, 5)
+    crown = ((cv2.GaussianBlur(dome, (0, 0), side / 60) + 0.55 * (leaves - 0.5)) > 0.5).astype(np.float32)
+    height = relief(crown, 0.22 * side) + 0.09 * side * leaves
+    canvas.paint(crown, shade(_mottled(rng, side, colour, 0.3, side / 12), height, ambient=0.42, gloss=0.0))
+    return canvas.sprite()
+
+
 def _vivid(rng: np.random.Generator) -> Colour:
     """A clear random colour."""
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.55, 0.95), rng.uniform(0.6, 0.95)
