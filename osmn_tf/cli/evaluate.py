@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Container
 from pathlib import Path
 
 from tqdm import tqdm
 
 from osmn_tf import files
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation import benchmark
+from osmn_tf.evaluation import benchmark, run_preset
+from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", action="append", default=[], help="model that segments every sequence first; may be repeated"
     )
+    parser.add_argument("--network-size", metavar="WxH", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="DAVIS edition (default 2017)")
     parser.add_argument(
         "--protocol",
@@ -58,8 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.results and not arguments.preset:
         raise InputError("expected --results DIR or --preset NAME, received neither")
     protocol = _protocol_name(arguments.protocol, arguments.year)
-    results = parse_results(arguments.results, reserved=arguments.preset)
+    presets = {Path(preset).stem if Path(preset).exists() else preset: preset for preset in arguments.preset}
+    results = parse_results(arguments.results, reserved=presets)
+    size = parse_size(arguments.network_size) if arguments.network_size else None
     out = files.ensure_directory(arguments.out, "--out")
+    for name, preset in presets.items():
+        results[name] = _segment(arguments, preset, protocol, size, out / "results" / name)
     progress = _Bar("scoring")
     with progress:
         evaluation = benchmark.evaluate_results(
@@ -80,6 +87,37 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` as (height, width)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise InputError(f"--network-size: expected WIDTHxHEIGHT such as 854x480, received {text!r}")
+    return int(match[2]), int(match[1])
+
+
+def _segment(
+    arguments: argparse.Namespace, preset: str, protocol: str, size: tuple[int, int] | None, folder: Path
+) -> Path:
+    """Runs a preset on every sequence and returns the folder of its masks."""
+    rules = PROTOCOLS[protocol]
+    sequences = find_sequences(
+        arguments.root,
+        rules,
+        split=arguments.split,
+        sequences=arguments.sequences,
+        resolution=arguments.resolution,
+    )
+    track, settings = run_preset.preset_track(preset, size)
+    with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
+
+        def progress(sequence: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(sequence, refresh=False)
+            bar.update(done - bar.n)
+
+        return run_preset.segment_sequences(track, settings, sequences, rules, folder, progress)
+
+
 def _protocol_name(name: str, year: int) -> str:
     if name == "davis":
         return f"davis-{year}"
@@ -90,7 +128,7 @@ def _protocol_name(name: str, year: int) -> str:
     return name
 
 
-def parse_results(values: list[str], reserved: list[str] | None = None) -> dict[str, Path]:
+def parse_results(values: list[str], reserved: Container[str] = ()) -> dict[str, Path]:
     """`[NAME=]DIR` arguments as name -> folder."""
     results: dict[str, Path] = {}
     for value in values:
@@ -101,7 +139,7 @@ def parse_results(values: list[str], reserved: list[str] | None = None) -> dict[
             raise InputError(
                 f"--results: expected NAME=DIR with a NAME free of slashes and leading dots, got {value!r}"
             )
-        if name in results or name in (reserved or []):
+        if name in results or name in reserved:
             raise InputError(f"--results: two methods are called {name!r}; name them with --results NAME=DIR")
         results[name] = Path(folder)
     return results

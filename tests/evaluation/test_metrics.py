@@ -5,6 +5,7 @@ import pytest
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics
+
 from . import literal
 
 

@@ -1,0 +1,182 @@
+"""Results of a network for a whole data set: segments every sequence, or keeps what an earlier run finished.
+
+A sequence is kept only if everything that its masks depend on is unchanged: the weights, the settings, the code of the
+network, the frames and the mask that was given. All of that is hashed into `<results>/<sequence>.json`, which is
+written when the last mask of the sequence is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import osmn_tf
+from osmn_tf import files
+from osmn_tf.errors import InputError
+from osmn_tf.evaluation.protocols import Protocol, Sequence
+from osmn_tf.inference.masks import VOID, read_label_png, write_mask
+
+Array = NDArray[Any]
+Track = Callable[[Iterable[Array], Array], Iterable[tuple[Array, Array]]]
+"""(frames uint8 RGB [H, W, 3], first mask uint8 [H, W]) -> (frame, mask) of every frame, the first one included."""
+Progress = Callable[[str, int, int], None]
+"""Called with (sequence, frames done in all sequences, frames in all)."""
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# What decides on the masks that a model gives; the rest of the package may change without making results stale.
+_CODE = ("backbones", "guides.py", "inference", "layers", "models")
+
+
+def preset_track(preset: str, network_size: tuple[int, int] | None = None) -> tuple[Track, dict[str, Any]]:
+    """Loads a preset, and says what its results depend on.
+
+    Args:
+        preset: a registered name, a folder or a `.keras` file.
+        network_size: (height, width) at which the network runs; None: as the preset says.
+
+    Returns:
+        The function that segments a video, and the settings to be recorded with its results.
+    """
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.models import presets
+
+    model = presets.load(preset)
+    weights = hashlib.blake2b(digest_size=20)
+    for array in model.get_weights():
+        weights.update(np.ascontiguousarray(array).tobytes())
+    settings = {
+        "preset": preset,
+        "weights": weights.hexdigest(),
+        "config": hashlib.blake2b(model.to_json().encode(), digest_size=20).hexdigest(),
+        "network_size": list(network_size) if network_size else None,
+        "code": _code_digest(),
+    }
+
+    def track(frames: Iterable[Array], first_mask: Array) -> Iterator[tuple[Array, Array]]:
+        yield from VideoSegmenter(model, network_size=network_size).track(frames, first_mask)
+
+    return track, settings
+
+
+def _code_digest() -> str:
+    package = Path(osmn_tf.__file__).parent
+    digest = hashlib.blake2b(digest_size=20)
+    for name in _CODE:
+        path = package / name
+        for source in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def segment_sequences(
+    track: Track,
+    settings: Mapping[str, Any],
+    sequences: Iterable[Sequence],
+    protocol: Protocol,
+    out: str | os.PathLike[str],
+    progress: Progress | None = None,
+) -> Path:
+    """Writes the mask of every frame of every sequence to `<out>/<sequence>/<frame>.png`.
+
+    The first annotated frame's mask is given (merged to one object in DAVIS 2016); its own frame is written too.
+
+    Args:
+        track: see `Track`.
+        settings: what the results depend on, beside the frames; sequences done with others are done again.
+        sequences, protocol: of `protocols.find_sequences`; a semi-supervised DAVIS protocol.
+        out: folder for the results.
+        progress: called after every frame.
+
+    Raises:
+        InputError: the protocol gives no mask, or the frames of a sequence are missing.
+    """
+    if protocol.name not in ("davis-2016", "davis-2017"):
+        raise InputError(f"--preset: expected a DAVIS protocol that gives the first mask, received {protocol.title}")
+    out = files.ensure_directory(out, "--out")
+    frames = {sequence: _frame_files(sequence) for sequence in sequences}
+    total, done = sum(map(len, frames.values())), 0
+    for sequence, paths in frames.items():
+        mask_path = sequence.annotations / f"{sequence.first_frame}.png"
+        record_path = out / f"{sequence.name}.json"
+        fingerprint = _fingerprint(settings, protocol, [mask_path, *paths])
+        if _is_finished(record_path, fingerprint, out / sequence.name, paths):
+            done += len(paths)
+            if progress is not None:
+                progress(sequence.name, done, total)
+            continue
+        # What is there belongs to other weights or settings, or is half done.
+        record_path.unlink(missing_ok=True)
+        shutil.rmtree(out / sequence.name, ignore_errors=True)
+        (out / sequence.name).mkdir(parents=True)
+        started = time.perf_counter()
+        masks = track(map(_read_frame, paths), _first_mask(mask_path, protocol, sequence.binary))
+        for path, (_, mask) in zip(paths, masks, strict=True):
+            write_mask(out / sequence.name / f"{path.stem}.png", mask)
+            done += 1
+            if progress is not None:
+                progress(sequence.name, done, total)
+        seconds = time.perf_counter() - started
+        record = {"fingerprint": fingerprint, "settings": dict(settings), "frames_per_second": len(paths) / seconds}
+        files.write_text(record_path, json.dumps(record, indent=1) + "\n")
+    return out
+
+
+def _frame_files(sequence: Sequence) -> list[Path]:
+    """The frames of a sequence from its first annotated one on."""
+    if sequence.images is None:
+        raise InputError(
+            f"{sequence.name}: there is no folder of its frames beside {sequence.annotations.parent.parent}"
+        )
+    paths = sorted(
+        path
+        for path in sequence.images.iterdir()
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.stem >= sequence.first_frame
+    )
+    missing = sorted({sequence.first_frame, *sequence.frames} - {path.stem for path in paths})
+    if missing:
+        raise InputError(
+            f"{sequence.images}: {len(missing)} frames that are to be scored are missing, first {missing[0]}"
+        )
+    return paths
+
+
+def _fingerprint(settings: Mapping[str, Any], protocol: Protocol, paths: list[Path]) -> str:
+    digest = hashlib.blake2b(json.dumps([protocol.name, dict(settings)], sort_keys=True).encode(), digest_size=20)
+    for path in paths:
+        content = path.read_bytes()
+        digest.update(f"{path.stem}:{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _is_finished(record: Path, fingerprint: str, folder: Path, paths: list[Path]) -> bool:
+    try:
+        if json.loads(record.read_text())["fingerprint"] != fingerprint:
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all((folder / f"{path.stem}.png").is_file() for path in paths)
+
+
+def _first_mask(path: Path, protocol: Protocol, binary: bool) -> Array:
+    mask = read_label_png(path)
+    if not binary:
+        mask = np.where(mask == VOID, np.uint8(0), mask)
+    return (mask != 0).astype(np.uint8) if protocol.merge_objects else mask
+
+
+def _read_frame(path: Path) -> Array:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path}: expected an image, but it cannot be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
