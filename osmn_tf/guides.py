@@ -163,7 +163,9 @@ def visual_guide(
     flat = ops.reshape(frames, (ops.shape(frames)[0], height, width * 3))
     by_row = ops.reshape(ops.matmul(rows, flat), (count, size, width, 3))
     image = ops.matmul(columns[:, None], by_row)
-    label = ops.matmul(ops.matmul(rows_nearest, ops.cast(occupied, "float32")), ops.transpose(columns_nearest, (0, 2, 1)))
+    label = ops.matmul(
+        ops.matmul(rows_nearest, ops.cast(occupied, "float32")), ops.transpose(columns_nearest, (0, 2, 1))
+    )
     fill = ops.convert_to_tensor(background, dtype="float32")
     return ops.where(label[..., None] > 0.5, image, fill)
 

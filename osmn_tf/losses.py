@@ -110,7 +110,11 @@ class ClassBalancedCrossEntropy(keras.losses.Loss):
     """`class_balanced_cross_entropy` for `model.compile`."""
 
     def __init__(
-        self, per_pixel: bool = False, name: str = "class_balanced_cross_entropy", reduction: str = "mean", **kwargs: Any
+        self,
+        per_pixel: bool = False,
+        name: str = "class_balanced_cross_entropy",
+        reduction: str = "mean",
+        **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.per_pixel = per_pixel
@@ -137,9 +141,7 @@ class LovaszHinge(keras.losses.Loss):
 class SoftIoU(keras.losses.Loss):
     """`soft_iou` for `model.compile`."""
 
-    def __init__(
-        self, epsilon: float = 1e-6, name: str = "soft_iou", reduction: str = "mean", **kwargs: Any
-    ) -> None:
+    def __init__(self, epsilon: float = 1e-6, name: str = "soft_iou", reduction: str = "mean", **kwargs: Any) -> None:
         super().__init__(name=name, reduction=reduction, **kwargs)
         self.epsilon = epsilon
 

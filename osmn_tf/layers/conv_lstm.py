@@ -164,7 +164,12 @@ class ModulatedConvLSTM2D(ModulatedConvLSTM2DCell):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int = 3, return_sequences: bool = False, return_state: bool = False, **kwargs: Any
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(filters, kernel_size, **kwargs)
         self.return_sequences = return_sequences

@@ -140,9 +140,7 @@ class OSMN(keras.Model):
             "visual_guide": keras.Input((guide_size, guide_size, 3), name="visual_guide"),
             "spatial_guide": keras.Input((None, None, 1), name="spatial_guide"),
         }
-        state_inputs = {
-            spec.name: keras.Input((None, None, spec.channels), name=spec.name) for spec in network.state
-        }
+        state_inputs = {spec.name: keras.Input((None, None, spec.channels), name=spec.name) for spec in network.state}
         outputs = network.object_network(
             {
                 **network.frame_encoder({"frame": inputs["frame"]}),

@@ -1,0 +1,215 @@
+"""Presets: a network with its weights as a folder.
+
+`config.json` (class and constructor arguments), `model.weights.h5` (Keras weights, float32 or float16) and
+`metadata.json` (data, recipe, licence, measured scores, SHA-256 of the weights). Presets ship under `saved_models/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from osmn_tf.errors import InputError
+from osmn_tf.files import atomic_path, ensure_directory, write_text
+from osmn_tf.version import __version__
+
+if TYPE_CHECKING:
+    from osmn_tf.models.osmn import OSMN
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.weights.h5"
+METADATA_FILE = "metadata.json"
+
+
+def _shipped_folders() -> list[Path]:
+    """Where shipped presets are: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).resolve().parent.parent
+    return [folder for folder in (package / "saved_models", package.parent / "saved_models") if folder.is_dir()]
+
+
+def list_presets() -> dict[str, Path]:
+    """Names and folders of the presets that ship with this installation."""
+    found: dict[str, Path] = {}
+    for folder in _shipped_folders():
+        for config in sorted(folder.glob(f"*/{CONFIG_FILE}")):
+            found.setdefault(config.parent.name, config.parent)
+    return found
+
+
+def find_preset(name: str | os.PathLike[str]) -> Path:
+    """The folder of a preset, given its name or its path.
+
+    Raises:
+        InputError: there is no such preset; the message lists those that ship.
+    """
+    presets = list_presets()
+    if str(name) in presets:
+        return presets[str(name)]
+    path = Path(name)
+    if (path / CONFIG_FILE).is_file():
+        return path
+    known = ", ".join(presets) or "none"
+    if path.is_dir():
+        raise InputError(f"preset: the folder {path} has no {CONFIG_FILE}; shipped presets: {known}")
+    raise InputError(f"preset: no preset, folder or .keras file named '{name}'; shipped presets: {known}")
+
+
+def read_metadata(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a preset (empty where the folder has none)."""
+    return _read_json(find_preset(name) / METADATA_FILE, required=False)
+
+
+def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
+    if not required and not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"preset: {path} is not readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"preset: {path} should hold a JSON object, but holds a {type(content).__name__}")
+    return content
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(name: str | os.PathLike[str]) -> OSMN:
+    """Loads a network with its weights.
+
+    Args:
+        name: a shipped preset ("reconvnet_lite"), a preset folder or a `.keras` file.
+
+    Returns:
+        An `OSMN` or `ReConvNet`.
+
+    Raises:
+        InputError: it does not exist, or its files are damaged, incomplete or do not fit together.
+    """
+    import keras
+
+    import osmn_tf.models.reconvnet  # registers both classes
+    from osmn_tf.models.osmn import OSMN
+
+    if str(name).endswith(".keras"):
+        if not Path(name).is_file():
+            raise InputError(f"preset: the file {name} does not exist")
+        try:
+            model = keras.saving.load_model(name, compile=False)
+        except Exception as error:
+            raise InputError(f"preset: {name} is not a readable .keras file ({_first_line(error)})") from error
+        if not isinstance(model, OSMN):
+            raise InputError(f"preset: {name} holds a {type(model).__name__}, expected an OSMN or a ReConvNet")
+        return model
+
+    folder = find_preset(name)
+    config = _read_json(folder / CONFIG_FILE)
+    classes = {"OSMN": OSMN, "ReConvNet": osmn_tf.models.reconvnet.ReConvNet}
+    if config.get("class") not in classes or not isinstance(config.get("config"), dict):
+        raise InputError(
+            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(classes)}) and 'config' (constructor arguments)"
+        )
+    try:
+        model = classes[config["class"]](**config["config"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"preset: {folder / CONFIG_FILE}: {_first_line(error)}") from error
+    load_weights(model, folder / WEIGHTS_FILE, read_metadata(folder).get("sha256"))
+    return model
+
+
+def load_weights(model: OSMN, path: Path, digest: str | None = None) -> None:
+    """Loads a `.weights.h5` file strictly: every weight of the model, nothing else.
+
+    Args:
+        digest: expected SHA-256 of the file, where it is known.
+
+    Raises:
+        InputError: the file is missing, damaged, or has missing, unused or misshapen weights.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"preset: the weight file {path} is missing")
+    if digest is not None and file_digest(path) != digest:
+        raise InputError(f"preset: {path} is damaged (its SHA-256 is not the one in {METADATA_FILE})")
+    try:
+        with h5py.File(path, "r") as file:
+            stored = _datasets(file)
+            if len(stored) != len(model.weights):
+                raise InputError(f"preset: {path} holds {len(stored)} weights, the network has {len(model.weights)}")
+        model.load_weights(path)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"preset: {path} does not fit the network or is damaged ({_first_line(error)})") from error
+
+
+def _datasets(file: Any) -> list[str]:
+    """Paths of the weights in a Keras weight file."""
+    import h5py
+
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def save_preset(
+    model: OSMN, directory: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None, dtype: str = "float32"
+) -> None:
+    """Writes `model` as a preset folder.
+
+    Args:
+        directory: created if needed; the files of a preset in it are replaced.
+        metadata: what should be known of the weights: data and their terms, recipe, licence, scores.
+        dtype: "float32", or "float16" for files of half the size (the model still computes in its own precision).
+
+    Raises:
+        InputError: the folder cannot be written, or `dtype` is neither.
+    """
+    import h5py
+    import numpy as np
+
+    if dtype not in ("float32", "float16"):
+        raise InputError(f"dtype: expected float32 or float16, received {dtype!r}")
+    folder = ensure_directory(directory, "directory")
+    config = {key: value for key, value in model.get_config().items() if key != "trainable"}
+    with atomic_path(folder / WEIGHTS_FILE) as temporary:
+        # Keras insists on the ending.
+        keras_path = temporary.with_name(f"{temporary.stem}.weights.h5")
+        try:
+            model.save_weights(keras_path)
+            with h5py.File(keras_path, "r") as source, h5py.File(temporary, "w") as target:
+                target.attrs.update(source.attrs)
+
+                def copy(name: str, item: Any) -> None:
+                    if isinstance(item, h5py.Dataset):
+                        values = np.asarray(item)
+                        half = dtype == "float16" and values.dtype == np.float32
+                        target.create_dataset(name, data=values.astype(np.float16) if half else values)
+                    else:
+                        target.require_group(name).attrs.update(item.attrs)
+
+                source.visititems(copy)
+        finally:
+            keras_path.unlink(missing_ok=True)
+    document = {"class": type(model).__name__, "config": config}
+    write_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
+    facts = {
+        **(metadata or {}),
+        "parameters": int(model.count_params()),
+        "weights_dtype": dtype,
+        "sha256": file_digest(folder / WEIGHTS_FILE),
+        "osmn_tf_version": __version__,
+    }
+    write_text(folder / METADATA_FILE, json.dumps(facts, indent=2) + "\n")
