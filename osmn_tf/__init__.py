@@ -19,7 +19,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
-    from osmn_tf.evaluation import metrics as metrics
+    import osmn_tf.evaluation.metrics as metrics
     from osmn_tf.inference.masks import read_mask as read_mask
     from osmn_tf.inference.masks import write_mask as write_mask
     from osmn_tf.inference.video_io import read_video as read_video
@@ -37,7 +37,7 @@ _LAZY = {
     "VideoSegmenter": "osmn_tf.inference.video_segmenter",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
-    "metrics": "osmn_tf.evaluation",
+    "metrics": "osmn_tf.evaluation.metrics",
     "read_mask": "osmn_tf.inference.masks",
     "read_video": "osmn_tf.inference.video_io",
     "write_mask": "osmn_tf.inference.masks",
@@ -50,10 +50,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'osmn_tf' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    if name == "metrics":
-        module = importlib.import_module("osmn_tf.evaluation.metrics")
-        return module
-    return getattr(module, name)
+    return module if name == "metrics" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

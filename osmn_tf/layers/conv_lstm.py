@@ -16,30 +16,8 @@ Tensor = Any
 Shape = tuple[int | None, ...]
 
 
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class ModulatedConvLSTM2DCell(keras.layers.Layer):
-    """One step of a convolutional LSTM (gates i, f, c, o without peepholes) with a modulated output.
-
-    i, f, o = sigmoid(W * x + U * h + b); c' = f c + i tanh(W * x + U * h + b); h' = o tanh(c'); output = scale * h'.
-    The scale acts on the output alone: the state that goes to the next frame is not scaled.
-
-    Args:
-        filters: channels F of state and output.
-        kernel_size: side of the input and the recurrent kernels (SAME padding, stride 1).
-        recurrent_activation: activation of the gates i, f, o.
-        activation: activation of the candidate and of the cell state.
-        unit_forget_bias: start the forget gate's bias at 1.
-        kernel_initializer, recurrent_initializer: of [k, k, C, 4F] and [k, k, F, 4F]. The defaults are the paper's
-            baseline, N(0, 0.001), and orthogonal.
-
-    Call arguments:
-        inputs: [B, H, W, C].
-        states: (h, c), each [B, H, W, F]; any height and width, also different from call to call.
-        scale: optional [B, F].
-
-    Returns:
-        (output, [h', c']), each [B, H, W, F].
-    """
+class _ConvLSTM(keras.layers.Layer):
+    """Weights and arithmetic that the cell and the sequence form share."""
 
     def __init__(
         self,
@@ -112,19 +90,6 @@ class ModulatedConvLSTM2DCell(keras.layers.Layer):
         carry = self.recurrent_activation(f) * carry + self.recurrent_activation(i) * self.activation(candidate)
         return [self.recurrent_activation(o) * self.activation(carry), carry]
 
-    def call(self, inputs: Tensor, states: Any, scale: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        hidden, carry = self.advance(self.project_inputs(inputs), states)
-        output = hidden if scale is None else hidden * scale[:, None, None]
-        return output, [hidden, carry]
-
-    def compute_output_spec(self, inputs: Any, states: Any, scale: Any = None) -> Any:
-        batch = states[0].shape[0] if scale is None else scale.shape[0]
-
-        def spec() -> keras.KerasTensor:
-            return keras.KerasTensor((batch, *inputs.shape[1:3], self.filters), dtype=self.compute_dtype)
-
-        return spec(), [spec(), spec()]
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -143,7 +108,46 @@ class ModulatedConvLSTM2DCell(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
-class ModulatedConvLSTM2D(ModulatedConvLSTM2DCell):
+class ModulatedConvLSTM2DCell(_ConvLSTM):
+    """One step of a convolutional LSTM (gates i, f, c, o without peepholes) with a modulated output.
+
+    i, f, o = sigmoid(W * x + U * h + b); c' = f c + i tanh(W * x + U * h + b); h' = o tanh(c'); output = scale * h'.
+    The scale acts on the output alone: the state that goes to the next frame is not scaled.
+
+    Args:
+        filters: channels F of state and output.
+        kernel_size: side of the input and the recurrent kernels (SAME padding, stride 1).
+        recurrent_activation: activation of the gates i, f, o.
+        activation: activation of the candidate and of the cell state.
+        unit_forget_bias: start the forget gate's bias at 1.
+        kernel_initializer, recurrent_initializer: of [k, k, C, 4F] and [k, k, F, 4F]. The defaults are the paper's
+            baseline, N(0, 0.001), and orthogonal.
+
+    Call arguments:
+        inputs: [B, H, W, C].
+        states: (h, c), each [B, H, W, F]; any height and width, also different from call to call.
+        scale: optional [B, F].
+
+    Returns:
+        (output, [h', c']), each [B, H, W, F].
+    """
+
+    def call(self, inputs: Tensor, states: Any, scale: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        hidden, carry = self.advance(self.project_inputs(inputs), states)
+        output = hidden if scale is None else hidden * scale[:, None, None]
+        return output, [hidden, carry]
+
+    def compute_output_spec(self, inputs: Any, states: Any, scale: Any = None) -> Any:
+        batch = states[0].shape[0] if scale is None else scale.shape[0]
+
+        def spec() -> keras.KerasTensor:
+            return keras.KerasTensor((batch, *inputs.shape[1:3], self.filters), dtype=self.compute_dtype)
+
+        return spec(), [spec(), spec()]
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class ModulatedConvLSTM2D(_ConvLSTM):
     """`ModulatedConvLSTM2DCell` over a clip.
 
     Takes the cell's constructor arguments, and:

@@ -114,7 +114,7 @@ def load(name: str | os.PathLike[str]) -> OSMN:
     classes = {"OSMN": OSMN, "ReConvNet": osmn_tf.models.reconvnet.ReConvNet}
     if config.get("class") not in classes or not isinstance(config.get("config"), dict):
         raise InputError(
-            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(classes)}) and 'config' (constructor arguments)"
+            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(classes)}) and its arguments as 'config'"
         )
     try:
         model = classes[config["class"]](**config["config"])
