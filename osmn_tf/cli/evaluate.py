@@ -166,14 +166,18 @@ class _Bar:
 
 
 def format_table(evaluation: benchmark.Evaluation) -> str:
-    """The official overall numbers in percent, one method per line."""
+    """The overall numbers in percent, one method per line."""
     objects = len(evaluation.methods[0].objects)
     width = max(len("method"), *(len(method.name) for method in evaluation.methods))
+    rows = {method.name: benchmark.global_row(evaluation, method) for method in evaluation.methods}
+    if evaluation.protocol.temporal_stability:
+        for method in evaluation.methods:
+            rows[method.name]["T-Mean"] = method.t
+    columns = next(iter(rows.values()))
     lines = [
         f"{evaluation.protocol.title}, {evaluation.split}: {len(evaluation.sequences)} sequences, {objects} objects",
-        f"{'method':<{width}}" + "".join(f"{name:>10}" for name in benchmark.GLOBAL_COLUMNS),
+        f"{'method':<{width}}" + "".join(f"{name:>10}" for name in columns),
     ]
-    for method in evaluation.methods:
-        values = benchmark.global_row(method).values()
-        lines.append(f"{method.name:<{width}}" + "".join(f"{100 * value:>10.1f}" for value in values))
+    for name, row in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{100 * value:>10.1f}" for value in row.values()))
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Reversible, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
 
 if TYPE_CHECKING:
+    from osmn_tf.inference.video_io import FrameSource
     from osmn_tf.models.osmn import OSMN
 
 Tensor = Any
@@ -28,6 +29,15 @@ def _resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinea
     if tuple(images.shape[1:3]) == tuple(size):
         return images
     return ops.image.resize(images, size, interpolation=interpolation, data_format="channels_last")
+
+
+def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tuple[Reversible[np.ndarray], int]:
+    """The first `count` frames, and how many there are of them."""
+    if isinstance(frames, Sequence):
+        head = frames[:count]
+        return head, len(head)
+    selected = frames.select(0, count)
+    return selected, selected.count_frames()
 
 
 def object_labels(mask: np.ndarray) -> list[int]:
@@ -243,6 +253,44 @@ class VideoSegmenter:
         lookup = np.array([0, *self._labels], np.uint8)
         return lookup[ops.convert_to_numpy(winners)]
 
+    # Interruption -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Everything that belongs to the video, as arrays for `numpy.savez`: `restore` continues from there.
+
+        Raises:
+            InputError: no object is tracked.
+        """
+        if not self._labels or self._frame_size is None:
+            raise InputError("snapshot: no object is tracked")
+        return {
+            "frame_size": np.array(self._frame_size),
+            "labels": np.array(self._labels),
+            "modulation": ops.convert_to_numpy(self._modulation),
+            "guide_masks": ops.convert_to_numpy(self._guide_masks),
+            **{f"state/{name}": ops.convert_to_numpy(value) for name, value in self._state.items()},
+        }
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Continues from a `snapshot` of a segmenter with the same model and settings.
+
+        Raises:
+            InputError: the snapshot is of another network or network size.
+        """
+        expected = self.model.initial_state(len(snapshot["labels"]), *self.network_size)
+        received = {name.removeprefix("state/"): value for name, value in snapshot.items() if "state/" in name}
+        shapes = {name: tuple(value.shape) for name, value in received.items()}
+        if shapes != {name: tuple(value.shape) for name, value in expected.items()}:
+            raise InputError("snapshot: its state is not of this network and network size")
+        self.reset()
+        self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
+        self._labels = [int(label) for label in snapshot["labels"]]
+        self._modulation = ops.convert_to_tensor(snapshot["modulation"])
+        self._guide_masks = ops.convert_to_tensor(snapshot["guide_masks"])
+        self._state = {
+            name: ops.cast(ops.convert_to_tensor(value), expected[name].dtype) for name, value in received.items()
+        }
+
     # Whole videos -----------------------------------------------------------------------------------------------
 
     def track(self, frames: Iterable[np.ndarray], masks: Masks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -270,7 +318,7 @@ class VideoSegmenter:
             raise InputError(f"masks: a mask is given for frame {late[0]}, but the video has {count} frames")
 
     def track_both_ways(
-        self, frames: Sequence[np.ndarray], masks: Mapping[int, np.ndarray]
+        self, frames: Sequence[np.ndarray] | FrameSource, masks: Mapping[int, np.ndarray]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Segments a video forward and backward from masks given anywhere in it.
 
@@ -278,7 +326,8 @@ class VideoSegmenter:
         runs first; its masks wait in a temporary file, so memory does not grow.
 
         Args:
-            frames: as in `track`, but iterable more than once and in reverse (a list, or `osmn_tf.open_source`).
+            frames: as in `track`, but iterable more than once and in reverse: a list or an
+                `osmn_tf.inference.video_io.FrameSource`.
             masks: {frame index: mask}.
 
         Yields:
@@ -292,12 +341,14 @@ class VideoSegmenter:
         for index in sorted(given):
             for label in object_labels(given[index]):
                 first.setdefault(label, index)
-        last_start = max(first.values())
-        if last_start >= len(frames):
-            raise InputError(f"masks: a mask is given for frame {last_start}, but the video has {len(frames)} frames")
+        head, length = _first_frames(frames, max(first.values()) + 1)
+        if length <= max(first.values()):
+            raise InputError(
+                f"masks: a mask is given for frame {max(first.values())}, but the video has {length} frames"
+            )
         with tempfile.TemporaryFile() as store:
             spans: dict[int, tuple[int, int]] = {}
-            for index, mask in self._backward(frames, given, first):
+            for index, mask in self._backward(head, length, given, first):
                 packed = zlib.compress(mask.tobytes(), 1)
                 spans[index] = (store.tell(), len(packed))
                 store.write(packed)
@@ -310,20 +361,20 @@ class VideoSegmenter:
                 yield frame, mask
 
     def _backward(
-        self, frames: Sequence[np.ndarray], given: dict[int, np.ndarray], first: dict[int, int]
+        self, frames: Reversible[np.ndarray], length: int, given: dict[int, np.ndarray], first: dict[int, int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, mask) from the end to the start, of the objects whose first mask comes later than the frame."""
+        """(index, mask), from the end to the start, of the objects whose first mask comes later than the frame."""
         self.reset()
-        last_start = max(first.values())
-        for index, frame in zip(range(len(frames) - 1, -1, -1), reversed(frames)):
-            if index > last_start:
-                continue
+        for index, frame in zip(range(length - 1, -1, -1), reversed(frames)):
             starting = [label for label, start in first.items() if start == index]
-            mask = self.step(frame)
+            if starting:
+                annotation = np.where(np.isin(given[index], starting), given[index], 0).astype(np.uint8)
+                # From its first mask on, an object is the forward pass's.
+                mask = np.where(annotation > 0, 0, self.add(frame, annotation))
+            else:
+                mask = self.step(frame)
             if mask.any():
                 yield index, mask
-            if starting:
-                self.add(frame, np.where(np.isin(given[index], starting), given[index], 0).astype(np.uint8))
 
     # Checks -----------------------------------------------------------------------------------------------------
 

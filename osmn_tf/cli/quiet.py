@@ -1,0 +1,56 @@
+"""Keeps a backend's start-up chatter off the user's screen."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from osmn_tf.errors import MissingDependencyError
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[None]:
+    """Holds back what C++ code writes to standard error; shows it after all if an exception comes out."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held_back.seek(0)
+            os.write(2, held_back.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def start_backend() -> None:
+    """Imports Keras and wakes up its backend.
+
+    TensorFlow logs facts about CPU features and missing GPUs before any setting of its log level takes effect.
+
+    Raises:
+        MissingDependencyError: Keras or the backend that it is set to is not installed.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    try:
+        importlib.metadata.version("keras")
+        importlib.metadata.version(backend)
+    except importlib.metadata.PackageNotFoundError as error:
+        extra = "tf" if backend == "tensorflow" else backend
+        raise MissingDependencyError(str(error.name), extra, "running a network") from error
+    with _captured_stderr():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            tf.zeros(1)

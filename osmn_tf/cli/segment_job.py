@@ -1,0 +1,338 @@
+"""The run behind `osmn segment`: where results go, what is done already, and the loop over the frames."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from osmn_tf.cli.main import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
+from osmn_tf.errors import InputError
+from osmn_tf.files import atomic_path, ensure_directory, write_text
+from osmn_tf.inference.coco_json import TrackWriter
+from osmn_tf.inference.frame_readers import TruncatedVideoError
+from osmn_tf.inference.masks import label_values, read_label_png, write_mask
+from osmn_tf.inference.overlay import ContactSheet, cutout, draw_overlay, write_image
+from osmn_tf.inference.video_writer import VideoWriter
+
+if TYPE_CHECKING:
+    from osmn_tf.inference.video_io import FrameSource
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+
+SNAPSHOT_INTERVAL = 100  # frames between two snapshots of the state, for runs that are killed
+MOST_PENDING = 8  # frames that wait to be written: each holds a frame and a mask
+
+
+class _Background:
+    """A thread that does jobs in order; a job's error is raised by the next call."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._slots = threading.Semaphore(MOST_PENDING)
+        self._error: BaseException | None = None
+
+    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Queues a job; waits while too many are queued."""
+        self._raise_error()
+        self._slots.acquire()
+        self._pool.submit(function, *arguments).add_done_callback(self._finished)
+
+    def _finished(self, future: Future[None]) -> None:
+        self._slots.release()
+        self._error = self._error or future.exception()
+
+    def wait(self) -> None:
+        """Returns when all jobs are done."""
+        for _ in range(MOST_PENDING):
+            self._slots.acquire()
+        self._slots.release(MOST_PENDING)
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Ends the thread behind the last job; errors stay where they are."""
+        self._pool.shutdown()
+
+
+@contextmanager
+def _deferred_interrupt(requested: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C only sets `requested`, so that the frame in hand is finished; the second one interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class SegmentationJob:
+    """One video: where its results go, what is done already, and the loop over its frames."""
+
+    def __init__(self, arguments: argparse.Namespace, source: FrameSource, given: dict[int, np.ndarray]) -> None:
+        self.arguments, self.source, self.given = arguments, source, given
+        self.name = source.name
+        self.out = Path(arguments.out)
+        self.masks = self.out / self.name
+        self.overlay = (
+            None if arguments.no_overlay else Path(arguments.overlay or self.out / f"{self.name}_overlay.mp4")
+        )
+        self.sheet = None if arguments.no_sheet else self.out / f"{self.name}_sheet.png"
+        self.coco = Path(arguments.coco) if arguments.coco else None
+        self.cutouts = self.out / f"{self.name}_cutouts" if arguments.cutouts else None
+        self.first_mask = self.out / f"{self.name}_first_mask.png"
+        self.first_mask_preview = self.out / f"{self.name}_first_mask_preview.png"
+        # What belongs to an unfinished or finished run: how it was called, and the state to continue from.
+        self.record = self.out / f".{self.name}.osmn.json"
+        self.snapshot = self.out / f".{self.name}.osmn.npz"
+        self.signature = self._signature()
+        self.done = 0  # frames whose results are written or queued
+
+    def _signature(self) -> str:
+        """Digest of everything that the masks depend on: a run continues only what the same command began."""
+        from osmn_tf.models.presets import find_preset
+
+        arguments = self.arguments
+        path = Path(arguments.video)
+        preset = Path(arguments.preset) if str(arguments.preset).endswith(".keras") else find_preset(arguments.preset)
+        files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+        files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
+        facts: list[Any] = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        facts += [arguments.start, arguments.end, arguments.every, arguments.network_size, arguments.merge]
+        facts += [arguments.no_recover, arguments.both_ways]
+        facts += [(index, hashlib.sha256(mask.tobytes()).hexdigest()) for index, mask in sorted(self.given.items())]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def _recorded(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _targets(self) -> list[Path]:
+        return [path for path in (self.masks, self.overlay, self.sheet, self.coco, self.cutouts) if path is not None]
+
+    def is_complete(self) -> bool:
+        """Whether the same command has finished before and its results are still there."""
+        recorded = self._recorded()
+        done = recorded.get("signature") == self.signature and recorded.get("complete") is True
+        return done and not self.arguments.force and all(path.exists() for path in self._targets())
+
+    def prepare(self, boxes_given: bool) -> None:
+        """Checks the folders, refuses to overwrite what this command did not begin, and claims the results."""
+        for path, argument in ((self.out, "--out"), (self.overlay and self.overlay.parent, "--overlay")):
+            if path is not None:
+                ensure_directory(path, argument)
+        if self.coco is not None:
+            ensure_directory(self.coco.parent, "--coco")
+        if self.overlay is not None and self.overlay.suffix.lower() not in (".mp4", ".webm"):
+            raise InputError(f"--overlay: expected a file that ends in .mp4 or .webm, received {self.overlay}")
+        recorded = self._recorded()
+        ours = recorded.get("signature") == self.signature
+        if self.arguments.force:
+            if recorded:
+                for folder in (self.masks, self.cutouts):
+                    if folder is not None:
+                        shutil.rmtree(folder, ignore_errors=True)
+            self.snapshot.unlink(missing_ok=True)
+        elif not ours:
+            existing = [path for path in self._targets() if path.is_file() or (path.is_dir() and any(path.iterdir()))]
+            if existing:
+                raise InputError(f"--out: {existing[0]} exists already; use --force to overwrite it, or another --out")
+            self.snapshot.unlink(missing_ok=True)
+        ensure_directory(self.masks, "--out")
+        write_text(self.record, json.dumps({"signature": self.signature, "complete": False}) + "\n")
+        if boxes_given:
+            self._write_first_mask()
+
+    def _write_first_mask(self) -> None:
+        write_mask(self.first_mask, self.given[0])
+        write_image(self.first_mask_preview, draw_overlay(self.source[0], self.given[0]))
+
+    # The run ----------------------------------------------------------------------------------------------------
+
+    def _resumed(self, segmenter: VideoSegmenter) -> int:
+        """Restores the segmenter from the snapshot and returns how many frames are done."""
+        if not self.snapshot.is_file():
+            return 0
+        try:
+            with np.load(self.snapshot) as arrays:
+                content = dict(arrays)
+            done = int(content.pop("done"))
+            segmenter.restore(content)
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(
+                f"--out: the state of the interrupted run in {self.snapshot} is damaged; --force starts again"
+            ) from error
+        return done
+
+    def _pairs(self, segmenter: VideoSegmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(frame, mask) of every frame; those that an interrupted run has done come from its files."""
+        if self.arguments.both_ways:
+            # A backward pass has no middle from which to go on: it starts again.
+            yield from segmenter.track_both_ways(self.source, self.given)
+            return
+        done = self._resumed(segmenter)
+        count = 0
+        for index, frame in enumerate(self.source):
+            count += 1
+            if index < done:
+                yield frame, read_label_png(self._mask_path(index))
+            elif index in self.given:
+                yield frame, segmenter.add(frame, self.given[index])
+            else:
+                yield frame, segmenter.step(frame)
+        if max(self.given) >= count:
+            number = self.source.number(max(self.given))
+            raise InputError(f"--mask: a mask is given for frame {number}, but the selection ends before it")
+
+    def _mask_path(self, index: int) -> Path:
+        return self.masks / f"{self.source.frame_name(index)}.png"
+
+    def execute(self, segmenter: VideoSegmenter) -> int:
+        """Segments the video and writes the results; returns the exit code."""
+        info = self.source.info
+        size = (info.height, info.width)
+        sheet = ContactSheet()
+        tracks = TrackWriter(self.name, size) if self.coco else None
+        interrupted = threading.Event()
+        problem: str | None = None
+        with ExitStack() as stack:
+            # Closed in reverse order: first the threads, then the video that they write to.
+            overlay = VideoWriter(self.overlay, info.fps, size) if self.overlay else None
+            files, pictures = _Background(), _Background()
+            stack.callback(files.close)
+            stack.callback(pictures.close)
+
+            def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+                name = self.source.frame_name(index)
+                sheet.add(frame, mask, name, given=index in self.given)
+                if tracks is not None:
+                    tracks.add(index, mask, name)
+                if overlay is not None:
+                    overlay.write(draw_overlay(frame, mask))
+
+            stack.enter_context(_deferred_interrupt(interrupted))
+            progress = stack.enter_context(
+                tqdm(
+                    total=info.frames,
+                    unit="frame",
+                    desc=self.name,
+                    disable=True if self.arguments.quiet else None,
+                    dynamic_ncols=True,
+                )
+            )
+            try:
+                for frame, mask in self._pairs(segmenter):
+                    files.submit(self._write_files, self.done, frame, mask)
+                    pictures.submit(present, self.done, frame, mask)
+                    self.done += 1
+                    progress.update()
+                    if interrupted.is_set():
+                        break
+                    if self.done % SNAPSHOT_INTERVAL == 0:
+                        files.wait()
+                        self._save_snapshot(segmenter)
+                files.wait()
+                pictures.wait()
+            except TruncatedVideoError as error:
+                problem = str(error)
+            except (OSError, InputError) as error:
+                if not self.done:
+                    self._clean_up(overlay)
+                    raise
+                problem = f"{getattr(error, 'strerror', None) or error}"
+        try:
+            if problem is None or self.done:
+                self._finish(segmenter, overlay, sheet, tracks, complete=problem is None and not interrupted.is_set())
+        except (OSError, InputError) as error:
+            problem = problem or f"{getattr(error, 'strerror', None) or error}"
+        if problem is not None:
+            print(
+                f"osmn segment: error: {problem}; {self.done} frames are done and kept in {self.masks}", file=sys.stderr
+            )
+            return EXIT_INCOMPLETE
+        if interrupted.is_set():
+            print(f"osmn segment: interrupted after {self.done} frames; the same command continues", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        self.print_results()
+        return EXIT_OK
+
+    def _write_files(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        path = self._mask_path(index)
+        if not path.exists():
+            write_mask(path, mask)
+        if self.cutouts is not None:
+            for label in label_values(mask):
+                folder = self.cutouts / str(label)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_image(folder / path.name, cutout(frame, mask, label))
+
+    def _save_snapshot(self, segmenter: VideoSegmenter) -> None:
+        if self.arguments.both_ways or not segmenter.labels:
+            return
+        with atomic_path(self.snapshot) as temporary:
+            content: dict[str, Any] = {**segmenter.snapshot(), "done": np.array(self.done)}
+            np.savez(temporary, **content)
+
+    def _finish(
+        self,
+        segmenter: VideoSegmenter,
+        overlay: VideoWriter | None,
+        sheet: ContactSheet,
+        tracks: TrackWriter | None,
+        complete: bool,
+    ) -> None:
+        """Closes the files over the whole video, also of a part of it, and leaves the record of the run."""
+        if complete:
+            self.snapshot.unlink(missing_ok=True)
+        else:
+            self._save_snapshot(segmenter)
+        if overlay is not None:
+            overlay.close()
+        if self.sheet is not None:
+            write_image(self.sheet, sheet.image())
+        if tracks is not None and self.coco is not None:
+            tracks.save(self.coco)
+        write_text(self.record, json.dumps({"signature": self.signature, "complete": complete}) + "\n")
+
+    def _clean_up(self, overlay: VideoWriter | None) -> None:
+        """Removes what was made before the first frame failed."""
+        if overlay is not None:
+            overlay.abort()
+        if not any(self.masks.iterdir()):
+            self.masks.rmdir()
+            self.record.unlink(missing_ok=True)
+
+    def print_results(self) -> None:
+        """Says where the results are."""
+        lines = [("masks", self.masks), ("overlay", self.overlay), ("contact sheet", self.sheet)]
+        lines += [("COCO tracks", self.coco), ("cut-outs", self.cutouts)]
+        if self.first_mask.exists():
+            lines += [("first mask", self.first_mask), ("its preview", self.first_mask_preview)]
+        for name, path in lines:
+            if path is not None:
+                print(f"{name + ':':15}{path}")
