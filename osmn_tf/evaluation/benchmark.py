@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 from osmn_tf import files
 from osmn_tf.errors import InputError
+from osmn_tf.evaluation.assignment import best_assignment
+from osmn_tf.evaluation.facts import youtube_vos_seen
 from osmn_tf.evaluation.metrics import Statistics, statistics
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences, png_names
 from osmn_tf.evaluation.scoring import FRAMES_PER_CHUNK, MEASURES, ChunkJob, ChunkScores, score_chunk
@@ -84,6 +86,12 @@ class MethodScores:
         return _mean_statistics([statistics(scores.f) for scores in self.objects])
 
     @property
+    def t(self) -> float:
+        """Temporal stability: mean over the sequences for which it is defined; NaN if it was not measured."""
+        means = [mean for mean in map(stability_mean, self.objects) if not math.isnan(mean)]
+        return float(np.mean(means)) if means else math.nan
+
+    @property
     def j_and_f(self) -> float:
         """(mean J + mean F) / 2."""
         return (self.j.mean + self.f.mean) / 2
@@ -97,6 +105,12 @@ class Evaluation:
     split: str
     sequences: tuple[Sequence, ...]
     methods: tuple[MethodScores, ...]
+
+
+def stability_mean(scores: ObjectScores) -> float:
+    """T of one object: mean over the pairs of frames for which it is defined, else NaN."""
+    defined = scores.stability[~np.isnan(scores.stability)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def _mean_statistics(rows: list[Statistics]) -> Statistics:
@@ -233,10 +247,15 @@ def _run(
 
 def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) -> list[ObjectScores]:
     """The chunks of one sequence and method, put together object by object."""
-    values = np.concatenate([chunk.values for chunk in chunks], axis=-1)
+    if protocol.match_proposals:
+        values = _match([chunk.values for chunk in chunks])
+    else:
+        values = np.concatenate([chunk.values for chunk in chunks], axis=-1)
     stability = np.concatenate([chunk.stability for chunk in chunks])
     objects = []
     for k, start in enumerate(sequence.starts):
+        if start >= len(sequence.frames):
+            continue  # first seen in the last annotated frame
         named = dict(zip(MEASURES, values[:, k, start:]))
         union = np.maximum(named["union"], 1)  # without a union there is no error to share out
         objects.append(
@@ -256,12 +275,42 @@ def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) 
     return objects
 
 
+def _match(chunks: list[Array]) -> Array:
+    """[6, K, P + 1, T] of every chunk to [6, K, T]: every object gets the proposal that suits it best, none twice, so
+    that the mean of (J + F) / 2 over frames and objects is the largest possible. An object may get none (the empty
+    mask)."""
+    objects = chunks[0].shape[1]
+    # Proposals that a chunk does not have are empty there; one spare empty proposal for every object.
+    columns = max(chunk.shape[2] - 1 for chunk in chunks) + objects
+    values = np.concatenate(
+        [
+            np.concatenate([c[:, :, :-1], np.repeat(c[:, :, -1:], columns - c.shape[2] + 1, axis=2)], axis=2)
+            for c in chunks
+        ],
+        axis=-1,
+    )
+    gain = values[:2].mean(axis=(0, 3))
+    return np.stack([values[:, k, p] for k, p in enumerate(best_assignment(gain))], axis=1)
+
+
 GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+"""Overall numbers of the official DAVIS table."""
+SEEN_COLUMNS = ("Overall", "J-Seen", "J-Unseen", "F-Seen", "F-Unseen")
+"""Overall numbers of YouTube-VOS."""
 
 
-def global_row(method: MethodScores) -> dict[str, float]:
-    """The official overall numbers of a method, 0..1."""
-    return dict(zip(GLOBAL_COLUMNS, (method.j_and_f, *method.j, *method.f)))
+def global_row(evaluation: Evaluation, method: MethodScores) -> dict[str, float]:
+    """The overall numbers of a method by the protocol's columns, 0..1 (NaN: there are no such objects)."""
+    if evaluation.protocol.name != "youtube-vos":
+        return dict(zip(GLOBAL_COLUMNS, (method.j_and_f, *method.j, *method.f)))
+    seen = youtube_vos_seen()
+    groups = [[s for s in method.objects if (s.category in seen) == wanted] for wanted in (True, False)]
+    four = [
+        float(np.mean([getattr(s, measure).mean() for s in group])) if group else math.nan
+        for measure in ("j", "f")
+        for group in groups
+    ]
+    return dict(zip(SEEN_COLUMNS, (float(np.mean([value for value in four if not math.isnan(value)])), *four)))
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -281,7 +330,7 @@ def write_tables(evaluation: Evaluation, out: str | os.PathLike[str]) -> list[Pa
     paths = []
     for method in evaluation.methods:
         folder = files.ensure_directory(Path(out) / method.name, "--out")
-        row = global_row(method)
+        row = global_row(evaluation, method)
         contents = {
             f"global_results-{evaluation.split}.csv": _csv(row, [row.values()]),
             f"per-sequence_results-{evaluation.split}.csv": _csv(
@@ -305,13 +354,17 @@ def as_json(evaluation: Evaluation, method: MethodScores) -> dict[str, Any]:
         "split": evaluation.split,
         "method": method.name,
         "results": str(method.results),
-        "global": {name: _number(value) for name, value in global_row(method).items()},
+        "global": {
+            **{name: _number(value) for name, value in global_row(evaluation, method).items()},
+            "T-Mean": _number(method.t),
+        },
         "objects": {
             scores.name: {
                 "sequence": scores.sequence,
                 **({"category": scores.category} if scores.category else {}),
                 "J": _statistics_json(scores.j),
                 "F": _statistics_json(scores.f),
+                "T": _number(stability_mean(scores)),
                 "frames": list(scores.frames),
                 "per_frame": {
                     "J": _numbers(scores.j),
@@ -319,6 +372,7 @@ def as_json(evaluation: Evaluation, method: MethodScores) -> dict[str, Any]:
                     "false_close": _numbers(scores.false_close),
                     "false_far": _numbers(scores.false_far),
                     "missed": _numbers(scores.missed),
+                    "T": _numbers(scores.stability),
                 },
             }
             for scores in method.objects

@@ -1,4 +1,5 @@
-"""The measures of the DAVIS benchmark on arrays: region similarity J, boundary accuracy F and their statistics.
+"""The measures of the DAVIS benchmark on arrays: region similarity J, boundary accuracy F, temporal stability T, and
+their statistics. As functions, and as objects with `update`, `compute` and `reset` that are fed frame by frame.
 
     from osmn_tf import metrics
     j = metrics.jaccard(annotation, prediction)       # masks [H, W], or whole videos [T, H, W]
@@ -11,14 +12,16 @@ with the behaviour of the official evaluators in every case that the paper leave
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from osmn_tf.errors import InputError
+from osmn_tf.evaluation import temporal
 from osmn_tf.evaluation.bitmask import BitWindow
 
 Array = NDArray[Any]
@@ -222,3 +225,145 @@ def statistics(values: ArrayLike) -> Statistics:
 def _nanmean(x: Array) -> float:
     defined = x[~np.isnan(x)]
     return float(defined.mean()) if defined.size else math.nan
+
+
+def temporal_stability(predictions: ArrayLike) -> Array:
+    """Temporal stability T between every mask of a video and the next: 0 where only the place changes, not the shape.
+
+    Defined by the predictions alone. A video's T is the mean over the pairs that are not NaN. See
+    `osmn_tf.evaluation.temporal` for the definition.
+
+    Args:
+        predictions: bool or integer masks [T, H, W] of one object, T at least 2.
+
+    Returns:
+        float64 [T - 1], 0..1; NaN where one of the two masks is empty or smaller than a contour of three points.
+
+    Raises:
+        InputError: not a video, or masks of floats.
+    """
+    masks = _binary(predictions, "predictions")
+    if masks.ndim != 3 or len(masks) < 2:
+        raise InputError(f"predictions: expected masks [T, H, W] of two frames or more, received shape {masks.shape}")
+    pairs = itertools.pairwise(map(temporal.contour_of, masks))
+    return np.array([temporal.stability_between(*pair) for pair in pairs], np.float64)
+
+
+class Jaccard:
+    """J of one object, frame by frame.
+
+    metric = Jaccard()
+    for annotation, prediction in frames:
+        metric.update(annotation, prediction)
+    mean, recall, decay = metric.compute()
+    """
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def reset(self) -> None:
+        """Forgets all frames."""
+        self.values = []
+
+    def update(self, annotation: ArrayLike, prediction: ArrayLike, void: ArrayLike | None = None) -> None:
+        """Adds one frame [H, W] or several [T, H, W]; see `jaccard`."""
+        self.values.extend(np.ravel(jaccard(annotation, prediction, void)).tolist())
+
+    def compute(self) -> Statistics:
+        """Mean, recall and decay over the frames so far. Raises `InputError` if there are none."""
+        return statistics(self.values)
+
+
+class BoundaryF(Jaccard):
+    """F of one object, frame by frame; used like `Jaccard`.
+
+    Args:
+        tolerance: share of the image diagonal, 0.008 in DAVIS.
+    """
+
+    def __init__(self, tolerance: float = BOUNDARY_TOLERANCE) -> None:
+        super().__init__()
+        self.tolerance = tolerance
+
+    def update(self, annotation: ArrayLike, prediction: ArrayLike, void: ArrayLike | None = None) -> None:
+        """Adds one frame [H, W] or several [T, H, W]; see `boundary_f`."""
+        self.values.extend(np.ravel(boundary_f(annotation, prediction, void, self.tolerance)).tolist())
+
+
+class TemporalStability:
+    """T of one object, frame by frame: `update(prediction)`, then `compute()`. Keeps one contour, not the masks."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all frames."""
+        self.values: list[float] = []
+        self._last: temporal.Contour | None = None
+        self._started = False
+
+    def update(self, prediction: ArrayLike) -> None:
+        """Adds the next frame's mask, bool or integer [H, W]."""
+        mask = _binary(prediction, "prediction")
+        if mask.ndim != 2:
+            raise InputError(f"prediction: expected one mask [H, W], received shape {mask.shape}")
+        contour = temporal.contour_of(mask)
+        if self._started:
+            self.values.append(temporal.stability_between(self._last, contour))
+        self._last, self._started = contour, True
+
+    def compute(self) -> float:
+        """Mean over the pairs of frames for which T is defined, else NaN."""
+        return _nanmean(np.array(self.values, np.float64))
+
+
+class VideoScores(NamedTuple):
+    """J and F of the objects of a video: per object, and as the mean over the objects (DAVIS's overall numbers)."""
+
+    j: Statistics
+    f: Statistics
+    j_and_f: float
+    objects: dict[int, tuple[Statistics, Statistics]]
+
+
+class VideoMetric:
+    """J and F of all objects of one video from its label masks, frame by frame.
+
+        metric = VideoMetric(objects=2)
+        for annotation, prediction in frames:      # uint8 [H, W], value k = object k
+            metric.update(annotation, prediction)
+        metric.compute().j_and_f
+
+    Args:
+        objects: their number n (labels 1..n), or the labels themselves.
+    """
+
+    def __init__(self, objects: int | Iterable[int]) -> None:
+        self.labels = tuple(range(1, objects + 1)) if isinstance(objects, int) else tuple(objects)
+        if not self.labels:
+            raise InputError(f"objects: expected at least one, received {objects}")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all frames."""
+        self._j: list[list[float]] = []
+        self._f: list[list[float]] = []
+
+    def update(self, annotation: ArrayLike, prediction: ArrayLike, void: ArrayLike | None = None) -> None:
+        """Adds one frame: label masks of integers [H, W], and optionally a mask of pixels to leave out."""
+        truth, guess = np.asarray(annotation), np.asarray(prediction)
+        pairs = [_pairs(truth == label, guess == label, void) for label in self.labels]
+        if truth.ndim != 2:
+            raise InputError(f"annotation: expected one mask [H, W], received shape {truth.shape}")
+        radius = boundary_radius(truth.shape[0], truth.shape[1])
+        scores = [frame_scores(a, b, radius, 0) for a, b in pairs]
+        self._j.append([score.j for score in scores])
+        self._f.append([score.f for score in scores])
+
+    def compute(self) -> VideoScores:
+        """The scores over the frames so far. Raises `InputError` if there are none."""
+        if not self._j:
+            raise InputError("compute: expected at least one update before, received none")
+        per_object = [(statistics(j), statistics(f)) for j, f in zip(np.transpose(self._j), np.transpose(self._f))]
+        j, f = (Statistics(*np.mean([pair[side] for pair in per_object], axis=0).tolist()) for side in (0, 1))
+        return VideoScores(j, f, (j.mean + f.mean) / 2, dict(zip(self.labels, per_object)))

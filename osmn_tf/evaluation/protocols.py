@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.evaluation.facts import has_stability
 from osmn_tf.inference.masks import VOID, label_values, read_label_png
 
 MAX_PROPOSALS = 20
@@ -76,9 +77,10 @@ class Sequence:
         annotations: folder of its masks, `<frame>.png`.
         frames: names of the scored frames, in order.
         labels: values of the objects in the annotations; (1,) if objects are merged.
-        starts: for every label the index of the first of `frames` that counts for it.
+        starts: for every label the index of the first of `frames` that counts for it; len(frames) if none does.
         binary: the annotations are black and white: 255 is the object, not void.
-        first_frame: name of the frame whose annotation is given to a semi-supervised method.
+        first_frames: for every label the frame whose annotation is given to a semi-supervised method.
+        stability: T is measured.
         images: folder of the video's frames, for overlays; None if there is none.
         categories: for every label its category, or "" (YouTube-VOS).
     """
@@ -89,7 +91,8 @@ class Sequence:
     labels: tuple[int, ...]
     starts: tuple[int, ...]
     binary: bool
-    first_frame: str
+    first_frames: tuple[str, ...]
+    stability: bool = False
     images: Path | None = None
     categories: tuple[str, ...] = ()
 
@@ -157,7 +160,7 @@ def find_sequences(
     if protocol.name.startswith("davis"):
         found = _find_davis(root, protocol, split, resolution)
     elif protocol.name == "youtube-vos":
-        found = _find_youtube_vos(root)
+        found = _find_youtube_vos(root / split if (root / split).is_dir() else root)
     else:
         found = _find_folders(root)
     if sequences is not None:
@@ -252,10 +255,7 @@ def _describe(
         starts = [sum(frame <= first for frame in frames) for first in firsts.values()]
         earliest = min(starts, default=0)
         scored, starts = frames[earliest:], [start - earliest for start in starts]
-        keep = [index for index, start in enumerate(starts) if start < len(scored)]
-        firsts = {label: firsts[label] for index, label in enumerate(firsts) if index in keep}
-        starts = [starts[index] for index in keep]
-    if not scored or not firsts:
+    if not scored or not firsts or min(starts) >= len(scored):
         raise InputError(
             f"{annotations}: {len(frames)} annotated frames with {len(firsts)} objects leave nothing to score"
             f" ({protocol.title}: frames left out: {protocol.skip})"
@@ -267,7 +267,8 @@ def _describe(
         labels=tuple(firsts),
         starts=tuple(starts),
         binary=binary,
-        first_frame=min(firsts.values()),
+        first_frames=tuple(firsts.values()),
+        stability=protocol.temporal_stability and has_stability(name),
         images=images,
         categories=tuple(objects[label][0] if objects else "" for label in firsts),
     )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.masks import VOID, read_label_png, write_mask
 
 Array = NDArray[Any]
-Track = Callable[[Iterable[Array], Array], Iterable[tuple[Array, Array]]]
-"""(frames uint8 RGB [H, W, 3], first mask uint8 [H, W]) -> (frame, mask) of every frame, the first one included."""
+Track = Callable[[Iterable[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]
+"""(frames uint8 RGB [H, W, 3], {number of a frame: given mask uint8 [H, W]}) -> (frame, mask) of every frame."""
 Progress = Callable[[str, int, int], None]
 """Called with (sequence, frames done in all sequences, frames in all)."""
 
@@ -57,15 +57,13 @@ def preset_track(preset: str, network_size: tuple[int, int] | None = None) -> tu
     settings = {
         "preset": preset,
         "weights": weights.hexdigest(),
-        "config": hashlib.blake2b(model.to_json().encode(), digest_size=20).hexdigest(),
+        "config": model.get_config(),
         "network_size": list(network_size) if network_size else None,
         "code": _code_digest(),
     }
 
-    def track(frames: Iterable[Array], first_mask: Array) -> Iterator[tuple[Array, Array]]:
-        yield from VideoSegmenter(model, network_size=network_size).track(frames, first_mask)
-
-    return track, settings
+    # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
+    return VideoSegmenter(model, network_size=network_size).track, settings
 
 
 def _code_digest() -> str:
@@ -88,27 +86,28 @@ def segment_sequences(
 ) -> Path:
     """Writes the mask of every frame of every sequence to `<out>/<sequence>/<frame>.png`.
 
-    The first annotated frame's mask is given (merged to one object in DAVIS 2016); its own frame is written too.
+    The mask of every object's first annotated frame is given (merged to one object in DAVIS 2016); these frames are
+    written too.
 
     Args:
         track: see `Track`.
         settings: what the results depend on, beside the frames; sequences done with others are done again.
-        sequences, protocol: of `protocols.find_sequences`; a semi-supervised DAVIS protocol.
+        sequences, protocol: of `protocols.find_sequences`.
         out: folder for the results.
         progress: called after every frame.
 
     Raises:
         InputError: the protocol gives no mask, or the frames of a sequence are missing.
     """
-    if protocol.name not in ("davis-2016", "davis-2017"):
-        raise InputError(f"--preset: expected a DAVIS protocol that gives the first mask, received {protocol.title}")
+    if protocol.match_proposals:
+        raise InputError(f"--preset: expected a protocol that gives masks of the objects, received {protocol.title}")
     out = files.ensure_directory(out, "--out")
     frames = {sequence: _frame_files(sequence) for sequence in sequences}
     total, done = sum(map(len, frames.values())), 0
     for sequence, paths in frames.items():
-        mask_path = sequence.annotations / f"{sequence.first_frame}.png"
+        mask_paths = [sequence.annotations / f"{frame}.png" for frame in sorted(set(sequence.first_frames))]
         record_path = out / f"{sequence.name}.json"
-        fingerprint = _fingerprint(settings, protocol, [mask_path, *paths])
+        fingerprint = _fingerprint(settings, protocol, [*mask_paths, *paths])
         if _is_finished(record_path, fingerprint, out / sequence.name, paths):
             done += len(paths)
             if progress is not None:
@@ -119,7 +118,7 @@ def segment_sequences(
         shutil.rmtree(out / sequence.name, ignore_errors=True)
         (out / sequence.name).mkdir(parents=True)
         started = time.perf_counter()
-        masks = track(map(_read_frame, paths), _first_mask(mask_path, protocol, sequence.binary))
+        masks = track(map(_read_frame, paths), _given_masks(sequence, protocol, [path.stem for path in paths]))
         for path, (_, mask) in zip(paths, masks, strict=True):
             write_mask(out / sequence.name / f"{path.stem}.png", mask)
             done += 1
@@ -140,9 +139,9 @@ def _frame_files(sequence: Sequence) -> list[Path]:
     paths = sorted(
         path
         for path in sequence.images.iterdir()
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.stem >= sequence.first_frame
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.stem >= min(sequence.first_frames)
     )
-    missing = sorted({sequence.first_frame, *sequence.frames} - {path.stem for path in paths})
+    missing = sorted({*sequence.first_frames, *sequence.frames} - {path.stem for path in paths})
     if missing:
         raise InputError(
             f"{sequence.images}: {len(missing)} frames that are to be scored are missing, first {missing[0]}"
@@ -168,11 +167,20 @@ def _is_finished(record: Path, fingerprint: str, folder: Path, paths: list[Path]
     return all((folder / f"{path.stem}.png").is_file() for path in paths)
 
 
-def _first_mask(path: Path, protocol: Protocol, binary: bool) -> Array:
-    mask = read_label_png(path)
-    if not binary:
-        mask = np.where(mask == VOID, np.uint8(0), mask)
-    return (mask != 0).astype(np.uint8) if protocol.merge_objects else mask
+def _given_masks(sequence: Sequence, protocol: Protocol, frames: list[str]) -> dict[int, Array]:
+    """Number of a frame -> mask of the objects whose first annotated frame it is."""
+    given = {}
+    for frame in sorted(set(sequence.first_frames)):
+        mask = read_label_png(sequence.annotations / f"{frame}.png")
+        if sequence.binary:
+            mask = (mask != 0).astype(np.uint8)
+        elif protocol.merge_objects:
+            mask = ((mask != 0) & (mask != VOID)).astype(np.uint8)
+        else:
+            labels = [label for label, first in zip(sequence.labels, sequence.first_frames) if first == frame]
+            mask = np.where(np.isin(mask, labels), mask, np.uint8(0))
+        given[frames.index(frame)] = mask
+    return given
 
 
 def _read_frame(path: Path) -> Array:

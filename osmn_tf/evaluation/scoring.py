@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from osmn_tf import files
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation import metrics
+from osmn_tf.evaluation import metrics, temporal
 from osmn_tf.evaluation.bitmask import BitWindow
 from osmn_tf.evaluation.protocols import MAX_PROPOSALS, Protocol, Sequence
 from osmn_tf.inference.masks import VOID, label_values
@@ -58,7 +59,8 @@ class ChunkScores:
     Attributes:
         values: float64 [6, K, T] (`MEASURES`, objects, frames); with proposals [6, K, P + 1, T], where the last
             proposal is the empty mask.
-        stability: float64 [T], T between every frame and the next one of the sequence; [0] if it is not measured.
+        stability: float64 [T], T between every frame and the next one ([T - 1] at the end of the sequence, [0] if it is
+            not measured).
     """
 
     values: Array
@@ -74,7 +76,7 @@ def score_chunk(job: ChunkJob) -> list[ChunkScores]:
     sequence = job.sequence
     frames = sequence.frames[job.begin : job.end]
     # T compares with the next frame, which the next chunk scores.
-    following = sequence.frames[job.end : job.end + 1] if job.protocol.temporal_stability else ()
+    following = sequence.frames[job.end : job.end + 1] if sequence.stability else ()
     truth_files = [_read(sequence.annotations / f"{frame}.png") for frame in frames]
     rules = _rules(job)
     scores: dict[int, ChunkScores] = {}
@@ -88,15 +90,15 @@ def score_chunk(job: ChunkJob) -> list[ChunkScores]:
         else:
             pending.append(_MethodChunk(index, folder, guess_files, key))
     if pending:
-        truth_masks = _Decoder(sequence, job.protocol)
+        decoder = _Decoder(sequence, job.protocol)
         for position, frame in enumerate(frames):
-            truth = truth_masks.annotation(truth_files[position], sequence.annotations / f"{frame}.png")
+            truth = decoder.annotation(truth_files[position], sequence.annotations / f"{frame}.png")
             for method in pending:
                 path = method.folder / f"{frame}.png"
-                method.add(truth_masks.prediction(method.files[position], path, truth), truth, job, position)
+                method.add(decoder.prediction(method.files[position], path, truth), truth, job, position)
         for method in pending:
             for frame, content in zip(following, method.files[len(frames) :]):
-                method.add_next(truth_masks.prediction(content, method.folder / f"{frame}.png", None))
+                method.add_contour(decoder.prediction(content, method.folder / f"{frame}.png", None))
             scores[method.index] = method.finish(job)
             _store(job.cache, method.key, scores[method.index])
     return [scores[index] for index in range(len(job.results))]
@@ -166,8 +168,11 @@ class _MethodChunk:
     def __init__(self, index: int, folder: Path, guess_files: list[bytes], key: str) -> None:
         self.index, self.folder, self.files, self.key = index, folder, guess_files, key
         self.values: list[Array] = []
+        self.contours: list[temporal.Contour | None] = []
 
     def add(self, guess: Array, truth: _Truth, job: ChunkJob, position: int) -> None:
+        if job.sequence.stability:
+            self.add_contour(guess)
         height, width = guess.shape
         radius = metrics.boundary_radius(height, width)
         close_radius = metrics.boundary_radius(height, width, CLOSE_TOLERANCE)
@@ -183,8 +188,9 @@ class _MethodChunk:
                 values[:, k] = metrics.frame_scores(truth.labels == label, guess == label, radius, close_radius)
         self.values.append(values)
 
-    def add_next(self, guess: Array) -> None:
-        """The frame after the last one of the chunk: for T only."""
+    def add_contour(self, guess: Array) -> None:
+        """For T, which also looks at the frame after the last one of the chunk."""
+        self.contours.append(temporal.contour_of(guess))
 
     def finish(self, job: ChunkJob) -> ChunkScores:
         if job.protocol.match_proposals:
@@ -194,7 +200,8 @@ class _MethodChunk:
                 np.concatenate([v[:, :, :-1], np.repeat(v[:, :, -1:], most - v.shape[2] + 1, axis=2)], axis=2)
                 for v in self.values
             ]
-        return ChunkScores(np.stack(self.values, axis=-1), np.zeros(0))
+        stability = [temporal.stability_between(*pair) for pair in itertools.pairwise(self.contours)]
+        return ChunkScores(np.stack(self.values, axis=-1), np.array(stability, np.float64))
 
 
 def _score_proposals(truth: Array, guess: Array, labels: tuple[int, ...], radius: int, close_radius: int) -> Array:
@@ -252,7 +259,7 @@ def _rules(job: ChunkJob) -> bytes:
     """Everything but the files that the numbers depend on."""
     sequence = job.sequence
     starts = [max(start - job.begin, 0) for start in sequence.starts]
-    rules = (_CACHE_VERSION, CLOSE_TOLERANCE, sequence.labels, starts, sequence.binary)
+    rules = (_CACHE_VERSION, CLOSE_TOLERANCE, sequence.labels, starts, sequence.binary, sequence.stability)
     return repr((*rules, job.protocol)).encode()
 
 

@@ -23,9 +23,10 @@ def boundary(mask):
 
 def share_near(points, others, radius):
     """Share of `points` that have one of `others` within `radius`."""
+    others = np.array(others).reshape(-1, 2)
     near = 0
-    for y, x in points:
-        near += any((y - v) ** 2 + (x - u) ** 2 <= radius**2 for v, u in others)
+    for point in points:
+        near += bool((((others - point) ** 2).sum(axis=1) <= radius**2).any())
     return near / len(points)
 
 
