@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,8 @@ class ObjectScores:
     Attributes:
         sequence: name of the sequence.
         name: `<sequence>_<n>`.
+        label: its value in the annotations; 1 where objects are merged.
+        matched: its value in the results: the label, or the proposal that was matched to it (0: none).
         category: of YouTube-VOS, or "".
         frames: names of the T frames.
         j, f: float64 [T], 0..1.
@@ -57,6 +60,8 @@ class ObjectScores:
 
     sequence: str
     name: str
+    label: int
+    matched: int
     category: str
     frames: tuple[str, ...]
     j: Array
@@ -199,14 +204,14 @@ def check_results(folder: Path, sequences: Iterable[Sequence]) -> None:
         raise InputError(f"{folder}: {len(missing)} of {total} masks are missing, first {missing[0]}")
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Cores that this process may use."""
     # Containers often restrict the cores; os.cpu_count() would still count the machine's.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker() -> None:
-    import cv2
-
+def start_worker() -> None:
+    """To be run first in every process that scores masks."""
     # Ctrl-C goes to the parent, which ends the workers; one thread each, because there is a worker per core.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
@@ -225,7 +230,7 @@ def _run(
         if progress is not None:
             progress(done, total)
 
-    count = min(_available_cores() if workers is None else max(workers, 1), len(jobs))
+    count = min(available_cores() if workers is None else max(workers, 1), len(jobs))
     if count == 1 or total < _WORTH_A_POOL:
         for job in jobs:
             result = score_chunk(job)
@@ -234,7 +239,7 @@ def _run(
         return
     # "spawn": a fork of a process with TensorFlow's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
+    with concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=start_worker) as pool:
         futures = [pool.submit(score_chunk, job) for job in jobs]
         try:
             for job, future in zip(jobs, futures):
@@ -248,9 +253,9 @@ def _run(
 def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) -> list[ObjectScores]:
     """The chunks of one sequence and method, put together object by object."""
     if protocol.match_proposals:
-        values = _match([chunk.values for chunk in chunks])
+        values, matched = _match([chunk.values for chunk in chunks])
     else:
-        values = np.concatenate([chunk.values for chunk in chunks], axis=-1)
+        values, matched = np.concatenate([chunk.values for chunk in chunks], axis=-1), list(sequence.labels)
     stability = np.concatenate([chunk.stability for chunk in chunks])
     objects = []
     for k, start in enumerate(sequence.starts):
@@ -262,6 +267,8 @@ def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) 
             ObjectScores(
                 sequence=sequence.name,
                 name=sequence.object_name(k),
+                label=sequence.labels[k],
+                matched=matched[k],
                 category=sequence.categories[k] if sequence.categories else "",
                 frames=sequence.frames[start:],
                 j=named["j"],
@@ -275,13 +282,16 @@ def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) 
     return objects
 
 
-def _match(chunks: list[Array]) -> Array:
-    """[6, K, P + 1, T] of every chunk to [6, K, T]: every object gets the proposal that suits it best, none twice, so
-    that the mean of (J + F) / 2 over frames and objects is the largest possible. An object may get none (the empty
-    mask)."""
+def _match(chunks: list[Array]) -> tuple[Array, list[int]]:
+    """[6, K, P + 1, T] of every chunk to [6, K, T], and the proposal of every object (0: none).
+
+    Every object gets the proposal that suits it best, none twice, so that the mean of (J + F) / 2 over frames and
+    objects is the largest possible.
+    """
     objects = chunks[0].shape[1]
+    proposals = max(chunk.shape[2] - 1 for chunk in chunks)
     # Proposals that a chunk does not have are empty there; one spare empty proposal for every object.
-    columns = max(chunk.shape[2] - 1 for chunk in chunks) + objects
+    columns = proposals + objects
     values = np.concatenate(
         [
             np.concatenate([c[:, :, :-1], np.repeat(c[:, :, -1:], columns - c.shape[2] + 1, axis=2)], axis=2)
@@ -289,8 +299,9 @@ def _match(chunks: list[Array]) -> Array:
         ],
         axis=-1,
     )
-    gain = values[:2].mean(axis=(0, 3))
-    return np.stack([values[:, k, p] for k, p in enumerate(best_assignment(gain))], axis=1)
+    assigned = best_assignment(values[:2].mean(axis=(0, 3)))
+    matched = [column + 1 if column < proposals else 0 for column in assigned]
+    return np.stack([values[:, k, p] for k, p in enumerate(assigned)], axis=1), matched
 
 
 GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")

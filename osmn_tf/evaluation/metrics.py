@@ -157,6 +157,23 @@ def boundary_f(
     return _shaped(values, truth.shape[:-2])
 
 
+def jaccard_and_boundary_f(
+    annotation: ArrayLike,
+    prediction: ArrayLike,
+    void: ArrayLike | None = None,
+    tolerance: float = BOUNDARY_TOLERANCE,
+) -> tuple[Any, Any]:
+    """J and F together, faster than one after the other; see `jaccard` and `boundary_f`."""
+    truth, guess = _pairs(annotation, prediction, void)
+    radius = boundary_radius(truth.shape[-2], truth.shape[-1], tolerance)
+    js, fs = [], []
+    for a, b in _each(truth, guess):
+        scores = frame_scores(a, b, radius)
+        js.append(scores.j)
+        fs.append(scores.f)
+    return _shaped(js, truth.shape[:-2]), _shaped(fs, truth.shape[:-2])
+
+
 def _f_of_bits(window: BitWindow, truth: int, guess: int, radius: int) -> float:
     truth_boundary, guess_boundary = window.boundary(truth), window.boundary(guess)
     if not truth_boundary or not guess_boundary:
@@ -173,22 +190,22 @@ def f_of_boundaries(truth: int, truth_dilated: int, guess: int, guess_dilated: i
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def frame_scores(truth: Array, guess: Array, radius: int, close_radius: int) -> FrameScores:
+def frame_scores(truth: Array, guess: Array, radius: int, close_radius: int | None = None) -> FrameScores:
     """J, F and the split of the errors of one frame, from one packing of the masks.
 
     Args:
         truth, guess: bool [H, W], void already cleared.
         radius: of the boundary measure, in pixels.
-        close_radius: false positives within so many pixels of the annotation are "close".
+        close_radius: false positives within so many pixels of the annotation are "close"; None: none is.
     """
-    window = BitWindow.around((truth, guess), gap=max(radius, close_radius))
+    window = BitWindow.around((truth, guess), gap=max(radius, close_radius or 0))
     if window is None:
         return FrameScores(1.0, 1.0, 0, 0, 0, 0)
     a, b = window.pack(truth), window.pack(guess)
     union = (a | b).bit_count()
     false = b & ~a
     false_close = 0
-    if false and a:
+    if false and a and close_radius is not None:
         false_close = (false & window.dilate(a, close_radius)).bit_count()
     return FrameScores(
         (a & b).bit_count() / union,
@@ -356,7 +373,7 @@ class VideoMetric:
         if truth.ndim != 2:
             raise InputError(f"annotation: expected one mask [H, W], received shape {truth.shape}")
         radius = boundary_radius(truth.shape[0], truth.shape[1])
-        scores = [frame_scores(a, b, radius, 0) for a, b in pairs]
+        scores = [frame_scores(a, b, radius) for a, b in pairs]
         self._j.append([score.j for score in scores])
         self._f.append([score.f for score in scores])
 

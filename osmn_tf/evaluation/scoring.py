@@ -238,6 +238,23 @@ def _score_proposals(truth: Array, guess: Array, labels: tuple[int, ...], radius
     return values
 
 
+def object_masks(
+    sequence: Sequence, protocol: Protocol, results: Path, frame: str, label: int, matched: int
+) -> tuple[Array, Array]:
+    """The annotated and the predicted mask, bool [H, W], of one object in one frame, as they are scored.
+
+    Args:
+        results: folder of the sequence's `<frame>.png`.
+        label, matched: the object's value in the annotations and in the results.
+    """
+    decoder = _Decoder(sequence, protocol)
+    truth_path, guess_path = sequence.annotations / f"{frame}.png", results / f"{frame}.png"
+    truth = decoder.annotation(_read(truth_path), truth_path)
+    guess = decoder.prediction(_read(guess_path), guess_path, truth)
+    visible = guess == matched if matched else np.zeros_like(guess, bool)
+    return truth.labels == label, visible if truth.void is None else visible & ~truth.void
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
