@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -50,8 +51,8 @@ class _Background:
         self._pool.submit(function, *arguments).add_done_callback(self._finished)
 
     def _finished(self, future: Future[None]) -> None:
-        self._slots.release()
         self._error = self._error or future.exception()
+        self._slots.release()
 
     def wait(self) -> None:
         """Returns when all jobs are done."""
@@ -67,6 +68,13 @@ class _Background:
     def close(self) -> None:
         """Ends the thread behind the last job; errors stay where they are."""
         self._pool.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the words of the operating system where it was the system's doing."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot write the results ({error.strerror})"
+    return str(error)
 
 
 @contextmanager
@@ -109,6 +117,7 @@ class SegmentationJob:
         self.snapshot = self.out / f".{self.name}.osmn.npz"
         self.signature = self._signature()
         self.done = 0  # frames whose results are written or queued
+        self.resumed = 0  # of those, the ones that an interrupted run has left
 
     def _signature(self) -> str:
         """Digest of everything that the masks depend on: a run continues only what the same command began."""
@@ -174,7 +183,7 @@ class SegmentationJob:
 
     # The run ----------------------------------------------------------------------------------------------------
 
-    def _resumed(self, segmenter: VideoSegmenter) -> int:
+    def _restore(self, segmenter: VideoSegmenter) -> int:
         """Restores the segmenter from the snapshot and returns how many frames are done."""
         if not self.snapshot.is_file():
             return 0
@@ -187,6 +196,9 @@ class SegmentationJob:
             raise InputError(
                 f"--out: the state of the interrupted run in {self.snapshot} is damaged; --force starts again"
             ) from error
+        if not all(self._mask_path(index).is_file() for index in range(done)):
+            segmenter.reset()
+            return 0
         return done
 
     def _pairs(self, segmenter: VideoSegmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -195,11 +207,11 @@ class SegmentationJob:
             # A backward pass has no middle from which to go on: it starts again.
             yield from segmenter.track_both_ways(self.source, self.given)
             return
-        done = self._resumed(segmenter)
+        self.resumed = self._restore(segmenter)
         count = 0
         for index, frame in enumerate(self.source):
             count += 1
-            if index < done:
+            if index < self.resumed:
                 yield frame, read_label_png(self._mask_path(index))
             elif index in self.given:
                 yield frame, segmenter.add(frame, self.given[index])
@@ -220,70 +232,91 @@ class SegmentationJob:
         tracks = TrackWriter(self.name, size) if self.coco else None
         interrupted = threading.Event()
         problem: str | None = None
+        overlay = VideoWriter(self.overlay, info.fps, size) if self.overlay else None
+        began = time.perf_counter()
+        written = False  # whether the files of all frames that were segmented are there
+        try:
+            try:
+                self._loop(segmenter, overlay, sheet, tracks, interrupted)
+                written = True
+            except TruncatedVideoError as error:
+                problem, written = str(error), True
+            except (OSError, InputError) as error:
+                if not self.done:
+                    self._clean_up()
+                    raise
+                problem = _reason(error)
+            seconds = time.perf_counter() - began
+            if self.done:
+                complete = problem is None and not interrupted.is_set()
+                try:
+                    if written and not complete:
+                        self._save_snapshot(segmenter)
+                    self._finish(overlay, sheet, tracks, complete)
+                except (OSError, InputError) as error:
+                    problem = problem or _reason(error)
+        finally:
+            if overlay is not None:
+                overlay.abort()  # nothing is left of it where it was not closed
+        if problem is not None:
+            kept = len(list(self.masks.glob("*.png")))
+            print(f"osmn segment: error: {problem}; kept {kept} masks in {self.masks}", file=sys.stderr)
+            return EXIT_INCOMPLETE
+        if interrupted.is_set():
+            print(f"osmn segment: interrupted after {self.done} frames; the same command continues", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        print(f"{self.done} frames in {seconds:.1f} s ({self.done / seconds:.1f} frames per second)")
+        self.print_results()
+        return EXIT_OK
+
+    def _loop(
+        self,
+        segmenter: VideoSegmenter,
+        overlay: VideoWriter | None,
+        sheet: ContactSheet,
+        tracks: TrackWriter | None,
+        interrupted: threading.Event,
+    ) -> None:
+        """Goes through the frames; writing and drawing are done by two threads beside the network."""
+        files, pictures = _Background(), _Background()
+
+        def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+            name = self.source.frame_name(index)
+            sheet.add(frame, mask, name, given=index in self.given)
+            if tracks is not None:
+                tracks.add(index, mask, name)
+            if overlay is not None:
+                overlay.write(draw_overlay(frame, mask))
+
         with ExitStack() as stack:
-            # Closed in reverse order: first the threads, then the video that they write to.
-            overlay = VideoWriter(self.overlay, info.fps, size) if self.overlay else None
-            files, pictures = _Background(), _Background()
             stack.callback(files.close)
             stack.callback(pictures.close)
-
-            def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
-                name = self.source.frame_name(index)
-                sheet.add(frame, mask, name, given=index in self.given)
-                if tracks is not None:
-                    tracks.add(index, mask, name)
-                if overlay is not None:
-                    overlay.write(draw_overlay(frame, mask))
-
             stack.enter_context(_deferred_interrupt(interrupted))
             progress = stack.enter_context(
                 tqdm(
-                    total=info.frames,
+                    total=self.source.info.frames,
                     unit="frame",
                     desc=self.name,
                     disable=True if self.arguments.quiet else None,
                     dynamic_ncols=True,
                 )
             )
-            try:
-                for frame, mask in self._pairs(segmenter):
-                    files.submit(self._write_files, self.done, frame, mask)
-                    pictures.submit(present, self.done, frame, mask)
-                    self.done += 1
-                    progress.update()
-                    if interrupted.is_set():
-                        break
-                    if self.done % SNAPSHOT_INTERVAL == 0:
-                        files.wait()
-                        self._save_snapshot(segmenter)
-                files.wait()
-                pictures.wait()
-            except TruncatedVideoError as error:
-                problem = str(error)
-            except (OSError, InputError) as error:
-                if not self.done:
-                    self._clean_up(overlay)
-                    raise
-                problem = f"{getattr(error, 'strerror', None) or error}"
-        try:
-            if problem is None or self.done:
-                self._finish(segmenter, overlay, sheet, tracks, complete=problem is None and not interrupted.is_set())
-        except (OSError, InputError) as error:
-            problem = problem or f"{getattr(error, 'strerror', None) or error}"
-        if problem is not None:
-            print(
-                f"osmn segment: error: {problem}; {self.done} frames are done and kept in {self.masks}", file=sys.stderr
-            )
-            return EXIT_INCOMPLETE
-        if interrupted.is_set():
-            print(f"osmn segment: interrupted after {self.done} frames; the same command continues", file=sys.stderr)
-            return EXIT_INTERRUPTED
-        self.print_results()
-        return EXIT_OK
+            for frame, mask in self._pairs(segmenter):
+                files.submit(self._write_files, self.done, frame, mask)
+                pictures.submit(present, self.done, frame, mask)
+                self.done += 1
+                progress.update()
+                if interrupted.is_set():
+                    break
+                if self.done % SNAPSHOT_INTERVAL == 0:
+                    files.wait()
+                    self._save_snapshot(segmenter)
+            files.wait()
+            pictures.wait()
 
     def _write_files(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
         path = self._mask_path(index)
-        if not path.exists():
+        if index >= self.resumed:
             write_mask(path, mask)
         if self.cutouts is not None:
             for label in label_values(mask):
@@ -299,18 +332,11 @@ class SegmentationJob:
             np.savez(temporary, **content)
 
     def _finish(
-        self,
-        segmenter: VideoSegmenter,
-        overlay: VideoWriter | None,
-        sheet: ContactSheet,
-        tracks: TrackWriter | None,
-        complete: bool,
+        self, overlay: VideoWriter | None, sheet: ContactSheet, tracks: TrackWriter | None, complete: bool
     ) -> None:
         """Closes the files over the whole video, also of a part of it, and leaves the record of the run."""
         if complete:
             self.snapshot.unlink(missing_ok=True)
-        else:
-            self._save_snapshot(segmenter)
         if overlay is not None:
             overlay.close()
         if self.sheet is not None:
@@ -319,10 +345,8 @@ class SegmentationJob:
             tracks.save(self.coco)
         write_text(self.record, json.dumps({"signature": self.signature, "complete": complete}) + "\n")
 
-    def _clean_up(self, overlay: VideoWriter | None) -> None:
+    def _clean_up(self) -> None:
         """Removes what was made before the first frame failed."""
-        if overlay is not None:
-            overlay.abort()
         if not any(self.masks.iterdir()):
             self.masks.rmdir()
             self.record.unlink(missing_ok=True)

@@ -23,7 +23,17 @@ def compile_function(function: Callable[..., Any], models: Sequence[keras.Model]
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False)
+        concrete: dict[Any, Any] = {}
+
+        def by_signature(*arguments: Any) -> Any:
+            # `tf.function` would find the right trace by itself, but warns of retracing when objects come and go.
+            tensors = tree.map_structure(tf.convert_to_tensor, arguments)
+            key = tuple((tuple(x.shape), x.dtype) for x in tree.flatten(tensors))
+            if key not in concrete:
+                concrete[key] = tf.function(function, autograph=False).get_concrete_function(*tensors)
+            return concrete[key](*tensors)
+
+        return by_signature
     if backend == "jax":
         import jax
 

@@ -1,0 +1,390 @@
+"""`osmn segment` from end to end: results, refusals, interruptions."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from osmn_tf.cli import segment_job
+from osmn_tf.cli.main import main
+from osmn_tf.inference.coco_json import decode_track
+from osmn_tf.inference.masks import read_label_png, write_mask
+from osmn_tf.inference.video_io import open_source
+from osmn_tf.inference.video_segmenter import VideoSegmenter
+from tests.cli.conftest import LENGTH, SIZE
+
+
+@pytest.fixture
+def segment(tiny_preset: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs `osmn segment ARGUMENTS` with the tiny preset and --out TMP/out."""
+
+    def run(*arguments: object, out: Path = tmp_path / "out", preset: object = tiny_preset) -> int:
+        return main(["segment", *map(str, arguments), "--preset", str(preset), "--out", str(out), "--quiet"])
+
+    return run
+
+
+def masks_in(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: read_label_png(path) for path in sorted(folder.glob("*.png"))}
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.fixture(scope="session")
+def reference(tiny_preset: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The masks of an uninterrupted run on `video` with the two objects of `mask`."""
+    folder = tmp_path_factory.mktemp("reference")
+    labels = np.zeros(SIZE, np.uint8)
+    labels[30:60, 10:40] = 2
+    labels[70:90, 80:120] = 7
+    write_mask(folder / "first.png", labels)
+    out = folder / "out"
+    arguments = ["--mask", str(folder / "first.png"), "--preset", str(tiny_preset), "--out", str(out), "--no-overlay"]
+    assert main(["segment", str(video), *arguments, "--quiet"]) == 0
+    return masks_in(out / "clip")
+
+
+def test_writes_everything(segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert segment(video, "--mask", mask, "--coco", out / "clip.json", "--cutouts") == 0
+    masks = masks_in(out / "clip")
+    assert list(masks) == [f"{index:05d}" for index in range(LENGTH)]
+    assert (masks["00000"] == read_label_png(mask)).all()
+    assert {int(value) for labels in masks.values() for value in np.unique(labels)} <= {0, 2, 7}
+
+    overlay = open_source(out / "clip_overlay.mp4")
+    assert (overlay.count_frames(), overlay.info.fps) == (LENGTH, 10)
+    assert (overlay.info.height, overlay.info.width) == SIZE
+    assert cv2.imread(str(out / "clip_sheet.png")).shape[1] > 4 * SIZE[1]
+
+    document = json.loads((out / "clip.json").read_text())
+    assert {track["label"] for track in document["annotations"]} == {
+        int(value) for labels in masks.values() for value in np.unique(labels) if value
+    }
+    for track in document["annotations"]:
+        for name, decoded in zip(masks, decode_track(track)):
+            expected = masks[name] == track["label"]
+            assert (expected == decoded).all() if decoded is not None else not expected.any()
+
+    cutout = cv2.imread(str(out / "clip_cutouts" / "2" / "00000.png"), cv2.IMREAD_UNCHANGED)
+    assert ((cutout[..., 3] == 255) == (masks["00000"] == 2)).all()
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_equals_the_library(
+    segment: Callable[..., int], video: Path, mask: Path, tiny_preset: Path, reference: dict[str, np.ndarray]
+) -> None:
+    import osmn_tf as osmn
+
+    segmenter = VideoSegmenter(osmn.load(tiny_preset))
+    tracked = [labels for _, labels in segmenter.track(osmn.read_video(video), osmn.read_mask(mask))]
+    assert same(reference, {f"{index:05d}": labels for index, labels in enumerate(tracked)})
+    assert any((reference["00001"] != labels).any() for labels in reference.values())  # not one mask repeated
+
+
+def test_selected_frames_keep_their_numbers(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path
+) -> None:
+    assert segment(video, "--mask", f"4:{mask}", "--start", 2, "--end", 9, "--every", 2, "--no-overlay") == 0
+    masks = masks_in(tmp_path / "out" / "clip")
+    assert list(masks) == ["00002", "00004", "00006", "00008"]
+    assert not masks["00002"].any()
+    assert (masks["00004"] == read_label_png(mask)).all()
+
+
+def test_both_ways_reaches_the_frames_before(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path
+) -> None:
+    assert segment(video, "--mask", f"6:{mask}", "--both-ways") == 0
+    masks = masks_in(tmp_path / "out" / "clip")
+    assert len(masks) == LENGTH
+    assert (masks["00006"] == read_label_png(mask)).all()
+    assert masks["00005"].any()
+
+
+def test_objects_join_later(segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path) -> None:
+    labels = read_label_png(mask)
+    write_mask(tmp_path / "two.png", np.where(labels == 2, 2, 0).astype(np.uint8))
+    write_mask(tmp_path / "seven.png", np.where(labels == 7, 7, 0).astype(np.uint8))
+    arguments = ("--mask", tmp_path / "two.png", "--mask", f"5:{tmp_path / 'seven.png'}")
+    assert segment(video, *arguments, "--no-overlay") == 0
+    masks = masks_in(tmp_path / "out" / "clip")
+    assert all(not (masks[f"{index:05d}"] == 7).any() for index in range(5))
+    assert (masks["00005"] == 7).sum() == (labels == 7).sum()
+
+
+def test_box_makes_the_first_mask(segment: Callable[..., int], video: Path, tmp_path: Path) -> None:
+    assert segment(video, "--box", "5,25,45,40", "--end", 3) == 0
+    first = read_label_png(tmp_path / "out" / "clip_first_mask.png")
+    square = np.zeros(SIZE, bool)
+    square[30:60, 10:40] = True
+    assert ((first == 1) & square).sum() / ((first == 1) | square).sum() > 0.8
+    assert (tmp_path / "out" / "clip_first_mask_preview.png").is_file()
+
+
+def test_folder_of_one_image(segment: Callable[..., int], mask: Path, tmp_path: Path) -> None:
+    (tmp_path / "single").mkdir()
+    cv2.imwrite(str(tmp_path / "single" / "picture.jpg"), np.full((*SIZE, 3), 90, np.uint8))
+    assert segment(tmp_path / "single", "--mask", mask) == 0
+    assert list(masks_in(tmp_path / "out" / "single")) == ["picture"]
+
+
+def _png(path: Path, pixels: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def _soft(path: Path) -> Path:
+    disk = cv2.circle(np.zeros(SIZE, np.uint8), (60, 50), 25, 255, -1)
+    return _png(path, cv2.GaussianBlur(disk, (9, 9), 3))
+
+
+def _coloured(path: Path) -> Path:
+    pixels = np.zeros((*SIZE, 3), np.uint8)
+    pixels[20:50, 20:50] = (17, 130, 201)
+    return _png(path, pixels)
+
+
+BAD_INPUT: dict[str, tuple[Callable[[Path], tuple[object, ...]], str]] = {
+    "missing video": (lambda t: (t / "none.mp4", "--mask", t / "m.png"), "none.mp4"),
+    "not a video": (lambda t: ((t / "text.mp4"), "--mask", t / "m.png"), "text.mp4"),
+    "missing mask": (lambda t: (t / "v.mp4", "--mask", t / "none.png"), "none.png"),
+    "empty mask": (lambda t: (t / "v.mp4", "--mask", _png(t / "e.png", np.zeros(SIZE, np.uint8))), "e.png"),
+    "other size": (lambda t: (t / "v.mp4", "--mask", _png(t / "s.png", np.eye(40, dtype=np.uint8))), "--resize-mask"),
+    "soft mask": (lambda t: (t / "v.mp4", "--mask", _soft(t / "soft.png")), "soft.png"),
+    "coloured mask": (lambda t: (t / "v.mp4", "--mask", _coloured(t / "c.png")), "#c98211"),
+    "no object": (lambda t: (t / "v.mp4",), "--mask"),
+    "mask and box": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--box", "1,1,5,5"), "--box"),
+    "box outside": (lambda t: (t / "v.mp4", "--box", "100,10,80,20"), "100,10,80,20"),
+    "box unreadable": (lambda t: (t / "v.mp4", "--box", "1,2,3"), "1,2,3"),
+    "late mask": (lambda t: (t / "v.mp4", "--mask", f"70:{t / 'm.png'}"), "70"),
+    "frame twice": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--mask", f"0:{t / 'm.png'}"), "already"),
+    "network size": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--network-size", "big"), "256x448"),
+    "overlay format": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--overlay", t / "out" / "o.txt"), "o.txt"),
+    "bad range": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--start", 5, "--end", 3), "end"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line_and_writes_nothing(
+    name: str,
+    segment: Callable[..., int],
+    video: Path,
+    mask: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "v.mp4").symlink_to(video)
+    (tmp_path / "m.png").symlink_to(mask)
+    (tmp_path / "text.mp4").write_text("no video")
+    arguments, word = BAD_INPUT[name]
+    assert segment(*arguments(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("osmn segment: error: ")
+    assert word in error
+    assert not list((tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_unknown_preset_lists_the_known_ones(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(video, "--mask", mask, preset="reconvnet_light") == 2
+    assert "reconvnet_lite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_weights(
+    segment: Callable[..., int],
+    video: Path,
+    mask: Path,
+    tiny_preset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in tiny_preset.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes()[:20000] if path.suffix == ".h5" else path.read_bytes())
+    assert segment(video, "--mask", mask, preset=broken) == 2
+    assert "model.weights.h5" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_cannot_be_written(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert segment(video, "--mask", mask, out=tmp_path / "file") == 2
+    assert "--out" in capsys.readouterr().err
+    assert segment(video, "--mask", mask, out=Path("/proc/results")) == 2
+    assert "/proc/results" in capsys.readouterr().err
+
+
+def test_mask_of_another_size_is_resized_on_request(segment: Callable[..., int], video: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((SIZE[0] * 2, SIZE[1] * 2), np.uint8)
+    pixels[60:120, 20:80] = 255
+    large = _png(tmp_path / "large.png", pixels)
+    assert segment(video, "--mask", large, "--resize-mask", "--end", 2, "--no-overlay") == 0
+    first = masks_in(tmp_path / "out" / "clip")["00000"]
+    assert (first[30:60, 10:40] == 1).all()
+    assert (first == 1).sum() == 900
+
+
+def test_existing_results_are_safe_without_force(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "out" / "clip" / "00003.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    assert segment(video, "--mask", mask) == 2
+    assert "--force" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+    assert segment(video, "--mask", mask, "--force", "--end", 5, "--no-overlay") == 0
+    assert mine.read_bytes() != b"mine"
+
+
+def test_same_command_again_does_nothing(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(video, "--mask", mask, "--end", 3) == 0
+    stamp = (tmp_path / "out" / "clip" / "00002.png").stat().st_mtime_ns
+    assert segment(video, "--mask", mask, "--end", 3) == 0
+    assert "done already" in capsys.readouterr().out
+    assert (tmp_path / "out" / "clip" / "00002.png").stat().st_mtime_ns == stamp
+
+
+def test_truncated_video_keeps_what_was_decoded(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, frame in enumerate(open_source(video)):
+        cv2.imwrite(str(folder / f"{index:05d}.jpg"), frame[..., ::-1])
+    damaged = folder / "00007.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:600])
+    assert segment(folder, "--mask", mask) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "00007.jpg" in error
+    assert "kept 7 masks" in error
+    assert len(masks_in(tmp_path / "out" / "frames")) == 7
+    assert open_source(tmp_path / "out" / "frames_overlay.mp4").count_frames() == 7
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def _stop_at(monkeypatch: pytest.MonkeyPatch, frame: int, action: Callable[[], None]) -> None:
+    original, calls = VideoSegmenter.step, iter(range(1, 1000))
+
+    def step(self: VideoSegmenter, image: np.ndarray) -> np.ndarray:
+        if next(calls) == frame:
+            action()
+        return original(self, image)
+
+    monkeypatch.setattr(VideoSegmenter, "step", step)
+
+
+def test_ctrl_c_keeps_what_is_done_and_continues(
+    segment: Callable[..., int],
+    video: Path,
+    mask: Path,
+    tmp_path: Path,
+    reference: dict[str, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_at(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert segment(video, "--mask", mask) == 130
+    assert "the same command continues" in capsys.readouterr().err
+    masks = masks_in(tmp_path / "out" / "clip")
+    assert len(masks) == 6
+    assert same(masks, {name: reference[name] for name in masks})
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_at(patch, 7, lambda: pytest.fail("frames were segmented again"))
+        assert segment(video, "--mask", mask) == 0
+    assert same(masks_in(tmp_path / "out" / "clip"), reference)
+    assert open_source(tmp_path / "out" / "clip_overlay.mp4").count_frames() == LENGTH
+    assert not list((tmp_path / "out").glob(".*.npz"))
+
+
+def test_killed_run_continues_from_its_last_snapshot(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, reference: dict[str, np.ndarray]
+) -> None:
+    def kill() -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment_job, "SNAPSHOT_INTERVAL", 4)
+        _stop_at(patch, 6, kill)
+        with pytest.raises(Killed):
+            segment(video, "--mask", mask)
+    assert not list((tmp_path / "out").glob("*.mp4"))
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_at(patch, 9, lambda: pytest.fail("more than the last four frames were segmented again"))
+        assert segment(video, "--mask", mask) == 0
+    assert same(masks_in(tmp_path / "out" / "clip"), reference)
+
+
+def test_full_disk_keeps_what_is_done_and_continues(
+    segment: Callable[..., int],
+    video: Path,
+    mask: Path,
+    tmp_path: Path,
+    reference: dict[str, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path, labels: np.ndarray) -> None:
+        if path.stem == "00004":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_mask(path, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment_job, "write_mask", full)
+        assert segment(video, "--mask", mask) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No space left on device" in error
+    assert not list(tmp_path.rglob("*.part*"))
+    assert segment(video, "--mask", mask) == 0
+    assert same(masks_in(tmp_path / "out" / "clip"), reference)
+
+
+def test_presets_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    assert "reconvnet_lite: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["evaluate", "--help"], ["--version"]])
+def test_help_needs_no_backend(arguments: list[str]) -> None:
+    code = (
+        "import sys; from osmn_tf.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: c = e.code\n"
+    )
+    code += "sys.exit(c or any(m in sys.modules for m in ('tensorflow', 'keras')))"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_console_script_hides_the_backend_chatter(video: Path, mask: Path, tiny_preset: Path, tmp_path: Path) -> None:
+    arguments = ["segment", str(video), "--mask", str(mask), "--preset", str(tiny_preset), "--out", str(tmp_path / "o")]
+    result = subprocess.run(
+        [sys.executable, "-m", "osmn_tf.cli.main", *arguments, "--end", "2"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "overlay:" in result.stdout
