@@ -31,6 +31,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         prog="osmn",
         description="One-shot video object segmentation: a video and one mask in, a mask in every frame out.",
         epilog="'osmn COMMAND --help' explains a command and gives examples.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     parser.add_argument("--version", action="version", version=f"osmn_tf {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
