@@ -69,9 +69,10 @@ class Stage:
     max_gap: int
 
 
+# DAVIS marks one object a sequence: it is the synthetic clips, with their distractors, that teach to tell objects apart.
 STAGES = {
     "frames": Stage(2600, 6, 1, 4e-4, (0.5, 0.5, 0.0), 1),
-    "clips": Stage(800, 2, 4, 1.5e-4, (0.6, 0.25, 0.15), 3),
+    "clips": Stage(800, 2, 4, 1.5e-4, (0.5, 0.2, 0.3), 3),
 }
 
 
