@@ -43,8 +43,8 @@ class AugmentOptions:
         hue: largest turn of the hue in degrees.
         blur: largest standard deviation of a Gaussian blur in pixels (half of the examples stay sharp).
         noise: largest standard deviation of white noise, in grey values.
-        border: what lies outside of the picture: "reflect" (it is mirrored, with its mask) or "void" (mean colour,
-            unlabelled).
+        border: what is seen outside of the picture: "reflect" (it is mirrored) or "mean" (a plain colour). Either way
+            it is unlabelled, 255: a mirrored object is not the object.
     """
 
     shift: float = 0.1
@@ -61,8 +61,8 @@ class AugmentOptions:
     border: str = "reflect"
 
     def __post_init__(self) -> None:
-        if self.border not in ("reflect", "void"):
-            raise InputError(f"border: expected 'reflect' or 'void', received {self.border!r}")
+        if self.border not in ("reflect", "mean"):
+            raise InputError(f"border: expected 'reflect' or 'mean', received {self.border!r}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"scale: expected a range of positive numbers, received {self.scale}")
         for field in ("shift", "rotation", "elastic", "brightness", "contrast", "saturation", "hue", "blur", "noise"):
@@ -70,6 +70,16 @@ class AugmentOptions:
                 raise InputError(f"{field}: expected 0 or more, received {getattr(self, field)}")
         if not 0 <= self.flip <= 1:
             raise InputError(f"flip: expected a probability, received {self.flip}")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the geometry may change."""
+        return bool(self.shift or self.rotation or self.flip or self.elastic or tuple(self.scale) != (1.0, 1.0))
+
+    @property
+    def colours(self) -> bool:
+        """Whether the colours may change."""
+        return bool(self.brightness or self.contrast or self.saturation or self.hue)
 
 
 NO_AUGMENTATION = AugmentOptions(0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -214,8 +224,7 @@ def warp(
     coordinates: Tensor,
     *,
     nearest: bool = False,
-    border: str = "reflect",
-    fill: float | tuple[float, ...] = 0.0,
+    fill: float | tuple[float, ...] | None = None,
 ) -> Tensor:
     """Samples images at given positions.
 
@@ -223,8 +232,8 @@ def warp(
         images: [N, H, W, C], any dtype.
         coordinates: float [N, H', W', 2] (y, x) in pixels.
         nearest: nearest neighbour (for labels) instead of bilinear interpolation.
-        border: "reflect", or "void": `fill` outside.
-        fill: value outside, one number or one per channel.
+        fill: value outside of the image, one number or one per channel; None: the image is mirrored there (the border
+            pixels are not repeated).
 
     Returns:
         float32 [N, H', W', C].
@@ -232,7 +241,7 @@ def warp(
     count, height, width, channels = (ops.shape(images)[axis] for axis in range(4))
     y, x = coordinates[..., 0], coordinates[..., 1]
     inside = None
-    if border == "void":
+    if fill is not None:
         last_y, last_x = ops.cast(height, "float32") - 0.5, ops.cast(width, "float32") - 0.5
         inside = ops.logical_and(ops.logical_and(y >= -0.5, y < last_y), ops.logical_and(x >= -0.5, x < last_x))
         y = ops.clip(y, 0.0, ops.cast(height - 1, "float32"))
@@ -326,29 +335,31 @@ def augment_clips(
 
     Args:
         frames: [N, T, H, W, 3], uint8 or float, 0..255.
-        masks: uint8 [N, T, H, W], labels.
+        masks: uint8 [N, S, H, W], labels. S >= T: the frames belong to the last T masks, those before are only masks.
         seeds: int32 [N, 2].
         options: what may happen.
         motion: float [N], how far the geometry moves in the course of the clip (see `affine_parameters`).
 
     Returns:
-        frames float32 [N, T, H, W, 3] in 0..255 and masks uint8 [N, T, H, W].
+        frames float32 [N, T, H, W, 3] in 0..255 and masks uint8 [N, S, H, W].
     """
-    count, length, height, width = (ops.shape(masks)[axis] for axis in range(4))
+    count, height, width = ops.shape(masks)[0], ops.shape(masks)[2], ops.shape(masks)[3]
+    length, before = frames.shape[1], masks.shape[1] - frames.shape[1]
     images = ops.reshape(frames, (-1, height, width, 3))
     labels = ops.reshape(masks, (-1, height, width, 1))
-    still = not (options.shift or options.rotation or options.flip or options.elastic or options.scale != (1.0, 1.0))
-    if still:
-        images, warped = ops.cast(images, "float32"), labels
-    else:
+    if options.moves:
         parameters = affine_parameters(seeds, masks.shape[1], options, motion)
         coordinates = affine_coordinates(parameters, height, width)
         if options.elastic:
             coordinates = coordinates + elastic_displacement(seeds, height, width, options.elastic)[:, None]
-        coordinates = ops.reshape(coordinates, (-1, height, width, 2))
-        images = warp(images, coordinates, border=options.border, fill=VGG_MEAN_RGB)
-        warped = warp(labels, coordinates, nearest=True, border=options.border, fill=255.0)
-    if options.brightness or options.contrast or options.saturation or options.hue:
+        shape = (-1, height, width, 2)
+        images = warp(
+            images, ops.reshape(coordinates[:, before:], shape), fill=VGG_MEAN_RGB if options.border == "mean" else None
+        )
+        labels = warp(labels, ops.reshape(coordinates, shape), nearest=True, fill=255.0)
+    else:
+        images = ops.cast(images, "float32")
+    if options.colours:
         by_clip = ops.reshape(images, (count, -1, width, 3))
         images = ops.reshape(apply_colour(by_clip, colour_matrices(seeds, options)), (-1, height, width, 3))
     if options.blur or options.noise:
@@ -361,8 +372,8 @@ def augment_clips(
             number = ops.tile(ops.arange(length, dtype="int32"), (count,))[:, None] * _signed(0xC2B2AE35)
             deviation = ops.repeat(options.noise * u[:, 1], length, axis=0)
             images = ops.clip(add_noise(images, frame_seeds + number, deviation), 0.0, 255.0)
-    shape = (count, length, height, width)
-    return ops.reshape(images, (*shape, 3)), ops.cast(ops.reshape(warped, shape), "uint8")
+    images = ops.reshape(images, (count, length, height, width, 3))
+    return images, ops.cast(ops.reshape(labels, ops.shape(masks)), "uint8")
 
 
 def augment_images(images: Tensor, masks: Tensor, seeds: Tensor, options: AugmentOptions) -> tuple[Tensor, Tensor]:
@@ -403,7 +414,7 @@ def jitter_visual_guide(
         "flip": 1.0 - 2.0 * ops.cast(u[:, 1:2] < flip, "float32"),
     }
     side = ops.shape(guides)[1]
-    return warp(guides, affine_coordinates(parameters, side, side)[:, 0], border="void", fill=background)
+    return warp(guides, affine_coordinates(parameters, side, side)[:, 0], fill=background)
 
 
 def spatial_guide_jitter(

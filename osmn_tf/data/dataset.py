@@ -187,6 +187,22 @@ class _SkipCounter:
     def count(self) -> int:
         return len(self._damaged)
 
+    def report(self, key: object, error: DamagedFileError) -> None:
+        """Counts and warns, once per `key`; raises `DamagedFileError` when over 5% (and over three) are damaged."""
+        if key in self._damaged:
+            return
+        self._damaged.add(key)
+        limit = max(3, self._total // 20)
+        if self.count > limit:
+            raise DamagedFileError(
+                f"{self._name}: more than {limit} of {self._total} items are damaged, the last: {error}"
+            ) from error
+        warnings.warn(
+            f"{self._name}: skipped damaged item {self.count} of {self._total}: {error}",
+            DamagedFileWarning,
+            stacklevel=4,
+        )
+
     def first_readable(self, candidates: Iterator[tuple[object, Callable[[], _T]]]) -> _T:
         """Loads the first candidate that is not damaged."""
         for key, load in candidates:
@@ -195,17 +211,7 @@ class _SkipCounter:
             try:
                 return load()
             except DamagedFileError as error:
-                self._damaged.add(key)
-                limit = max(3, self._total // 20)
-                if self.count > limit:
-                    raise DamagedFileError(
-                        f"{self._name}: more than {limit} of {self._total} items are damaged, the last: {error}"
-                    ) from error
-                warnings.warn(
-                    f"{self._name}: skipped damaged item {self.count} of {self._total}: {error}",
-                    DamagedFileWarning,
-                    stacklevel=3,
-                )
+                self.report(key, error)
         raise DamagedFileError(f"{self._name}: none of {self._total} items can be read")
 
 
@@ -287,6 +293,14 @@ class VideoDataset:
     def damaged(self) -> int:
         """Number of clip positions that turned out to be damaged so far."""
         return self._skips.count
+
+    def report_damage(self, key: object, error: DamagedFileError) -> None:
+        """Counts and warns about damage that a caller of `VideoSequence.load` met and dodged, once per `key`.
+
+        Raises:
+            DamagedFileError: too many damaged files (see `ImageDataset.load`).
+        """
+        self._skips.report(key, error)
 
     def clip_starts(self, length: int = 1, stride: int = 1) -> list[tuple[int, int]]:
         """All (sequence index, index in `VideoSequence.annotated`) where a clip of annotated frames can start.

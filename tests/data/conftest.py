@@ -41,10 +41,8 @@ def truncate(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-@pytest.fixture
-def davis_root(tmp_path: Path) -> Path:
+def make_davis(root: Path) -> Path:
     """Sequences `ant` (5 frames) and `bee` (4 frames of another size), two objects each."""
-    root = tmp_path / "davis"
     for name, length, height, width in (("ant", 5, 24, 32), ("bee", 4, 28, 40)):
         for i in range(length):
             write_frame(root / "JPEGImages" / "480p" / name / f"{i:05d}.jpg", height, width, value=40 * i)
@@ -57,10 +55,8 @@ def davis_root(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def stills_root(tmp_path: Path) -> Path:
+def make_stills(root: Path) -> Path:
     """Sets `cups` (6 images) and `hats` (2 images)."""
-    root = tmp_path / "stills"
     for name, count in (("cups", 6), ("hats", 2)):
         for i in range(count):
             write_frame(root / name / "images" / f"{i}.jpg", value=40 * i)
@@ -68,6 +64,16 @@ def stills_root(tmp_path: Path) -> Path:
             mask[0, :] = 255
             write_labels(root / name / "masks" / f"{i}.png", mask)
     return root
+
+
+@pytest.fixture
+def davis_root(tmp_path: Path) -> Path:
+    return make_davis(tmp_path / "davis")
+
+
+@pytest.fixture
+def stills_root(tmp_path: Path) -> Path:
+    return make_stills(tmp_path / "stills")
 
 
 @pytest.fixture

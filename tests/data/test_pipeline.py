@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from osmn_tf.data.augment import NO_AUGMENTATION, AugmentOptions
+from osmn_tf.data.coco import open_coco
+from osmn_tf.data.dataset import DamagedFileWarning
+from osmn_tf.data.davis import open_davis
+from osmn_tf.data.pipeline import BatchOptions, BatchSequence, prepare, tf_dataset
+from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource, good_guide
+from osmn_tf.data.stills import open_stills
+from osmn_tf.data.youtube_vos import open_youtube_vos
+from osmn_tf.errors import InputError
+from osmn_tf.guides import spatial_guide, visual_guide
+
+from .conftest import make_davis, make_stills, truncate, two_boxes
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+SIZE = (24, 32)
+PLAIN = BatchOptions(guide_size=16, augment=NO_AUGMENTATION, guide_jitter=False)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+class TestSources:
+    def test_video_clip(self, davis_root: Path) -> None:
+        source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=2, reverse=0)
+        assert len(source) == 3  # five frames: three clips of one mask and two frames
+        sample = source.sample(1, rng())
+        assert {name: value.shape for name, value in sample.items()} == {
+            "frames": (2, 24, 32, 3),
+            "masks": (3, 24, 32),
+            "guide_frame": (24, 32, 3),
+            "guide_mask": (24, 32),
+            "motion": (),
+        }
+        chosen = {int(source.sample(1, rng(seed))["masks"][0].sum()) for seed in range(10)}
+        assert chosen == {6 * 8, 10 * 6}  # each of the two objects
+        label = {48: 1, 60: 2}[int(sample["masks"][0].sum())]
+        for k in range(3):
+            np.testing.assert_array_equal(sample["masks"][k], two_boxes(shift=1 + k) == label)
+        # The red channel is 40 * frame number: the frames are those of the later masks.
+        assert [round(frame[20, 0, 0] / 40) for frame in sample["frames"]] == [2, 3]
+        guide = round(sample["guide_frame"][20, 0, 0] / 40)
+        np.testing.assert_array_equal(sample["guide_mask"], two_boxes(shift=guide) == label)
+
+    def test_video_gaps_and_reversal(self, davis_root: Path) -> None:
+        source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=2, max_gap=9)
+        seen = set()
+        for seed in range(60):
+            sample = source.sample(0, rng(seed))
+            seen.add(tuple(round(frame[20, 0, 0] / 40) for frame in sample["frames"]))
+        # Frames 0, 1, 2 or 0, 2, 4 and back; the first of each is only a mask.
+        assert seen == {(1, 2), (2, 4), (1, 0), (2, 0)}
+
+    def test_youtube_vos_uses_annotated_frames(self, youtube_vos_root: Path) -> None:
+        source = VideoSource(open_youtube_vos(youtube_vos_root), SIZE, length=1, reverse=0)
+        assert len(source) == 2
+        sample = source.sample(0, rng())
+        assert sample["masks"].sum(axis=(1, 2)).tolist() == [48, 48]  # object 2 is not there yet in the first mask
+        assert round(sample["frames"][0][20, 0, 0] / 20) == 5
+
+    def test_damaged_frame_gives_another_clip(self, davis_root: Path) -> None:
+        truncate(davis_root / "JPEGImages/480p/ant/00002.jpg")
+        samples = []
+        for _ in range(2):
+            data = open_davis(davis_root, 2017, "train")
+            source = VideoSource(data, SIZE, length=1, reverse=0)
+            item = source._starts.index((1, 1))  # ant, masks 1 and 2
+            with pytest.warns(DamagedFileWarning, match=r"ant/00002\.jpg"):
+                samples.append(source.sample(item, rng(1)))
+            assert data.damaged == 1
+        for name, value in samples[0].items():
+            np.testing.assert_array_equal(value, samples[1][name])
+
+    def test_coco_goes_through_instances(self, coco_root: Path) -> None:
+        source = ImageSource(open_coco(coco_root), (20, 30), length=2)
+        assert len(source) == 2
+        areas = [int((source.sample(item, rng())["masks"][0] == 1).sum()) for item in range(2)]
+        assert areas == [12 * 10 - 12 * 2, 20 * 5]
+
+    def test_stills_keep_void(self, stills_root: Path) -> None:
+        source = ImageSource(open_stills(stills_root), SIZE, length=1)
+        assert len(source) == 8
+        sample = source.sample(3, rng())
+        assert (sample["masks"][:, 0] == 255).all()
+        assert set(np.unique(sample["guide_mask"])) == {0, 1}
+
+    def test_synthetic(self) -> None:
+        source = SyntheticSource(None, (48, 64), length=2, samples=7)
+        assert len(source) == 7
+        sample = source.sample(0, rng(3))
+        assert sample["frames"].shape == (2, 48, 64, 3)
+        assert good_guide(sample["guide_mask"])
+        assert (source.sample(0, rng(4))["frames"] != sample["frames"]).any()
+
+    def test_good_guide(self) -> None:
+        mask = np.zeros((100, 100), np.uint8)
+        mask[0, :30] = 1
+        assert not good_guide(mask)  # 0.3% exactly
+        mask[0, 30] = 1
+        assert good_guide(mask)
+        mask[50, 0] = 1
+        assert not good_guide(mask)  # 32 pixels in a box of 31 x 51
+
+    def test_too_short_videos(self, davis_root: Path) -> None:
+        with pytest.raises(InputError, match="no video has 9 annotated frames"):
+            VideoSource(open_davis(davis_root), SIZE, length=8)
+
+
+class TestSamples:
+    def sources(self, davis_root: Path, stills_root: Path) -> list[VideoSource | ImageSource]:
+        return [
+            VideoSource(open_davis(davis_root, 2017, "train"), SIZE),
+            ImageSource(open_stills(stills_root), SIZE),
+        ]
+
+    def test_an_epoch_goes_through_everything_once(self, davis_root: Path, stills_root: Path) -> None:
+        samples = Samples(self.sources(davis_root, stills_root))
+        assert len(samples) == 7 + 8
+        for epoch in (0, 1):
+            plan = samples._plan(epoch)
+            assert sorted(zip(plan.sources.tolist(), plan.items.tolist())) == [
+                *((0, i) for i in range(7)),
+                *((1, i) for i in range(8)),
+            ]
+        assert (samples._plan(0).items != samples._plan(1).items).any()
+
+    def test_weights(self, davis_root: Path, stills_root: Path) -> None:
+        samples = Samples(self.sources(davis_root, stills_root), weights=[3, 1], epoch_size=40)
+        plan = samples._plan(5)
+        assert np.bincount(plan.sources).tolist() == [30, 10]
+        counts = np.bincount(plan.items[plan.sources == 0], minlength=7)
+        assert (counts.min(), counts.max()) == (4, 5)  # 30 of 7 items: evenly
+
+    def test_sample_depends_on_seed_epoch_and_index_alone(self, davis_root: Path, stills_root: Path) -> None:
+        first = Samples(self.sources(davis_root, stills_root), seed=3)
+        wanted = first.sample(2, 5)
+        other = pickle.loads(pickle.dumps(Samples(self.sources(davis_root, stills_root), seed=3)))
+        other.sample(0, 0), other.sample(2, 4)
+        for name, value in other.sample(2, 5).items():
+            np.testing.assert_array_equal(value, wanted[name])
+        assert (first.sample(2, 6)["seeds"] != wanted["seeds"]).any()
+        assert (first.sample(1, 5)["seeds"] != wanted["seeds"]).any()
+
+    def test_bad_arguments(self, davis_root: Path, stills_root: Path) -> None:
+        sources = self.sources(davis_root, stills_root)
+        with pytest.raises(InputError, match="weights: expected 2 shares"):
+            Samples(sources, weights=[1])
+        with pytest.raises(InputError, match="sources: expected the same size"):
+            Samples([sources[0], ImageSource(open_stills(stills_root), (32, 32))])
+        with pytest.raises(InputError, match=r"index: expected 0\.\.14, received 15"):
+            Samples(sources).sample(0, 15)
+
+
+class TestPrepare:
+    def raw(self, stills_root: Path, count: int = 3, length: int = 2) -> dict[str, np.ndarray]:
+        samples = Samples([ImageSource(open_stills(stills_root), SIZE, length)])
+        return {**samples.batch(0, range(count)), "own_guide": np.full(count, 0.5, np.float32)}
+
+    def test_without_augmentation(self, stills_root: Path) -> None:
+        raw = self.raw(stills_root)
+        inputs, labels = prepare(raw, PLAIN)
+        np.testing.assert_array_equal(inputs["frames"], raw["frames"])
+        assert keras.ops.convert_to_numpy(labels).dtype == np.uint8
+        np.testing.assert_array_equal(labels, raw["masks"][:, 1:, ..., None])
+        # Unlabelled pixels are no part of the guide.
+        expected = spatial_guide(raw["masks"][:, 0] == 1)
+        np.testing.assert_allclose(inputs["spatial_guides"][:, 1], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            inputs["visual_guide"], visual_guide(raw["guide_frame"], raw["guide_mask"], 16), atol=1e-3
+        )
+
+    def test_frames_have_no_time_axis(self, stills_root: Path) -> None:
+        inputs, labels = prepare(self.raw(stills_root, length=1), replace(PLAIN, clips=False))
+        assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+            "frame": (3, 24, 32, 3),
+            "visual_guide": (3, 16, 16, 3),
+            "spatial_guide": (3, 24, 32, 1),
+        }
+        assert labels.shape == (3, 24, 32, 1)
+
+    def test_jitter_moves_the_guides_only(self, stills_root: Path) -> None:
+        raw = self.raw(stills_root)
+        plain, plain_labels = prepare(raw, PLAIN)
+        inputs, labels = prepare(raw, replace(PLAIN, guide_jitter=True))
+        np.testing.assert_array_equal(inputs["frames"], plain["frames"])
+        np.testing.assert_array_equal(labels, plain_labels)
+        for name in ("visual_guide", "spatial_guides"):
+            change = np.abs(keras.ops.convert_to_numpy(inputs[name]) - keras.ops.convert_to_numpy(plain[name]))
+            assert change.reshape(3, -1).max(1).min() > 0.02
+        first, second = (keras.ops.convert_to_numpy(inputs["spatial_guides"])[:, t] for t in (0, 1))
+        assert np.abs(first - second).max() > 0.02  # each frame has its own jitter
+
+    def test_guide_dropout_and_own_guides(self, stills_root: Path) -> None:
+        raw = {name: np.repeat(value, 100, axis=0) for name, value in self.raw(stills_root, count=1).items()}
+        raw["seeds"] = np.arange(200, dtype=np.int32).reshape(100, 2)
+        inputs, _ = prepare(raw, replace(PLAIN, guide_dropout=0.3))
+        empty = keras.ops.convert_to_numpy(inputs["spatial_guides"]).max((2, 3, 4)) == 0
+        assert 0.2 < empty.mean() < 0.4
+        own = keras.ops.convert_to_numpy(inputs["own_guide"])
+        assert set(np.unique(own)) == {0.0, 1.0}
+        assert 0.4 < own.mean() < 0.6
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    root = tmp_path_factory.mktemp("data")
+    return Samples(
+        [
+            VideoSource(open_davis(make_davis(root / "davis"), 2017, "train"), SIZE, 2, max_gap=2),
+            ImageSource(open_stills(make_stills(root / "stills")), SIZE, 2),
+        ],
+        weights=[0.6, 0.4],
+        epoch_size=11,
+        seed=9,
+    )
+
+
+OPTIONS = BatchOptions(guide_size=16, augment=AugmentOptions(), own_guide=lambda epoch: min(1.0, epoch / 2))
+
+
+def assert_batches_equal(first: tuple, second: tuple, atol: float = 0) -> None:
+    assert first[0].keys() == second[0].keys()
+    for name in first[0]:
+        np.testing.assert_allclose(
+            np.asarray(first[0][name], np.float32), np.asarray(second[0][name], np.float32), atol=atol, err_msg=name
+        )
+    np.testing.assert_array_equal(np.asarray(first[1]), np.asarray(second[1]))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data runs operations of this backend only")
+class TestTfData:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def batches(samples: Samples) -> list[tuple]:
+        """Three epochs of three batches of three samples, by two workers."""
+        return list(tf_dataset(samples, 3, OPTIONS, epochs=3, workers=2))
+
+    def test_shapes(self, batches: list[tuple]) -> None:
+        assert len(batches) == 3 * (11 // 3)
+        inputs, labels = batches[0]
+        assert {name: (value.dtype.name, value.shape.as_list()) for name, value in inputs.items()} == {
+            "frames": ("uint8", [3, 2, 24, 32, 3]),
+            "visual_guide": ("float32", [3, 16, 16, 3]),
+            "spatial_guides": ("float32", [3, 2, 24, 32, 1]),
+            "own_guide": ("float32", [3, 2]),
+        }
+        assert (labels.dtype.name, labels.shape.as_list()) == ("uint8", [3, 2, 24, 32, 1])
+        assert not np.array_equal(batches[0][0]["frames"], batches[3][0]["frames"])
+
+    def test_curriculum(self, batches: list[tuple]) -> None:
+        own = [np.mean([batch[0]["own_guide"] for batch in batches[3 * epoch : 3 * epoch + 3]]) for epoch in range(3)]
+        assert own[0] == 0
+        assert 0.1 < own[1] < 0.9
+        assert own[2] == 1
+
+    def test_resumed_with_other_workers_gives_the_same_batches(self, samples: Samples, batches: list[tuple]) -> None:
+        dataset = tf_dataset(samples, 3, OPTIONS, epoch=1, step=2, epochs=3, workers=5)
+        assert dataset.element_spec[0]["frames"].shape.as_list() == [3, 2, 24, 32, 3]
+        resumed = list(dataset)
+        assert len(resumed) == 4
+        for first, second in zip(batches[5:], resumed):
+            assert_batches_equal(first, second)
+
+    def test_raw_batches_for_preparation_in_the_training_step(self, samples: Samples, batches: list[tuple]) -> None:
+        raw = next(iter(tf_dataset(samples, 3, OPTIONS, prepared=False)))
+        assert_batches_equal(prepare(raw, OPTIONS), batches[0], atol=1e-2)
+
+    def test_py_dataset_feeds_the_same(self, samples: Samples, batches: list[tuple]) -> None:
+        sequence = BatchSequence(samples, 3, OPTIONS, epoch=1, step=1, workers=2)
+        assert sequence.steps_per_epoch == 3
+        for index in (0, 1, 0, 4):  # Keras looks at the first ones twice
+            assert_batches_equal(sequence[index], batches[4 + index], atol=1e-3)
+
+    def test_bad_arguments(self, samples: Samples) -> None:
+        with pytest.raises(InputError, match=r"batch_size: expected 1\.\.11"):
+            tf_dataset(samples, 12)
+        with pytest.raises(InputError, match="clips: batches of frames need samples of length 1, received length 2"):
+            tf_dataset(samples, 2, replace(OPTIONS, clips=False))
+
+
+def test_fit_sees_the_epochs_in_order(samples: Samples) -> None:
+    """`model.fit` on a `BatchSequence` with threads gets every batch of every epoch, in order."""
+    seen: list[float] = []
+
+    class Recorder(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = keras.layers.Dense(1)
+            self.scale.build((None, 2, *SIZE, 3))
+            self.built = True
+
+        def call(self, inputs: dict) -> object:
+            frames = keras.ops.cast(inputs["frames"], "float32")
+            seen.append(float(keras.ops.mean(frames)))
+            return self.scale(frames / 255.0)
+
+    model = Recorder()
+    model.compile(loss="mse", optimizer="sgd", run_eagerly=True)
+    options = replace(OPTIONS, augment=NO_AUGMENTATION)
+    sequence = BatchSequence(samples, 3, options, epoch=1, workers=2)
+    model.fit(sequence, steps_per_epoch=3, initial_epoch=1, epochs=3, shuffle=False, verbose=0)
+    fresh = BatchSequence(samples, 3, options)
+    expected = [fresh[number][0]["frames"].mean() for number in range(3, 9)]
+    assert len({round(value, 2) for value in expected}) == 6
+    np.testing.assert_allclose(seen, expected, atol=0.01)
+
+
+@pytest.mark.real_data
+def test_real_clips(real_data_root: Path) -> None:
+    source = VideoSource(open_davis(real_data_root / "davis", 2016, "train"), (64, 112), 3, max_gap=3)
+    sequence = BatchSequence(Samples([source]), 2, BatchOptions(guide_size=48))
+    inputs, labels = sequence[0]
+    assert inputs["frames"].shape == (2, 3, 64, 112, 3)
+    assert set(np.unique(labels)) <= {0, 1, 255}
+    assert inputs["spatial_guides"].max() > 0.9
