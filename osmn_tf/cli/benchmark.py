@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "evaluate",
         help="J and F of masks in memory, against one OpenCV dilation of the whole frame per mask",
         description="J and F of every annotation of a DAVIS folder against the annotation of the frame before, in"
-        " memory: once as `osmn evaluate` computes them, once with OpenCV word for word. The numbers must be identical.",
+        " memory: once as 'osmn evaluate' computes them, once with OpenCV word for word. The numbers must be equal.",
     )
     evaluate.add_argument("root", metavar="DAVIS_ROOT")
     evaluate.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")

@@ -8,7 +8,8 @@ examples:
 
 A folder of results holds SEQUENCE/FRAME.png, named as the annotations are: palette PNGs with the objects as indices, or
 black and white masks where there is one object. <out>/METHOD/ receives the official tables global_results-SPLIT.csv and
-per-sequence_results-SPLIT.csv, and scores.json with everything per frame. Scores of unchanged files are taken from
+per-sequence_results-SPLIT.csv, and scores.json with everything per frame; <out>/report.html (with --report) is for
+people. Scores of unchanged files are taken from
 <out>/.cache.
 """
 
@@ -25,6 +26,7 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
+from osmn_tf.evaluation.report import write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="score these sequences only")
     parser.add_argument("--resolution", default="480p", help="folder below Annotations (default 480p)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the tables")
+    parser.add_argument(
+        "--report", action="store_true", help="write <out>/report.html and <out>/figures/*.png (extra 'report')"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything anew")
 
@@ -81,9 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     benchmark.write_tables(evaluation, out)
+    report_path = write_report(evaluation, out) if arguments.report else None
     print(format_table(evaluation))
     for method in evaluation.methods:
         print(f"{method.name}: tables and scores.json in {out / method.name}")
+    if report_path is not None:
+        print(f"report: {report_path}, figures in {out / 'figures'}")
     return 0
 
 

@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as Frames
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +26,32 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.masks import VOID, read_label_png, write_mask
+from osmn_tf.inference.quality import LEARNING_RATE
 
 Array = NDArray[Any]
-Track = Callable[[Iterable[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]
+Track = Callable[[Frames[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]
 """(frames uint8 RGB [H, W, 3], {number of a frame: given mask uint8 [H, W]}) -> (frame, mask) of every frame."""
 Progress = Callable[[str, int, int], None]
 """Called with (sequence, frames done in all sequences, frames in all)."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What decides on the masks that a model gives; the rest of the package may change without making results stale.
-_CODE = ("backbones", "guides.py", "inference", "layers", "models")
+_CODE = ("backbones", "data/augment.py", "guides.py", "inference", "layers", "losses.py", "models")
 
 
-def preset_track(preset: str, network_size: tuple[int, int] | None = None) -> tuple[Track, dict[str, Any]]:
+def preset_track(
+    preset: str,
+    network_size: tuple[int, int] | None = None,
+    finetune_steps: int = 0,
+    finetune_rate: float = LEARNING_RATE,
+) -> tuple[Track, dict[str, Any]]:
     """Loads a preset, and says what its results depend on.
 
     Args:
         preset: a registered name, a folder or a `.keras` file.
         network_size: (height, width) at which the network runs; None: as the preset says.
+        finetune_steps: steps of online fine-tuning on the given masks of every sequence.
+        finetune_rate: their learning rate.
 
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
@@ -61,9 +70,18 @@ def preset_track(preset: str, network_size: tuple[int, int] | None = None) -> tu
         "network_size": list(network_size) if network_size else None,
         "code": _code_digest(),
     }
+    if finetune_steps:
+        settings["finetune"] = {"steps": finetune_steps, "learning_rate": finetune_rate}
 
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
-    return VideoSegmenter(model, network_size=network_size).track, settings
+    segmenter = VideoSegmenter(model, network_size=network_size)
+
+    def tuned_track(frames: Frames[Array], given: Mapping[int, Array]) -> Iterator[tuple[Array, Array]]:
+        annotated = [(frames[index], mask) for index, mask in sorted(given.items())]
+        with segmenter.finetune(annotated, finetune_steps, finetune_rate):
+            yield from segmenter.track(frames, given)
+
+    return tuned_track if finetune_steps else segmenter.track, settings
 
 
 def _code_digest() -> str:
@@ -102,7 +120,7 @@ def segment_sequences(
     if protocol.match_proposals:
         raise InputError(f"--preset: expected a protocol that gives masks of the objects, received {protocol.title}")
     out = files.ensure_directory(out, "--out")
-    frames = {sequence: _frame_files(sequence) for sequence in sequences}
+    frames = {sequence: frame_files(sequence) for sequence in sequences}
     total, done = sum(map(len, frames.values())), 0
     for sequence, paths in frames.items():
         mask_paths = [sequence.annotations / f"{frame}.png" for frame in sorted(set(sequence.first_frames))]
@@ -118,7 +136,7 @@ def segment_sequences(
         shutil.rmtree(out / sequence.name, ignore_errors=True)
         (out / sequence.name).mkdir(parents=True)
         started = time.perf_counter()
-        masks = track(map(_read_frame, paths), _given_masks(sequence, protocol, [path.stem for path in paths]))
+        masks = track(_FrameFiles(paths), given_masks(sequence, protocol, [path.stem for path in paths]))
         for path, (_, mask) in zip(paths, masks, strict=True):
             write_mask(out / sequence.name / f"{path.stem}.png", mask)
             done += 1
@@ -130,7 +148,20 @@ def segment_sequences(
     return out
 
 
-def _frame_files(sequence: Sequence) -> list[Path]:
+class _FrameFiles(Frames[Array]):
+    """Frames that are read when they are asked for."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _FrameFiles(self.paths[index]) if isinstance(index, slice) else read_frame(self.paths[index])
+
+
+def frame_files(sequence: Sequence) -> list[Path]:
     """The frames of a sequence from its first annotated one on."""
     if sequence.images is None:
         raise InputError(
@@ -167,7 +198,7 @@ def _is_finished(record: Path, fingerprint: str, folder: Path, paths: list[Path]
     return all((folder / f"{path.stem}.png").is_file() for path in paths)
 
 
-def _given_masks(sequence: Sequence, protocol: Protocol, frames: list[str]) -> dict[int, Array]:
+def given_masks(sequence: Sequence, protocol: Protocol, frames: list[str]) -> dict[int, Array]:
     """Number of a frame -> mask of the objects whose first annotated frame it is."""
     given = {}
     for frame in sorted(set(sequence.first_frames)):
@@ -183,7 +214,8 @@ def _given_masks(sequence: Sequence, protocol: Protocol, frames: list[str]) -> d
     return given
 
 
-def _read_frame(path: Path) -> Array:
+def read_frame(path: Path) -> Array:
+    """A frame, uint8 RGB [H, W, 3]."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise InputError(f"{path}: expected an image, but it cannot be decoded")

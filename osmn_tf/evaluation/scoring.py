@@ -79,29 +79,32 @@ def score_chunk(job: ChunkJob) -> list[ChunkScores]:
     following = sequence.frames[job.end : job.end + 1] if sequence.stability else ()
     truth_files = [_read(sequence.annotations / f"{frame}.png") for frame in frames]
     rules = _rules(job)
-    scores: dict[int, ChunkScores] = {}
-    pending: list[_MethodChunk] = []
-    for index, folder in enumerate(job.results):
+    # By key, so that methods with the same masks are scored once.
+    keys: list[str] = []
+    scores: dict[str, ChunkScores] = {}
+    pending: dict[str, _MethodChunk] = {}
+    for folder in job.results:
         guess_files = [_read(folder / f"{frame}.png") for frame in (*frames, *following)]
         key = _digest(rules, truth_files, guess_files)
-        cached = _load(job.cache, key)
+        keys.append(key)
+        cached = None if key in scores else _load(job.cache, key)
         if cached is not None:
-            scores[index] = cached
-        else:
-            pending.append(_MethodChunk(index, folder, guess_files, key))
+            scores[key] = cached
+        elif key not in scores and key not in pending:
+            pending[key] = _MethodChunk(folder, guess_files)
     if pending:
         decoder = _Decoder(sequence, job.protocol)
         for position, frame in enumerate(frames):
             truth = decoder.annotation(truth_files[position], sequence.annotations / f"{frame}.png")
-            for method in pending:
+            for method in pending.values():
                 path = method.folder / f"{frame}.png"
                 method.add(decoder.prediction(method.files[position], path, truth), truth, job, position)
-        for method in pending:
+        for key, method in pending.items():
             for frame, content in zip(following, method.files[len(frames) :]):
                 method.add_contour(decoder.prediction(content, method.folder / f"{frame}.png", None))
-            scores[method.index] = method.finish(job)
-            _store(job.cache, method.key, scores[method.index])
-    return [scores[index] for index in range(len(job.results))]
+            scores[key] = method.finish(job)
+            _store(job.cache, key, scores[key])
+    return [scores[key] for key in keys]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +168,8 @@ class _Decoder:
 class _MethodChunk:
     """The growing scores of one method in one chunk."""
 
-    def __init__(self, index: int, folder: Path, guess_files: list[bytes], key: str) -> None:
-        self.index, self.folder, self.files, self.key = index, folder, guess_files, key
+    def __init__(self, folder: Path, guess_files: list[bytes]) -> None:
+        self.folder, self.files = folder, guess_files
         self.values: list[Array] = []
         self.contours: list[temporal.Contour | None] = []
 

@@ -112,16 +112,19 @@ def _costs(first: Array, second: Array) -> Array:
 def _cheapest_path(costs: Array) -> tuple[Array, Array]:
     """The cheapest path from the first to the last cell, one step down, right or both: its rows and its columns."""
     rows, columns = costs.shape
+    walked = np.cumsum(costs, axis=1, dtype=np.float64)
     total = np.empty((rows, columns))
-    total[0] = np.cumsum(costs[0], dtype=np.float64)
+    total[0] = walked[0]
+    entry = np.empty(columns)
     for i in range(1, rows):
         above = total[i - 1]
-        entry = above.copy()
-        np.minimum(entry[1:], above[:-1], out=entry[1:])
-        # Enter the row at k, then walk right to j: entry[k] + cost[k] + ... + cost[j], at its best over k <= j.
-        walked = np.cumsum(costs[i], dtype=np.float64)
-        entry[1:] -= walked[:-1]
-        total[i] = np.minimum.accumulate(entry) + walked
+        # Enter the row at k, from above or from the upper left, then walk right to j: entry[k] + cost[k] + ... + cost[j],
+        # at its best over k <= j.
+        entry[0] = above[0]
+        np.minimum(above[1:], above[:-1], out=entry[1:])
+        entry[1:] -= walked[i, :-1]
+        np.minimum.accumulate(entry, out=total[i])
+        total[i] += walked[i]
     i, j = rows - 1, columns - 1
     path = [(i, j)]
     while i or j:
