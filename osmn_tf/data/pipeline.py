@@ -54,7 +54,7 @@ class BatchOptions:
         guide_colour: strength of the visual guide's own change of colour, relative to that of the frames.
         guide_dropout: probability that a frame gets an empty spatial guide (an object that was lost).
         own_guide: probability that a frame's spatial guide is made from the network's own prediction: a number, or a
-            function of the epoch (a curriculum). Only in clips.
+            function of the batch's number since the beginning of the training (a curriculum). Only in clips.
     """
 
     clips: bool = True
@@ -66,9 +66,9 @@ class BatchOptions:
     guide_dropout: float = 0.0
     own_guide: float | Callable[[int], float] = 0.0
 
-    def own_guide_at(self, epoch: int) -> float:
-        """The probability in an epoch."""
-        return float(self.own_guide(epoch) if callable(self.own_guide) else self.own_guide)
+    def own_guide_at(self, number: int) -> float:
+        """The probability in batch `number`."""
+        return float(self.own_guide(number) if callable(self.own_guide) else self.own_guide)
 
 
 def prepare(raw: Mapping[str, Tensor], options: BatchOptions) -> Batch:
@@ -128,7 +128,7 @@ class _Schedule:
     def raw_sample(self, number: int) -> RawSample:
         """Sample `number` of the training: the last, incomplete batch of an epoch is left out."""
         epoch, index = divmod(number, self.steps_per_epoch * self.batch_size)
-        own = np.array(self.options.own_guide_at(epoch), np.float32)
+        own = np.array(self.options.own_guide_at(number // self.batch_size), np.float32)
         return {**self.samples.sample(epoch, index), "own_guide": own}
 
     def raw_batch(self, number: int) -> RawSample:
@@ -162,6 +162,7 @@ def tf_dataset(
     epochs: int | None = None,
     workers: int | None = None,
     prepared: bool = True,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """The batches of a training run as a `tf.data.Dataset`, endless by default (give `fit` `steps_per_epoch`).
 
@@ -177,6 +178,7 @@ def tf_dataset(
         workers: threads that load samples; by default one per CPU.
         prepared: apply `prepare`; False gives raw batches, to apply it inside the training step (on the accelerator, or
             on a backend other than TensorFlow).
+        shard: (k, n) gives the k-th n-th of every batch, for the k-th of n processes that train together.
 
     Raises:
         InputError: arguments that do not fit; MissingDependencyError: no TensorFlow.
@@ -193,9 +195,14 @@ def tf_dataset(
         )
     schedule = _Schedule(samples, batch_size, options)
     fields = _signature(samples)
+    part, parts = shard
+    if batch_size % parts or not 0 <= part < parts:
+        raise InputError(f"shard: {part} of {parts} is no equal share of batches of {batch_size}")
+    share = batch_size // parts
 
     def load(number: np.ndarray) -> list[np.ndarray]:
-        sample = schedule.raw_sample(int(number))
+        batch, place = divmod(int(number), share)
+        sample = schedule.raw_sample(batch * batch_size + part * share + place)
         return [sample[name] for name in fields]
 
     def load_in_graph(number: Any) -> dict[str, Any]:
@@ -203,10 +210,10 @@ def tf_dataset(
         return {name: tf.ensure_shape(value, shape) for value, (name, (_, shape)) in zip(values, fields.items())}
 
     first = epoch * schedule.steps_per_epoch + step
-    last = np.iinfo(np.int64).max // batch_size if epochs is None else epochs * schedule.steps_per_epoch
-    dataset = tf.data.Dataset.range(first * batch_size, last * batch_size)
+    last = np.iinfo(np.int64).max // share if epochs is None else epochs * schedule.steps_per_epoch
+    dataset = tf.data.Dataset.range(first * share, last * share)
     dataset = dataset.map(load_in_graph, num_parallel_calls=workers or os.cpu_count() or 1, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
+    dataset = dataset.batch(share, drop_remainder=True)
     if prepared:
         dataset = dataset.map(lambda raw: prepare(raw, options), num_parallel_calls=1, deterministic=True)
     return dataset.prefetch(2)

@@ -225,7 +225,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     )
 
 
-OPTIONS = BatchOptions(guide_size=16, augment=AugmentOptions(), own_guide=lambda epoch: min(1.0, epoch / 2))
+OPTIONS = BatchOptions(guide_size=16, augment=AugmentOptions(), own_guide=lambda number: min(1.0, number // 3 / 2))
 
 
 def assert_batches_equal(first: tuple, second: tuple, atol: float = 0) -> None:
@@ -270,6 +270,16 @@ class TestTfData:
         assert len(resumed) == 4
         for first, second in zip(batches[5:], resumed):
             assert_batches_equal(first, second)
+
+    def test_shards_share_out_every_batch(self, samples: Samples, batches: list[tuple]) -> None:
+        shards = [list(tf_dataset(samples, 3, OPTIONS, step=4, epochs=2, shard=(k, 3))) for k in range(3)]
+        assert [len(shard) for shard in shards] == [2, 2, 2]
+        for step in range(2):
+            joined = [{name: np.concatenate([s[step][0][name] for s in shards]) for name in shards[0][step][0]}]
+            joined.append(np.concatenate([s[step][1] for s in shards]))
+            assert_batches_equal(batches[4 + step], tuple(joined), atol=1e-3)
+        with pytest.raises(InputError, match="shard: 0 of 2 is no equal share of batches of 3"):
+            tf_dataset(samples, 3, OPTIONS, shard=(0, 2))
 
     def test_raw_batches_for_preparation_in_the_training_step(self, samples: Samples, batches: list[tuple]) -> None:
         raw = next(iter(tf_dataset(samples, 3, OPTIONS, prepared=False)))
