@@ -1,0 +1,86 @@
+"""What several test modules share: backend checks, random weights, small networks, boxes as masks."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+BACKEND = keras.backend.backend()
+
+needs_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason=f"compares with TensorFlow's own operations, the backend is {BACKEND}"
+)
+
+# A whole ReConvNet that builds in seconds: the trunks have fixed widths, all else is as small as it can be.
+TINY = {
+    "backbone": "mobilenet",
+    "guide_size": 32,
+    "visual_hidden": 8,
+    "side_channels": 4,
+    "network_size": (64, 96),
+}
+
+
+def numpy(tensor) -> np.ndarray:
+    """A tensor of any backend as float32 (or integer) array."""
+    array = keras.ops.convert_to_numpy(tensor)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Gives every weight a random value with which activations neither vanish nor explode, and returns the model.
+
+    The initial values would hide mistakes: scales of 1, shifts of 0, moving statistics of 0 and 1.
+    """
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        kind, shape = weight.path.rsplit("/", 1)[-1], tuple(weight.shape)
+        noise = rng.standard_normal(shape, np.float32)
+        if "score_multi" in weight.path:
+            continue  # the fixed bilinear kernels
+        if kind in ("gamma", "moving_variance"):
+            value = np.clip(1.0 + 0.2 * noise, 0.5, 2.0)
+        elif kind in ("beta", "moving_mean"):
+            value = 0.2 * noise
+        elif kind == "bias":
+            value = noise * 0.1 + (1.0 if "fc8" in weight.path or "out_" in weight.path else 0.0)
+        else:
+            fan_in = shape[0] * shape[1] * (1 if "depthwise" in weight.path else shape[2])
+            scale_head = "fc8" in weight.path or "Conv2d_out" in weight.path or "modulator_recurrent" in weight.path
+            value = noise * np.sqrt((0.05 if scale_head else 2.0) / fan_in)
+        weight.assign(value)
+    return model
+
+
+def zero_lstms(model: keras.Model) -> None:
+    """Makes the ConvLSTMs' hidden states zero: the candidate is tanh(0)."""
+    for weight in model.weights:
+        if "_lstm/" in weight.path and not weight.path.endswith("bias"):
+            weight.assign(np.zeros(weight.shape, np.float32))
+
+
+def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
+    """uint8 [..., 3], smooth enough to be interpolated, never constant."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+
+
+def box_mask(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """uint8 [H, W]: the k-th box (top, bottom, left, right; ends excluded) gets label k."""
+    mask = np.zeros((height, width), np.uint8)
+    for label, (top, bottom, left, right) in enumerate(boxes, start=1):
+        mask[top:bottom, left:right] = label
+    return mask
+
+
+def object_batch(model, count: int, height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs of a whole OSMN or ReConvNet: `count` frames with an object each, and a state that is not zero."""
+    rng = np.random.default_rng(seed)
+    state = model.initial_state(count, height, width)
+    return {
+        "frame": random_frames(count, height, width, seed=seed),
+        "visual_guide": rng.uniform(0, 255, (count, model.guide_size, model.guide_size, 3)).astype(np.float32),
+        "spatial_guide": rng.uniform(0, 1, (count, height, width, 1)).astype(np.float32),
+        **{name: 0.5 * rng.standard_normal(tuple(x.shape), np.float32) for name, x in state.items()},
+    }

@@ -1,0 +1,74 @@
+"""`import osmn_tf` must stay quick: neither Keras nor a backend before they are needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import osmn_tf
+
+PROBE = """
+import json, sys, time
+before = time.perf_counter()
+import osmn_tf
+seconds = time.perf_counter() - before
+dir(osmn_tf), osmn_tf.__version__, osmn_tf.InputError
+heavy = [m for m in ("keras", "tensorflow", "jax", "torch", "cv2", "av", "numpy", "h5py") if m in sys.modules]
+print(json.dumps([seconds, heavy]))
+"""
+
+
+def test_import_is_quick_and_loads_nothing_heavy():
+    seconds, heavy = min(
+        json.loads(subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=True, text=True).stdout)
+        for _ in range(3)
+    )
+    assert heavy == []
+    assert seconds < 0.5
+
+
+def test_public_names_resolve():
+    for name in osmn_tf.__all__:
+        assert getattr(osmn_tf, name) is not None
+    assert set(osmn_tf.__all__) <= set(dir(osmn_tf))
+    assert issubclass(osmn_tf.ReConvNet, osmn_tf.OSMN)
+    assert issubclass(osmn_tf.InputError, ValueError)
+    assert isinstance(osmn_tf.metrics, types.ModuleType)
+    assert osmn_tf.load.__module__ == "osmn_tf.models.presets"
+
+
+def test_names_that_type_checkers_see_are_those_that_there_are():
+    """The lazy table and the imports under TYPE_CHECKING agree."""
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(osmn_tf))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        alias.asname or alias.name: node.module if isinstance(node, ast.ImportFrom) else alias.name
+        for node in block.body
+        for alias in node.names
+    }
+    assert declared == osmn_tf._LAZY
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="module 'osmn_tf' has no attribute 'nothing'"):
+        osmn_tf.nothing  # noqa: B018
+
+
+def test_masks_are_read_and_written_without_keras(tmp_path):
+    mask = np.array([[0, 3], [3, 0]], np.uint8)
+    osmn_tf.write_mask(tmp_path / "mask.png", mask)
+    code = (
+        "import sys, osmn_tf; m = osmn_tf.read_mask(sys.argv[1]); print(m.tolist(), 'keras' in sys.modules, "
+        "'tensorflow' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "mask.png")]
+    found = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert found.strip() == "[[0, 3], [3, 0]] False False"
