@@ -1,0 +1,1 @@
+"""Training: configurations, stages, callbacks, checkpoints, any number of devices."""
