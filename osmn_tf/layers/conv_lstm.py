@@ -78,7 +78,7 @@ class _ConvLSTM(keras.layers.Layer):
         return ops.concatenate([bias[: self.filters], forget, bias[2 * self.filters :]])
 
     def project_inputs(self, inputs: Tensor) -> Tensor:
-        """The inputs' share of all four gates, [B, H, W, C] -> [B, H, W, 4F]: needs no state, so clips do it at once."""
+        """The inputs' share of all four gates, [B, H, W, C] -> [B, H, W, 4F]. Needs no state: clips do it at once."""
         gates = ops.conv(inputs, self.kernel, padding="same")
         return gates if self.bias is None else gates + self.bias
 
@@ -89,6 +89,16 @@ class _ConvLSTM(keras.layers.Layer):
         i, f, candidate, o = ops.split(gates, 4, axis=-1)
         carry = self.recurrent_activation(f) * carry + self.recurrent_activation(i) * self.activation(candidate)
         return [self.recurrent_activation(o) * self.activation(carry), carry]
+
+    def check(self, scale: Any, states: Any) -> None:
+        """Refuses scales and states that would fail without a name, or broadcast into something else."""
+        if scale is not None and scale.shape[-1] != self.filters:
+            raise ValueError(f"{self.name}: scale: expected {self.filters} channels, received {list(scale.shape)}")
+        shapes = [list(state.shape) for state in states or ()]
+        if states is not None and (len(shapes) != 2 or any(shape[-1] != self.filters for shape in shapes)):
+            raise ValueError(
+                f"{self.name}: initial_state: expected h and c with {self.filters} channels each, received {shapes}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -133,11 +143,13 @@ class ModulatedConvLSTM2DCell(_ConvLSTM):
     """
 
     def call(self, inputs: Tensor, states: Any, scale: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        self.check(scale, states)
         hidden, carry = self.advance(self.project_inputs(inputs), states)
         output = hidden if scale is None else hidden * scale[:, None, None]
         return output, [hidden, carry]
 
     def compute_output_spec(self, inputs: Any, states: Any, scale: Any = None) -> Any:
+        self.check(scale, states)
         batch = states[0].shape[0] if scale is None else scale.shape[0]
 
         def spec() -> keras.KerasTensor:
@@ -191,6 +203,7 @@ class ModulatedConvLSTM2D(_ConvLSTM):
         initial_state: Any = None,
         mask: Tensor | None = None,
     ) -> Any:
+        self.check(scale, initial_state)
         batch, length, height, width, channels = ops.shape(sequences)
         frames = ops.reshape(sequences, (batch * length, height, width, channels))
         projected = ops.reshape(self.project_inputs(frames), (batch, length, height, width, 4 * self.filters))
@@ -199,37 +212,34 @@ class ModulatedConvLSTM2D(_ConvLSTM):
             initial_state = [zeros, zeros]
         hidden, carry = (ops.cast(state, self.compute_dtype) for state in initial_state)
 
-        steps: dict[str, Tensor] = {"projected": ops.moveaxis(projected, 1, 0)}
         if mask is not None:
-            steps["mask"] = ops.moveaxis(ops.cast(mask, "bool"), 1, 0)
+            mask = ops.broadcast_to(ops.cast(mask, "bool"), (batch, length))
+        if scale is not None:
+            scale = scale if len(scale.shape) == 3 else scale[:, None]
+            # Fails where there are scales for another number of frames.
+            scale = ops.broadcast_to(scale, (batch, length, self.filters))
 
-        def step(states: Any, inputs: Any) -> Any:
-            hidden, carry, *previous_output = states
-            states = self.advance(inputs["projected"], (hidden, carry))
-            if previous_output:
-                keep = inputs["mask"][:, None, None, None]
-                output = ops.where(keep, states[0], previous_output[0])
-                states = [ops.where(keep, states[0], hidden), ops.where(keep, states[1], carry), output]
-            # `ops.scan` on TensorFlow (Keras 3.15) wants the emitted structure to be the carried one.
-            return states, states
+        def step(states: Any, projected: Tensor) -> Any:
+            *old, t = states
+            hidden, carry = self.advance(projected, old[:2])
+            output = hidden if scale is None else hidden * ops.take(scale, t, axis=1)[:, None, None]
+            new = [hidden, carry, output]
+            if mask is not None:
+                keep = ops.take(mask, t, axis=1)[:, None, None, None]
+                new = [ops.where(keep, x, before) for x, before in zip(new, old)]
+            return [*new, t + 1], [*new, t + 1]
 
-        states = [hidden, carry] if mask is None else [hidden, carry, ops.zeros_like(hidden)]
-        # Without a mask the output is the hidden state itself.
-        (hidden, carry, *_), emitted = ops.scan(step, states, steps)
-        outputs = emitted[0 if mask is None else 2]
-        if self.return_sequences:
-            outputs = ops.moveaxis(outputs, 0, 1)
-            if scale is not None:
-                outputs = outputs * (scale[:, :, None, None] if len(scale.shape) == 3 else scale[:, None, None, None])
-        else:
-            outputs = outputs[-1]
-            if scale is not None:
-                outputs = outputs * (scale[:, -1] if len(scale.shape) == 3 else scale)[:, None, None]
+        # `ops.scan` on TensorFlow (Keras 3.15) takes clips of unknown length only with a single input, so scales and
+        # masks are looked up by the frame's number, and it wants the emitted structure to be the carried one.
+        states = [hidden, carry, ops.zeros_like(hidden), ops.zeros((), dtype="int32")]
+        (hidden, carry, last, _), (_, _, outputs, _) = ops.scan(step, states, ops.moveaxis(projected, 1, 0))
+        outputs = ops.moveaxis(outputs, 0, 1) if self.return_sequences else last
         return [outputs, hidden, carry] if self.return_state else outputs
 
     def compute_output_spec(
         self, sequences: Any, scale: Any = None, initial_state: Any = None, mask: Any = None
     ) -> Any:
+        self.check(scale, initial_state)
         batch, length, height, width, _ = sequences.shape
 
         def spec(*lead: int | None) -> keras.KerasTensor:

@@ -23,14 +23,20 @@ class Modulation(keras.layers.Layer):
 
     Args:
         offset: where this layer's scales begin among the M.
+
+    Raises:
+        ValueError: `offset` is negative, or there are fewer than offset + C scales.
     """
 
     def __init__(self, offset: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if offset < 0:
+            raise ValueError(f"offset: expected 0 or more, received {offset}")
         self.offset = offset
 
     def call(self, features: Tensor, modulation: Tensor, shift: Tensor | None = None) -> Tensor:
         channels = features.shape[-1]
+        self._check(features.shape, modulation.shape)
         scale = modulation[:, None, None, self.offset : self.offset + channels]
         output = features * scale
         return output if shift is None else output + shift
@@ -41,12 +47,17 @@ class Modulation(keras.layers.Layer):
         modulation_shape: tuple[int | None, ...],
         shift_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
-        if modulation_shape[-1] is not None and modulation_shape[-1] < self.offset + (features_shape[-1] or 0):
-            raise ValueError(
-                f"{self.name}: modulation has {modulation_shape[-1]} scales, expected at least "
-                f"{self.offset + (features_shape[-1] or 0)} (offset {self.offset} + {features_shape[-1]} channels)"
-            )
+        self._check(features_shape, modulation_shape)
         return (modulation_shape[0], *features_shape[1:])
+
+    def _check(self, features_shape: Any, modulation_shape: Any) -> None:
+        # A slice that is cut off to one scale would broadcast.
+        channels, scales = features_shape[-1], modulation_shape[-1]
+        if scales is not None and scales < self.offset + channels:
+            raise ValueError(
+                f"{self.name}: modulation has {scales} scales, expected at least {self.offset + channels} "
+                f"(offset {self.offset} + {channels} channels)"
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "offset": self.offset}

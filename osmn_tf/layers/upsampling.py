@@ -140,13 +140,29 @@ class CornerUpsampling(keras.layers.Layer):
         return {**super().get_config(), "factor": self.factor}
 
 
+def _resized(inputs: Tensor, size: Any, axis: int) -> Tensor:
+    """Bilinear resize (half-pixel centres) of [B, H, W, C] along one axis, for sizes that may be unknown."""
+    length = ops.shape(inputs)[axis]
+    ratio = ops.cast(length, "float32") / ops.cast(size, "float32")
+    position = ops.clip((ops.arange(size, dtype="float32") + 0.5) * ratio - 0.5, 0.0, ops.cast(length - 1, "float32"))
+    before = ops.cast(ops.floor(position), "int32")
+    fraction = ops.cast(position - ops.floor(position), inputs.dtype)
+    fraction = ops.reshape(fraction, (-1, 1, 1) if axis == 1 else (-1, 1))
+    first, second = (ops.take(inputs, index, axis=axis) for index in (before, ops.minimum(before + 1, length - 1)))
+    return first + (second - first) * fraction
+
+
 @keras.saving.register_keras_serializable(package="osmn_tf")
 class ResizeLike(keras.layers.Layer):
     """Bilinear resize (half-pixel centres) of [B, H, W, C] to the height and width of a reference."""
 
     def call(self, inputs: Tensor, reference: Tensor) -> Tensor:
-        size = (ops.shape(reference)[1], ops.shape(reference)[2])
-        return ops.image.resize(inputs, size, interpolation="bilinear", data_format="channels_last")
+        height, width = ops.shape(reference)[1], ops.shape(reference)[2]
+        sizes = (height, width, *ops.shape(inputs)[1:3])
+        if all(isinstance(side, int) for side in sizes):
+            return ops.image.resize(inputs, (height, width), interpolation="bilinear", data_format="channels_last")
+        # Keras 3.15 cannot resize to or from sides that are unknown when a graph is made.
+        return _resized(_resized(inputs, height, axis=1), width, axis=2)
 
     def compute_output_spec(self, inputs: Any, reference: Any) -> keras.KerasTensor:
         # Given here because `ops.image.resize` cannot be traced with unknown sides.
