@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Reversible, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from keras import ops
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.quality import LEARNING_RATE, STEPS
 
 if TYPE_CHECKING:
+    from osmn_tf.inference.online import FineTuneOptions, OnlineFineTuner, Progress
     from osmn_tf.inference.video_io import FrameSource
     from osmn_tf.models.osmn import OSMN
 
@@ -92,6 +95,7 @@ class VideoSegmenter:
         models = [model.visual_modulator, model.frame_encoder, model.object_network]
         self._compiled_modulate = compile_function(self._modulate, models)
         self._compiled_step = compile_function(self._step, models)
+        self._tuner: OnlineFineTuner | None = None  # made when it is needed: it compiles a training step
         self.reset()
 
     def reset(self) -> None:
@@ -217,7 +221,7 @@ class VideoSegmenter:
         Raises:
             InputError: a label is not tracked.
         """
-        labels = [labels] if isinstance(labels, int) else list(labels)
+        labels = [int(label) for label in np.atleast_1d(np.asarray(labels, dtype=np.int64))]
         unknown = [label for label in labels if label not in self._labels]
         if unknown:
             raise InputError(f"labels: {unknown} are not tracked; tracked are {self._labels}")
@@ -263,12 +267,17 @@ class VideoSegmenter:
         """
         if not self._labels or self._frame_size is None:
             raise InputError("snapshot: no object is tracked")
+
+        def exact(value: Tensor) -> np.ndarray:
+            # float32 holds every half-precision value; NumPy's files have no bfloat16.
+            return ops.convert_to_numpy(ops.cast(value, "float32"))
+
         return {
             "frame_size": np.array(self._frame_size),
             "labels": np.array(self._labels),
-            "modulation": ops.convert_to_numpy(self._modulation),
+            "modulation": exact(self._modulation),
             "guide_masks": ops.convert_to_numpy(self._guide_masks),
-            **{f"state/{name}": ops.convert_to_numpy(value) for name, value in self._state.items()},
+            **{f"state/{name}": exact(value) for name, value in self._state.items()},
         }
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
@@ -280,7 +289,8 @@ class VideoSegmenter:
         expected = self.model.initial_state(len(snapshot["labels"]), *self.network_size)
         received = {name.removeprefix("state/"): value for name, value in snapshot.items() if "state/" in name}
         shapes = {name: tuple(value.shape) for name, value in received.items()}
-        if shapes != {name: tuple(value.shape) for name, value in expected.items()}:
+        same_size = snapshot["guide_masks"].shape[1:] == self.network_size
+        if not same_size or shapes != {name: tuple(value.shape) for name, value in expected.items()}:
             raise InputError("snapshot: its state is not of this network and network size")
         self.reset()
         self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
@@ -290,6 +300,73 @@ class VideoSegmenter:
         self._state = {
             name: ops.cast(ops.convert_to_tensor(value), expected[name].dtype) for name, value in received.items()
         }
+
+    # Online fine-tuning -----------------------------------------------------------------------------------------
+
+    def finetune(
+        self,
+        frames_and_masks: Iterable[tuple[np.ndarray, np.ndarray]],
+        steps: int = STEPS,
+        learning_rate: float = LEARNING_RATE,
+        seed: int = 0,
+        options: FineTuneOptions | None = None,
+        progress: Progress | None = None,
+    ) -> AbstractContextManager[object]:
+        """Adapts the model to a video before it is segmented, by training on its annotated frames.
+
+            with segmenter.finetune([(first_frame, first_mask)]):
+                for frame, mask in segmenter.track(frames, first_mask): ...
+
+        The model has its own weights again behind the `with` block, or after `restore_weights`. The segmenter forgets
+        the video it may have begun, since guides and state came from other weights. A second call begins with the
+        model's own weights, not with those of the first.
+
+        Args:
+            frames_and_masks: one or more annotated frames; a label is the same object in all of them.
+            steps: iterations.
+            learning_rate: of Adam.
+            seed: of the random transformations; the same seed gives the same weights on the same machine.
+            options: what is trained and how (see `FineTuneOptions`).
+            progress: called after every step with (steps done, steps in all, loss).
+
+        Returns:
+            A context manager that calls `restore_weights` at its end.
+
+        Raises:
+            InputError: as `add`, or a number is out of its range.
+        """
+        self.reset()
+        try:
+            pairs = [(self._check_frame(frame), self._check_mask(mask)) for frame, mask in frames_and_masks]
+        finally:
+            self.reset()
+        if not pairs:
+            raise InputError("frames_and_masks: expected at least one annotated frame, received none")
+        self.tuner(options).fit(pairs, steps, learning_rate, seed, progress)
+        stack = ExitStack()
+        stack.callback(self.restore_weights)
+        return stack
+
+    def tuner(self, options: FineTuneOptions | None = None) -> OnlineFineTuner:
+        """What `finetune` works with; kept from video to video, because it compiles a training step.
+
+        Args:
+            options: of the fine-tuning; others than before replace the tuner.
+        """
+        from osmn_tf.inference.online import FineTuneOptions, OnlineFineTuner
+
+        options = options or FineTuneOptions()
+        if self._tuner is None or self._tuner.options != options:
+            if self._tuner is not None:
+                self._tuner.restore()
+            self._tuner = OnlineFineTuner(self.model, self.network_size, options)
+        return self._tuner
+
+    def restore_weights(self) -> None:
+        """Ends `finetune`: the model has its own weights again, and the video is forgotten."""
+        if self._tuner is not None and self._tuner.is_tuned:
+            self._tuner.restore()
+            self.reset()
 
     # Whole videos -----------------------------------------------------------------------------------------------
 
