@@ -183,7 +183,7 @@ def format_table(evaluation: benchmark.Evaluation) -> str:
             rows[method.name]["T-Mean"] = method.t
     columns = next(iter(rows.values()))
     lines = [
-        f"{evaluation.protocol.title}, {evaluation.split}: {len(evaluation.sequences)} sequences, {objects} objects",
+        f"{evaluation.protocol.title}, {evaluation.split}: sequences {len(evaluation.sequences)}, objects {objects}",
         f"{'method':<{width}}" + "".join(f"{name:>10}" for name in columns),
     ]
     for name, row in rows.items():

@@ -196,10 +196,10 @@ def _attributes(figure: Any, evaluation: Evaluation) -> bool:
 def _errors(figure: Any, evaluation: Evaluation) -> bool:
     """What 1 - J of every sequence consists of; one panel per method."""
     order = analysis.sequence_order(evaluation)
-    columns = min(len(evaluation.methods), 3)
+    columns = min(len(evaluation.methods), 4)
     rows = -(-len(evaluation.methods) // columns)
     figure.set_size_inches(9.5, rows * (1.1 + 0.24 * len(order)))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     positions = np.arange(len(order))
     for axis, method in zip(axes, evaluation.methods):
         by_name = {row.sequence: row for row in analysis.by_sequence(method)}
@@ -212,7 +212,7 @@ def _errors(figure: Any, evaluation: Evaluation) -> bool:
         axis.set_xlim(0, 100)
         axis.grid(axis="x")
         axis.tick_params(axis="y", length=0)
-        axis.set_xlabel("% of the union of mask and annotation")
+        axis.set_xlabel("% of the union")
     axes[0].set_yticks(positions, order)
     axes[0].set_ylim(len(order) - 0.45, -0.55)
     for axis in axes[len(evaluation.methods) :]:

@@ -149,11 +149,12 @@ def boundary_f(
     radius = boundary_radius(truth.shape[-2], truth.shape[-1], tolerance)
     values = []
     for a, b in _each(truth, guess):
-        window = BitWindow.around((a, b), gap=radius)
-        if window is None:
+        packed = BitWindow.around((a, b), gap=radius)
+        if packed is None:
             values.append(1.0)
         else:
-            values.append(_f_of_bits(window, window.pack(a), window.pack(b), radius))
+            window, bits = packed
+            values.append(_f_of_bits(window, bits[0], bits[1], radius))
     return _shaped(values, truth.shape[:-2])
 
 
@@ -198,22 +199,22 @@ def frame_scores(truth: Array, guess: Array, radius: int, close_radius: int | No
         radius: of the boundary measure, in pixels.
         close_radius: false positives within so many pixels of the annotation are "close"; None: none is.
     """
-    window = BitWindow.around((truth, guess), gap=max(radius, close_radius or 0))
-    if window is None:
+    packed = BitWindow.around((truth, guess), gap=max(radius, close_radius or 0))
+    if packed is None:
         return FrameScores(1.0, 1.0, 0, 0, 0, 0)
-    a, b = window.pack(truth), window.pack(guess)
-    union = (a | b).bit_count()
-    false = b & ~a
+    window, (a, b) = packed
+    common, truth_area, guess_area = (a & b).bit_count(), a.bit_count(), b.bit_count()
+    union = truth_area + guess_area - common
     false_close = 0
-    if false and a and close_radius is not None:
-        false_close = (false & window.dilate(a, close_radius)).bit_count()
+    if close_radius is not None and truth_area and guess_area > common:
+        false_close = (b & ~a & window.dilate(a, close_radius)).bit_count()
     return FrameScores(
-        (a & b).bit_count() / union,
+        common / union,
         _f_of_bits(window, a, b, radius),
         union,
         false_close,
-        false.bit_count() - false_close,
-        (a & ~b).bit_count(),
+        guess_area - common - false_close,
+        truth_area - common,
     )
 
 

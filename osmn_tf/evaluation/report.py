@@ -111,7 +111,10 @@ def _overall(evaluation: Evaluation) -> str:
             row["T-Mean"] = method.t
     published = published_scores(evaluation.protocol.name)
     head = "".join(f"<th>{_dot(i)}{html.escape(m.name)}</th>" for i, m in enumerate(evaluation.methods))
-    head += "".join(f'<th class="published">{html.escape(entry["method"])}&nbsp;&dagger;</th>' for entry in published)
+    head += "".join(
+        f'<th class="published">{html.escape(entry["method"]).replace("-S", "&#8209;S")}&nbsp;&dagger;</th>'
+        for entry in published
+    )
     body = []
     for column in rows[0]:
         values = [row[column] for row in rows]
@@ -125,8 +128,8 @@ def _overall(evaluation: Evaluation) -> str:
         )
         cells += "".join(f'<td class="published">{entry.get(column, "&ndash;")}</td>' for entry in published)
         name = column.replace("-Mean", "").replace("-", " ").replace("&", "&amp;")
-        body.append(f'<tr><td>{name} <span class="muted">{_MEANINGS[column]}</span></td>{cells}</tr>')
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        body.append(f'<tr><td>{name} <span class="meaning">{_MEANINGS[column]}</span></td>{cells}</tr>')
+    table = f'<table class="overall"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     return f'<div class="scroll">{table}</div>{_published_note(evaluation, published)}'
 
 
@@ -212,7 +215,7 @@ def _attribute_table(evaluation: Evaluation) -> str:
         "<details><summary>Table of the attributes</summary>"
         '<p class="muted">Mean over the sequences with the attribute, and what the sequences without it gain.</p>'
         f'<div class="scroll"><table class="sortable"><thead><tr><th colspan="3"></th>{groups}</tr>'
-        f'<tr><th></th><th class="name">attribute</th><th>sequences</th>{titles}</tr></thead>'
+        f'<tr><th>short</th><th class="name">attribute</th><th>sequences</th>{titles}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></details>"
     )
 

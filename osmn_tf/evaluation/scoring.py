@@ -212,10 +212,11 @@ def _score_proposals(truth: Array, guess: Array, labels: tuple[int, ...], radius
     per mask, not once per pair."""
     proposals = int(guess.max())
     values = np.zeros((len(MEASURES), len(labels), proposals + 1))
-    window = BitWindow.around(((truth != 0), (guess != 0)), gap=max(radius, close_radius))
-    if window is None:
+    packed = BitWindow.around((truth != 0, guess != 0), gap=max(radius, close_radius))
+    if packed is None:
         values[:2] = 1.0
         return values
+    window = packed[0]
     guesses = [window.pack(guess == p) for p in range(1, proposals + 1)] + [0]
     outlines = [window.boundary(bits) for bits in guesses]
     dilated = [window.dilate(bits, radius) for bits in outlines]

@@ -118,8 +118,8 @@ def _cheapest_path(costs: Array) -> tuple[Array, Array]:
     entry = np.empty(columns)
     for i in range(1, rows):
         above = total[i - 1]
-        # Enter the row at k, from above or from the upper left, then walk right to j: entry[k] + cost[k] + ... + cost[j],
-        # at its best over k <= j.
+        # Enter the row at k, from above or from the upper left, then walk right to j: entry[k] + cost[k] + ... +
+        # cost[j], at its best over k <= j.
         entry[0] = above[0]
         np.minimum(above[1:], above[:-1], out=entry[1:])
         entry[1:] -= walked[i, :-1]

@@ -41,7 +41,7 @@ def test_two_thousand_frames_of_ten_objects_take_less_than_500_megabytes(tmp_pat
     command += ["--results", str(tmp_path / "mine"), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 sequences, 10 objects" in done.stdout
+    assert "sequences 1, objects 10" in done.stdout
     peak = int(done.stdout.split("peak MB")[1])
     assert 50 < peak < 500
     assert np.genfromtxt(tmp_path / "out/mine/global_results-val.csv", delimiter=",", skip_header=1)[1] < 1

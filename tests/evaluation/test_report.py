@@ -61,7 +61,7 @@ def evaluated(tmp_path_factory):
 
 def test_two_methods_from_the_command_line(evaluated):
     results, tmp_path, printed = evaluated
-    assert "DAVIS 2016, val: 2 sequences, 2 objects" in printed
+    assert "DAVIS 2016, val: sequences 2, objects 2" in printed
     assert printed.count("scores.json") == 2
     out = tmp_path / "out"
     row = (out / "good/global_results-val.csv").read_text().splitlines()[1].split(",")
