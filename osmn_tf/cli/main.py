@@ -15,6 +15,7 @@ from osmn_tf.version import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "segment": ("osmn_tf.cli.segment", "masks of one or more objects in every frame of a video"),
     "evaluate": ("osmn_tf.cli.evaluate", "J and F of a preset or of result folders on a DAVIS folder"),
+    "train": ("osmn_tf.cli.train", "train a network from a configuration, or continue an interrupted run"),
     "benchmark": ("osmn_tf.cli.benchmark", "measure the speed of a part on this machine"),
     "presets": ("osmn_tf.cli.presets", "list the models that ship with this installation"),
 }

@@ -31,8 +31,11 @@ def _captured_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def start_backend() -> None:
+def start_backend(initialise: bool = True) -> None:
     """Imports Keras and wakes up its backend.
+
+    Args:
+        initialise: initialise the devices too; False where they are still to be configured.
 
     TensorFlow logs facts about CPU features and missing GPUs before any setting of its log level takes effect.
 
@@ -53,4 +56,5 @@ def start_backend() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-            tf.zeros(1)
+            if initialise:
+                tf.zeros(1)

@@ -267,10 +267,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         terms = [self.class_balanced, self.cross_entropy, self.lovasz, self.soft_iou]
         _require(min(*terms, self.l2) >= 0, "expected weights of 0 or more")
-        _require(
-            max(terms) > 0,
-            "class_balanced: every term has the weight 0; give one to class_balanced, cross_entropy, lovasz or soft_iou",
-        )
+        _require(max(terms) > 0, "class_balanced: every term has the weight 0 (cross_entropy, lovasz, soft_iou too)")
         _require(self.lovasz_stride >= 1, f"lovasz_stride: expected at least 1, received {self.lovasz_stride}")
 
 

@@ -66,7 +66,7 @@ def test_numbers_of_the_papers() -> None:
         ("data.sources.coco=null", r"data\.sources: expected at least one"),
         (
             "data.sources.more={kind: stills, path: x, share: 1}",
-            r"data\.sources: give a share to all of them or to none",
+            r"data\.sources: give a share to all of them or",
         ),
         ("data.own_guide.end=1", r"data\.own_guide: the first frame of a clip has no own prediction"),
         ("model.arguments.backbne=x", r"model\.arguments\.backbne: unknown key \(did you mean backbone\?\)"),

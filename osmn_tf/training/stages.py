@@ -1,0 +1,384 @@
+"""A training run from its configuration: data, network, `fit`, checkpoints, presets.
+
+A run is cut into intervals of `train.checkpoint_every` steps: an interval is an epoch of `fit`, and at its end the log
+gets a line, validation takes place where it is due, and the checkpoint is written, in this order. The same command
+after an interruption continues behind the last complete interval: batches depend on their number alone, and everything
+else that the training depends on is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import yaml
+
+from osmn_tf import files
+from osmn_tf.data import sampling
+from osmn_tf.data.dataset import VideoDataset
+from osmn_tf.data.pipeline import BatchOptions, BatchSequence, tf_dataset
+from osmn_tf.errors import InputError
+from osmn_tf.evaluation.keras_metrics import MeanIoU
+from osmn_tf.models import presets
+from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.training import config as cfg
+from osmn_tf.training import distribution, optimization
+from osmn_tf.training.callbacks import Checkpointing, ProgressBar, RunLog, Validation
+from osmn_tf.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+CONFIG_FILE = "config.yaml"
+VERSIONS_FILE = "versions.json"
+CHECKPOINT_FILE = "checkpoint.npz"
+# What may differ when a run is continued: where it runs, not what it computes.
+_FREE = ("data.root", "data.workers", "train.devices")
+
+
+# Data ---------------------------------------------------------------------------------------------------------------
+
+
+def open_videos(source: cfg.SourceConfig, root: Path) -> VideoDataset:
+    """The videos of a DAVIS or YouTube-VOS source."""
+    from osmn_tf.data.davis import open_davis
+    from osmn_tf.data.youtube_vos import open_youtube_vos
+
+    if isinstance(source, cfg.DavisConfig):
+        return open_davis(root / source.path, source.year, source.split, source.resolution)
+    if isinstance(source, cfg.YouTubeVosConfig):
+        return open_youtube_vos(root / source.path, source.split)
+    raise InputError(f"source: expected videos, received {source.kind}")
+
+
+def open_source(source: cfg.SourceConfig, data: cfg.DataConfig) -> sampling.Source:
+    """Checks the files of a source and makes its supply of samples.
+
+    Raises:
+        InputError: files are missing or damaged; the message names them.
+    """
+    from osmn_tf.data.coco import open_coco
+    from osmn_tf.data.coco_tfrecord import open_coco_tfrecord
+    from osmn_tf.data.stills import open_stills
+
+    root, size, length = Path(data.root), data.size, data.length
+    if isinstance(source, cfg.VideoSourceConfig):
+        return sampling.VideoSource(
+            open_videos(source, root),
+            size,
+            length,
+            max_gap=source.max_gap,
+            reverse=source.reverse,
+            motion=source.motion,
+        )
+    if isinstance(source, cfg.SyntheticConfig):
+        stills = open_stills(root / source.path, source.sets) if source.path else None
+        return sampling.SyntheticSource(stills, size, length, samples=source.samples, options=source.options)
+    if isinstance(source, cfg.CocoConfig):
+        images = open_coco(root / source.path, source.split, min_area=source.min_area)
+    elif isinstance(source, cfg.CocoRecordConfig):
+        images = open_coco_tfrecord(root / source.path, min_area=source.min_area)
+    elif isinstance(source, cfg.StillsConfig):
+        images = open_stills(root / source.path, source.sets)
+    else:
+        raise InputError(f"sources: no samples of kind {source.kind!r}")
+    return sampling.ImageSource(images, size, length, motion=source.motion)
+
+
+def open_samples(data: cfg.DataConfig, seed: int) -> sampling.Samples:
+    """The samples of all sources.
+
+    Raises:
+        InputError: see `open_source`; the message begins with the source's place in the configuration.
+    """
+    sources, shares = [], []
+    for name, source in data.sources.items():
+        if source is None:
+            continue
+        try:
+            sources.append(open_source(source, data))
+        except InputError as error:
+            raise InputError(f"data.sources.{name}: {error}") from error
+        shares.append(source.share)
+    weights = [float(share) for share in shares if share is not None] or None
+    return sampling.Samples(sources, weights, data.epoch_size, seed)
+
+
+def batch_options(config: cfg.Config, model: OSMN) -> BatchOptions:
+    """How samples become batches for `model`."""
+    data, steps = config.data, config.train.steps
+    return BatchOptions(
+        clips=isinstance(model, ReConvNet),
+        guide_size=model.guide_size,
+        guide_background=model.guide_background,
+        augment=data.augment,
+        guide_jitter=data.guide_jitter,
+        guide_colour=data.guide_colour,
+        guide_dropout=data.guide_dropout,
+        own_guide=functools.partial(_own_guide, data.own_guide, steps),
+    )
+
+
+def _own_guide(curriculum: cfg.CurriculumConfig, steps: int, number: int) -> float:
+    return curriculum.at(number / steps)
+
+
+def open_batches(
+    config: cfg.Config, samples: sampling.Samples, options: BatchOptions, step: int = 0, shard: tuple[int, int] = (0, 1)
+) -> Any:
+    """Endless batches from batch `step` of the training on: `tf.data`, or off TensorFlow a `BatchSequence`."""
+    if keras.backend.backend() == "tensorflow":
+        return tf_dataset(
+            samples, config.train.batch_size, options, step=step, workers=config.data.workers, shard=shard
+        )
+    workers = config.data.workers or os.cpu_count() or 1
+    return BatchSequence(samples, config.train.batch_size, options, step=step, workers=workers)
+
+
+# Network ------------------------------------------------------------------------------------------------------------
+
+
+def build_model(config: cfg.ModelConfig) -> OSMN:
+    """The network with its initial weights.
+
+    Raises:
+        InputError: impossible arguments, or weights that are missing or do not fit.
+    """
+    cls = {"OSMN": OSMN, "ReConvNet": ReConvNet}[config.network]
+    try:
+        model = cls(**config.arguments)
+    except ValueError as error:
+        raise InputError(f"model.arguments.{error}") from error
+    if config.initial is not None:
+        try:
+            if config.initial.endswith(".weights.h5"):
+                presets.load_weights(model, Path(config.initial))
+            else:
+                _copy_weights(presets.load(config.initial), model)
+        except InputError as error:
+            raise InputError(f"model.initial: {error}") from error
+    elif config.backbone_weights is not None:
+        try:
+            model.load_backbone_weights(config.backbone_weights)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"model.backbone_weights: {config.backbone_weights}: {str(error).splitlines()[0]}"
+            ) from error
+    optimization.freeze_layers(model, config.freeze)
+    return model
+
+
+def _copy_weights(source: OSMN, target: OSMN) -> None:
+    """Copies all weights by name; `target` may have ConvLSTMs that `source` has not."""
+    targets = {weight.path: weight for weight in target.weights}
+    new = set(targets)
+    for weight in source.weights:
+        found = targets.get(weight.path)
+        if found is None or tuple(found.shape) != tuple(weight.shape):
+            there = "nothing" if found is None else list(found.shape)
+            raise InputError(f"its weight {weight.path} is {list(weight.shape)}, the network has {there}")
+        found.assign(weight)
+        new.discard(weight.path)
+    if not isinstance(source, ReConvNet):
+        new = {path for path in new if not optimization.is_recurrent(path)}
+    if new:
+        raise InputError(f"it has no weight {min(new)} ({len(new)} are missing)")
+
+
+def compile_network(config: cfg.Config, model: OSMN, metrics: bool = True) -> keras.Model:
+    """The compiled Keras model that `fit` trains: `model` itself, or its clip form for a ReConvNet."""
+    data = config.data
+    network = model.clip_model(data.length, *data.size) if isinstance(model, ReConvNet) else model
+    optimization.penalise_kernels(network, config.loss.l2)
+    network.compile(
+        optimizer=optimization.make_optimizer(config.optimizer, config.train.steps, network.trainable_weights),
+        loss=optimization.make_loss(config.loss),
+        metrics=[MeanIoU()] if metrics else None,
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+# Run ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        step: batches trained on.
+        stopped_early: the validation's patience ended it.
+        best: {"step", "j_mean", "f_mean"} of the best validation, or None.
+        model: the network, with its final (averaged) weights.
+    """
+
+    step: int
+    stopped_early: bool
+    best: dict[str, float] | None
+    model: OSMN
+
+
+def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = True) -> Result:
+    """Trains, or continues what is in `run_dir`.
+
+    `run_dir` gets: `config.yaml` (resolved) and `versions.json`, `log.csv`, `tensorboard/`, `checkpoint.npz`, and the
+    presets `best/` (highest J) and `final/`.
+
+    Args:
+        config: see `osmn_tf.training.config`.
+        run_dir: folder of this run; with several workers, one that all of them see.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: the configuration, the data or the folder do not fit; nothing was trained.
+    """
+    train = config.train
+    samples = open_samples(config.data, train.seed)
+    validation = config.validation
+    try:
+        videos = None if validation is None else open_videos(validation.source, Path(config.data.root))
+        if videos is not None and validation is not None and validation.sequences is not None:
+            videos = VideoDataset(videos.name, [videos[name] for name in validation.sequences])
+    except InputError as error:
+        raise InputError(f"validation.source: {error}") from error
+    if train.batch_size > len(samples):
+        raise InputError(f"train.batch_size: {train.batch_size} is more than an epoch's {len(samples)} samples")
+    _make_deterministic(train.deterministic)
+    strategy = distribution.choose_strategy(train.devices, train.batch_size)
+    if strategy is not None and strategy.num_replicas_in_sync > 1 and config.optimizer.accumulate > 1:
+        raise InputError("optimizer.accumulate: not with several devices; use a larger train.batch_size")
+    workers = distribution.is_multi_worker(strategy)
+    chief = distribution.is_chief(strategy)
+    folder = files.ensure_directory(run_dir, "--run-dir")
+    if chief:
+        _claim(folder, config)
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(train.precision)
+    try:
+        with distribution.scope(strategy):
+            keras.utils.set_random_seed(train.seed)
+            model = build_model(config.model)
+            network = compile_network(config, model, metrics=not workers)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+    checkpoint = Checkpoint(folder / CHECKPOINT_FILE, network)
+    state = checkpoint.restore()
+    step = int(state.get("step", 0))
+    callbacks: list[keras.callbacks.Callback] = []
+    validator = None
+    if chief:
+        metadata = functools.partial(_metadata, config)
+        if videos is not None and validation is not None:
+            validator = Validation(model, videos, validation, train, folder, metadata)
+            validator.load_state(state.get("validation", {}))
+            callbacks.append(validator)
+        callbacks.append(RunLog(folder, train, step, validator))
+        callbacks.append(Checkpointing(checkpoint, train.interval, validator))
+        if progress:
+            callbacks.append(ProgressBar(train, step))
+    if step < train.steps and not state.get("stopped"):
+        step = _fit(config, network, samples, batch_options(config, model), strategy, step, callbacks)
+    else:
+        network.optimizer.finalize_variable_values(network.trainable_weights)
+    best = None if validator is None else validator.best
+    if chief:
+        model.save_to_preset(str(folder / "final"), {**_metadata(config, step), "validation": best})
+    return Result(step, step < train.steps, best, model)
+
+
+def _fit(
+    config: cfg.Config,
+    network: keras.Model,
+    samples: sampling.Samples,
+    options: BatchOptions,
+    strategy: tf.distribute.Strategy | None,
+    step: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> int:
+    """Trains from batch `step` on and returns the number of batches trained on since the beginning."""
+    interval = config.train.interval
+    epochs, first = config.train.steps // interval, step // interval
+    if strategy is not None and distribution.is_multi_worker(strategy):
+        done = distribution.fit_workers(
+            network,
+            strategy,
+            lambda worker, count: open_batches(config, samples, options, step, (worker, count)),
+            batch_size=config.train.batch_size,
+            epochs=epochs,
+            initial_epoch=first,
+            steps_per_epoch=interval,
+            callbacks=callbacks,
+        )
+        return done * interval
+    history = network.fit(
+        open_batches(config, samples, options, step),
+        epochs=epochs,
+        initial_epoch=first,
+        steps_per_epoch=interval,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+    return (history.epoch[-1] + 1) * interval
+
+
+def _make_deterministic(wanted: bool) -> None:
+    if wanted and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _claim(folder: Path, config: cfg.Config) -> None:
+    """Saves configuration and versions, or checks that they are those of the run that is continued."""
+    path = folder / CONFIG_FILE
+    if path.exists():
+        try:
+            there = cfg.parse(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"--run-dir: {path} is not readable ({error})") from error
+        here, before = _flat(config.to_dict()), _flat(there.to_dict())
+        for key in sorted(here.keys() | before.keys()):
+            if key not in _FREE and here.get(key) != before.get(key):
+                raise InputError(
+                    f"--run-dir: {folder} holds a run with another {key}: {before.get(key)} there, {here.get(key)} now"
+                )
+    config.save(path)
+    files.write_text(folder / VERSIONS_FILE, json.dumps(versions(), indent=2) + "\n")
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict) or not data:
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return flat
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on, and the backend."""
+    found = {"python": platform.python_version(), "machine": platform.machine(), "backend": keras.backend.backend()}
+    for name in ("osmn-tf", "keras", "tensorflow", "jax", "torch", "numpy", "opencv-python"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _metadata(config: cfg.Config, step: int) -> dict[str, Any]:
+    """What a preset should say about its weights."""
+    return {"step": step, "recipe": config.to_dict(), "versions": versions()}
