@@ -16,8 +16,12 @@ A batch is (inputs, labels) for `model.fit`:
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import math
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -112,6 +116,50 @@ def prepare(raw: Mapping[str, Tensor], options: BatchOptions) -> Batch:
         return {"frame": frames[:, 0], "visual_guide": appearance, "spatial_guide": guides[:, 0]}, labels[:, 0]
     own = ops.cast(augment.uniform(seeds, length, _OWN) < ops.cast(raw["own_guide"], "float32")[:, None], "float32")
     return {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}, labels
+
+
+class _Loading:
+    """Lets the interpreter exit while TensorFlow's threads are still loading samples.
+
+    A thread that comes back to Python after the interpreter is gone aborts the process. So at exit, the loads under way
+    are waited for, and further ones end the data set at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._closing = False
+        self._registered = False
+        self._last = -math.inf
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._last = time.monotonic()
+            if self._closing:
+                raise StopIteration  # tf.numpy_function makes it the end of the data
+            if not self._registered:
+                atexit.register(self.close)
+                self._registered = True
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._last = time.monotonic()
+            self._running -= 1
+
+    def close(self, quiet: float = 1.5, timeout: float = 60.0) -> None:
+        """Ends the loading, and waits until there was none for `quiet` seconds: TensorFlow's own threads need a moment
+        to take the results over, and to notice the end."""
+        begin = time.monotonic()
+        while time.monotonic() < begin + timeout:
+            with self._lock:
+                self._closing = True
+                if not self._running and time.monotonic() > self._last + quiet:
+                    return
+            time.sleep(0.02)
+
+
+_loading = _Loading()
 
 
 class _Schedule:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from osmn_tf.data.augment import NO_AUGMENTATION, AugmentOptions
 from osmn_tf.data.coco import open_coco
 from osmn_tf.data.dataset import DamagedFileWarning
 from osmn_tf.data.davis import open_davis
-from osmn_tf.data.pipeline import BatchOptions, BatchSequence, prepare, tf_dataset
+from osmn_tf.data.pipeline import BatchOptions, BatchSequence, _Loading, prepare, tf_dataset
 from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource, good_guide
 from osmn_tf.data.stills import open_stills
 from osmn_tf.data.youtube_vos import open_youtube_vos
@@ -333,3 +335,25 @@ def test_real_clips(real_data_root: Path) -> None:
     assert inputs["frames"].shape == (2, 3, 64, 112, 3)
     assert set(np.unique(labels)) <= {0, 1, 255}
     assert inputs["spatial_guides"].max() > 0.9
+
+
+def test_exit_waits_for_loads_under_way() -> None:
+    """A thread that returns to Python after the interpreter is gone aborts the process."""
+    loading, order, inside = _Loading(), [], threading.Event()
+
+    def load() -> None:
+        with loading:
+            inside.set()
+            time.sleep(0.2)
+            order.append("loaded")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    inside.wait()
+    loading.close(quiet=0.01)
+    order.append("closed")
+    thread.join()
+    assert order == ["loaded", "closed"]
+    with pytest.raises(StopIteration), loading:
+        order.append("never")
+    assert len(order) == 2
