@@ -28,10 +28,10 @@ MAX_LABEL = 254  # 255 marks unlabelled pixels in data sets
 MERGES = ("argmax", "soft")
 
 
-def _resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
+def _resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False) -> Tensor:
     if tuple(images.shape[1:3]) == tuple(size):
         return images
-    return ops.image.resize(images, size, interpolation=interpolation, data_format="channels_last")
+    return ops.image.resize(images, size, interpolation=interpolation, antialias=antialias, data_format="channels_last")
 
 
 def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tuple[Reversible[np.ndarray], int]:
@@ -130,8 +130,12 @@ class VideoSegmenter:
         """Modulation [N, M] and network-size masks uint8 [N, h, w] of objects given as uint8 [N, H, W]."""
         guides = visual_guide(frame[None], masks, self.model.guide_size, self.model.guide_background)
         modulation = self.model.visual_modulator(guides, training=False)
-        small = _resize(ops.cast(masks, "float32")[..., None], self.network_size, "nearest")[..., 0]
-        return modulation, ops.cast(small, "uint8")
+        full = ops.cast(masks, "float32")[..., None]
+        small = _resize(full, self.network_size, "nearest")
+        # An object between the sampled pixels would be lost before it is begun.
+        touched = ops.cast(_resize(full, self.network_size, antialias=True) > 0, "float32")
+        small = ops.where(ops.any(small > 0, axis=(1, 2, 3), keepdims=True), small, touched)
+        return modulation, ops.cast(small[..., 0], "uint8")
 
     def _step(
         self, frame: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
