@@ -208,7 +208,7 @@ def _errors(figure: Any, evaluation: Evaluation) -> bool:
             values = np.array([100 * getattr(by_name[name], error) for name in order])
             axis.barh(positions, values, left=left, height=0.72, color=color, label=ERROR_TITLES[error])
             left += values
-        axis.set_title(method.name)
+        axis.set_title(method.name if len(method.name) <= 24 else f"{method.name[:23]}\N{HORIZONTAL ELLIPSIS}")
         axis.set_xlim(0, 100)
         axis.grid(axis="x")
         axis.tick_params(axis="y", length=0)
