@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import h5py
 import keras
+import numpy as np
 from keras import layers
+
+from osmn_tf.guides import VGG_MEAN_RGB
 
 Tensor = Any
 
 # Channels of each block's convolutions.
 BLOCKS: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+
+# What the VGG-16 classifiers of Keras and TF-Slim subtract (0..255).
+CLASSIFIER_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 def convolution(block: int, index: int, prefix: str) -> layers.Conv2D:
@@ -39,18 +47,62 @@ def features(images: Tensor, prefix: str) -> dict[str, Tensor]:
 
 
 def load_imagenet_weights(model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
-    """Copies `keras.applications.VGG16` convolutions into the layers `{prefix}_conv*` of `model`.
+    """Copies `keras.applications.VGG16` into the layers `{prefix}_conv*` and, where `model` has them, fc6 and fc7.
 
-    Both expect BGR minus the mean (the means differ by less than half a grey level), so nothing is reordered.
+    Both take BGR minus the mean colour, but not the same mean: the first layer's bias makes up for it.
 
     Args:
-        weights: "imagenet" (downloaded by Keras) or the path of a Keras `.h5` weight file without the top.
+        weights: "imagenet" (downloaded by Keras) or the path of a Keras weight file, with the classifier's top or
+            without it (fc6 and fc7 then stay as they are).
     """
-    source = keras.applications.VGG16(include_top=False, weights=weights)
+    has_head = any(layer.name == f"{prefix}_fc6" for layer in _layers(model))
+    include_top = has_head if weights == "imagenet" else _holds_top(weights)
+    source = keras.applications.VGG16(include_top=include_top, weights=weights)
     for block, channels in enumerate(BLOCKS, start=1):
         for index in range(1, len(channels) + 1):
-            layer = find_layer(model, f"{prefix}_conv{block}_{index}")
-            layer.set_weights(source.get_layer(f"block{block}_conv{index}").get_weights())
+            kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
+            if (block, index) == (1, 1):
+                bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
+            find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
+    if has_head and include_top:
+        for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
+            layer = find_layer(model, f"{prefix}_{ours}")
+            kernel, bias = source.get_layer(theirs).get_weights()
+            # A dense layer on the flattened 7x7x512 map is a 7x7 convolution: both count rows, columns, channels.
+            layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+
+
+def _holds_top(path: str) -> bool:
+    """Whether a Keras weight file has the classifier's dense layers."""
+    found: list[str] = []
+
+    def visit(name: str, item: Any) -> None:
+        if getattr(item, "shape", None) == (7 * 7 * 512, 4096):
+            found.append(name)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return bool(found)
+
+
+def shift_mean(kernel: np.ndarray, bias: np.ndarray, mean_bgr: Sequence[float]) -> np.ndarray:
+    """The bias with which a first layer trained on (BGR - mean_bgr) gives the same on (BGR - this package's mean).
+
+    Exact where the kernel lies inside the image. On the image's border it sees zeros, that is this package's mean
+    colour instead of the other one.
+
+    Args:
+        kernel: [k, k, 3, F], BGR.
+        bias: [F].
+        mean_bgr: mean colour of the source, 0..255.
+    """
+    difference = np.array(VGG_MEAN_RGB[::-1], np.float64) - np.array(mean_bgr, np.float64)
+    return (bias + np.einsum("hwcf,c->f", kernel.astype(np.float64), difference)).astype(np.float32)
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """All layers of nested functional models."""
+    return list(model._flatten_layers(include_self=False, recursive=True))
 
 
 def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
@@ -59,7 +111,7 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     Raises:
         ValueError: there is none.
     """
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    for layer in _layers(model):
         if layer.name == name:
             return layer
     raise ValueError(f"{model.name} has no layer named {name!r}")

@@ -1,1 +1,1 @@
-"""Weights of other programs, in and out."""
+"""Weights of other programs: checkpoints of the original releases (TensorFlow 1), in and out."""

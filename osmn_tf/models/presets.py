@@ -177,32 +177,12 @@ def save_preset(
     Raises:
         InputError: the folder cannot be written, or `dtype` is neither.
     """
-    import h5py
-    import numpy as np
-
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype: expected float32 or float16, received {dtype!r}")
     folder = ensure_directory(directory, "directory")
     config = {key: value for key, value in model.get_config().items() if key != "trainable"}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        # Keras insists on the ending.
-        keras_path = temporary.with_name(f"{temporary.stem}.weights.h5")
-        try:
-            model.save_weights(keras_path)
-            with h5py.File(keras_path, "r") as source, h5py.File(temporary, "w") as target:
-                target.attrs.update(source.attrs)
-
-                def copy(name: str, item: Any) -> None:
-                    if isinstance(item, h5py.Dataset):
-                        values = np.asarray(item)
-                        half = dtype == "float16" and values.dtype == np.float32
-                        target.create_dataset(name, data=values.astype(np.float16) if half else values)
-                    else:
-                        target.require_group(name).attrs.update(item.attrs)
-
-                source.visititems(copy)
-        finally:
-            keras_path.unlink(missing_ok=True)
+        _write_weights(model, temporary, dtype)
     document = {"class": type(model).__name__, "config": config}
     write_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
     facts = {
@@ -213,3 +193,61 @@ def save_preset(
         "osmn_tf_version": __version__,
     }
     write_text(folder / METADATA_FILE, json.dumps(facts, indent=2) + "\n")
+
+
+def _write_weights(model: OSMN, path: Path, dtype: str) -> None:
+    """Writes a Keras weight file without a copy of the weights in memory.
+
+    `Model.save_weights` copies every weight twice. Here Keras writes a file of the same layout with the weights'
+    numbers only, and each value then goes from the weight's own memory into its place.
+    """
+    import h5py
+    import numpy as np
+
+    variables: list[Any] = []
+
+    def saving_numbers(layer: Any) -> Any:
+        def save_own_variables(store: Any) -> None:
+            own: dict[str, Any] = {}
+            type(layer).save_own_variables(layer, own)
+            for key, variable in own.items():
+                store[key] = np.array(len(variables))
+                variables.append(variable)
+
+        return save_own_variables
+
+    keras_path = path.with_name(f"{path.stem}.weights.h5")  # Keras insists on the ending
+    layers = list(model._flatten_layers(include_self=True, recursive=True))
+    try:
+        for layer in layers:
+            layer.save_own_variables = saving_numbers(layer)
+        model.save_weights(keras_path)
+        with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
+            target.attrs.update(source.attrs)
+
+            def copy(name: str, item: Any) -> None:
+                # A compiled model's file has its optimizer's state too.
+                if name.split("/")[0] == "optimizer":
+                    return
+                if isinstance(item, h5py.Dataset):
+                    values = _array(variables[int(item[()])])
+                    half = dtype == "float16" and values.dtype == np.float32
+                    target.create_dataset(name, data=values.astype(np.float16) if half else values)
+                else:
+                    target.require_group(name).attrs.update(item.attrs)
+
+            source.visititems(copy)
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("save_own_variables", None)
+        keras_path.unlink(missing_ok=True)
+
+
+def _array(variable: Any) -> Any:
+    """A variable's values as an array, on TensorFlow and JAX without a copy."""
+    import keras
+    import numpy as np
+
+    if keras.backend.backend() == "torch":
+        return keras.ops.convert_to_numpy(variable)
+    return np.asarray(keras.ops.convert_to_tensor(variable))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,15 +50,23 @@ class ReConvNet(OSMN):
         self.recurrent_channels = None if channels is None else list(channels)
 
     @classmethod
-    def from_osmn(cls, osmn: OSMN, **kwargs: Any) -> ReConvNet:
+    def from_osmn(cls, osmn: OSMN | str | os.PathLike[str], **kwargs: Any) -> ReConvNet:
         """A ReConvNet whose OSMN part equals `osmn`; the ConvLSTMs and their scales are new.
 
         With `recurrence="residual"` and ConvLSTMs that give zero, its first step gives the OSMN's output.
 
         Args:
-            osmn: the source; its configuration is taken over.
+            osmn: the source, as a model or as the name or path of a preset; its configuration is taken over.
             **kwargs: `recurrence`, `recurrent_channels` and anything to override.
+
+        Raises:
+            InputError: there is no such preset, or it is damaged.
+            ValueError: an override makes a network into which the OSMN's weights do not fit.
         """
+        if not isinstance(osmn, OSMN):
+            from osmn_tf.models.presets import load
+
+            osmn = load(osmn)
         config = osmn.get_config()
         del config["name"]
         model = cls(**{**config, **kwargs})

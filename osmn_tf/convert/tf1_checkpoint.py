@@ -1,0 +1,683 @@
+"""Checkpoints of the original releases: recognise them, turn them into presets, and write them.
+
+Values are read with `tf.train.load_checkpoint`, tensor by tensor: no TensorFlow 1 graph, no more memory than the
+network itself and its largest tensor.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from osmn_tf.backbones import vgg16
+from osmn_tf.convert import bundle
+from osmn_tf.convert.forms import FORMS, VGG16_CONFIG, Form, parameter_count, recognise, training_state
+from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.files import ensure_directory, write_text
+from osmn_tf.layers.upsampling import bilinear_kernel
+from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.presets import CONFIG_FILE, file_digest, save_preset
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise MissingDependencyError("tensorflow", "tf", "reading or writing a TensorFlow checkpoint") from error
+
+RECORD_FILE = "import.json"
+BILINEAR_TOLERANCE = 1e-6
+ABSURD = 1e15  # no weight is as large
+_READING_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+_VERIFICATION_SIZE = (96, 160)
+_MAX_NAMES = 5  # in an error message
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file of weights is and what an import does with each of its tensors.
+
+    Attributes:
+        source: the checkpoint, as TensorFlow names it (without the ending of its files), or the weight file.
+        files: the files that hold it.
+        key, title, config, complete: see `osmn_tf.convert.forms.Form`.
+        step: training step, where the checkpoint has one.
+        parameters: numbers in the tensors that are used or checked.
+        used: name -> paths of the network's weights that receive it.
+        skipped: name -> reason.
+    """
+
+    source: Path
+    files: tuple[Path, ...]
+    key: str
+    title: str
+    config: Mapping[str, Any]
+    complete: bool
+    step: int | None
+    parameters: int
+    used: Mapping[str, tuple[str, ...]]
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """Result of `import_checkpoint`.
+
+    Attributes:
+        inspection: what was imported.
+        initialised: whether the preset can segment as it is (False) or only starts a training (True).
+        metadata: of the preset.
+        verification_seconds: time of the step that was run with the imported network.
+    """
+
+    inspection: Inspection
+    preset: Path
+    metadata: Mapping[str, Any]
+    verification_seconds: float
+
+
+class Checkpoint:
+    """A TensorFlow checkpoint on disk, opened and checked for completeness.
+
+    Args:
+        path: the checkpoint as TensorFlow names it ("osmn.ckpt-300000"), one of its files, a file of the older
+            one-file format ("vgg_16.ckpt"), or a folder whose `checkpoint` file names the latest one.
+
+    Raises:
+        InputError: there is none, or its files are incomplete, damaged or in the other byte order.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.prefix = _resolve(Path(path))
+        index_path = Path(f"{self.prefix}.index")
+        self.index: bundle.Index | None = None
+        self.files: tuple[Path, ...] = (self.prefix,)
+        if index_path.is_file():
+            self.index = bundle.read_index(index_path)
+            shards = range(self.index.shards)
+            self.files = (index_path, *(bundle.shard_path(self.prefix, shard, len(shards)) for shard in shards))
+            self._check_files(self.index)
+        try:
+            self._reader = tf.train.load_checkpoint(str(self.prefix))
+            self.shapes = {name: tuple(s) for name, s in self._reader.get_variable_to_shape_map().items()}
+            self.types = {name: t.name for name, t in self._reader.get_variable_to_dtype_map().items()}
+        except _READING_ERRORS as error:
+            raise InputError(f"{self.prefix}: not a readable TensorFlow checkpoint ({_first_line(error)})") from error
+
+    def _check_files(self, index: bundle.Index) -> None:
+        if index.big_endian:
+            raise InputError(
+                f"{self.prefix}: expected a checkpoint in little-endian byte order, received one that a big-endian "
+                "machine has written"
+            )
+        data = self.files[1:]
+        missing = [str(file) for file in data if not file.is_file()]
+        if missing:
+            raise InputError(
+                f"{self.prefix}: {len(missing)} of its {len(data)} data files are missing: {_enumerate(missing)}"
+            )
+        sizes = [file.stat().st_size for file in data]
+        for name, entry in index.entries.items():
+            if entry.shard >= len(data):
+                raise InputError(f"{self.prefix}.index: damaged ({name} is said to be in data file {entry.shard})")
+            if entry.offset + entry.size > sizes[entry.shard]:
+                needed = max(e.offset + e.size for e in index.entries.values() if e.shard == entry.shard)
+                raise InputError(
+                    f"{data[entry.shard]}: truncated: expected at least {needed} bytes, received {sizes[entry.shard]} "
+                    f"(the first tensor that is cut off is {name})"
+                )
+
+    @property
+    def step(self) -> int | None:
+        """The training step that is stored, or that the name ends with, or None."""
+        for name in self.shapes:
+            if name.rsplit("/", 1)[-1] == "global_step" and not self.shapes[name]:
+                return int(self._get(name))
+        number = self.prefix.name.rpartition("-")[2]
+        return int(number) if number.isdecimal() and "-" in self.prefix.name else None
+
+    def read(self, name: str) -> np.ndarray:
+        """The values of a float32 tensor, not copied.
+
+        Raises:
+            InputError: they are damaged or not finite, or look like float32 in the other byte order.
+        """
+        values = np.asarray(self._get(name))
+        if _is_byte_swapped(values):
+            raise InputError(self._byte_order_message(name))
+        if not np.isfinite(_largest(values)):
+            raise InputError(f"{self.prefix}: {name} holds values that are not finite: its training had diverged")
+        return values
+
+    def _get(self, name: str) -> Any:
+        try:
+            return self._reader.get_tensor(name)
+        except _READING_ERRORS as error:
+            if "Checksum" in str(error) and self._stored_byte_swapped():
+                raise InputError(self._byte_order_message(name)) from error
+            raise InputError(f"{self.prefix}: {name} cannot be read, damaged file ({_first_line(error)})") from error
+
+    def _byte_order_message(self, name: str) -> str:
+        return f"{self.prefix}: the values of {name} are in the other (big-endian) byte order, expected little-endian"
+
+    def _stored_byte_swapped(self) -> bool:
+        """Whether the bytes in the data files make sense the other way round, judged by a few tensors."""
+        if self.index is None:
+            return False
+        entries = [entry for entry in self.index.entries.values() if entry.is_float32 and entry.size >= 1024]
+        entries = sorted(entries, key=lambda entry: entry.size)[:4]
+
+        def is_swapped(entry: bundle.Entry) -> bool:
+            with open(self.files[1 + entry.shard], "rb") as file:
+                file.seek(entry.offset)
+                return _is_byte_swapped(np.frombuffer(file.read(entry.size // 4 * 4), "<f4"))
+
+        return bool(entries) and all(is_swapped(entry) for entry in entries)
+
+
+def _largest(values: np.ndarray) -> float:
+    """Largest absolute value; infinite where one is not a number."""
+    with np.errstate(invalid="ignore"):
+        low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    return np.inf if np.isnan(low) or np.isnan(high) else max(high, -low)
+
+
+def _is_byte_swapped(values: np.ndarray) -> bool:
+    """Whether float32 values are absurd as they are and sensible with their bytes reversed."""
+    if _largest(values) < ABSURD:
+        return False
+    # With its bytes reversed, a number's lowest bits are its exponent: a good part lies beyond all sense.
+    with np.errstate(invalid="ignore"):
+        absurd = np.isfinite(values) & (np.abs(values) > ABSURD)
+    return bool(absurd.mean() > 0.05) and _largest(values.byteswap()) < 1e6
+
+
+def _resolve(path: Path) -> Path:
+    """The checkpoint's name without the endings of its files."""
+    if path.is_dir():
+        latest = tf.train.latest_checkpoint(str(path))
+        if latest is None:
+            raise InputError(f"{path}: a folder without a usable 'checkpoint' file; name the checkpoint itself")
+        return Path(latest)
+    name = path.name
+    for ending in (".index", ".meta"):
+        name = name.removesuffix(ending)
+    stem, separator, shard = name.rpartition(".data-")
+    if separator and shard.replace("-of-", "").isdecimal():
+        name = stem
+    prefix = path.with_name(name)
+    if Path(f"{prefix}.index").is_file():
+        return prefix
+    if any(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*")):
+        raise InputError(f"{prefix}: its file {prefix.name}.index is missing")
+    if not prefix.is_file():
+        raise InputError(f"{path}: no such checkpoint (expected {prefix.name}.index and {prefix.name}.data-...)")
+    return prefix
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _enumerate(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:_MAX_NAMES])
+    return shown if len(names) <= _MAX_NAMES else f"{shown} and {len(names) - _MAX_NAMES} more"
+
+
+# What is it? ------------------------------------------------------------------------------------------------------
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Says what a checkpoint, or a weight file of `keras.applications.VGG16`, is.
+
+    Raises:
+        InputError: it is unreadable, of something else, or lacks, adds or reshapes a tensor (the message says which).
+    """
+    if _is_keras_file(path):
+        return _inspect_keras_vgg16(path)
+    checkpoint = Checkpoint(path)
+    return _inspect_checkpoint(checkpoint, _recognised(checkpoint))
+
+
+def _recognised(checkpoint: Checkpoint) -> Form:
+    names = checkpoint.shapes.keys()
+    state = training_state(names)
+    form = recognise(name for name in names if name not in state)
+    if form is None:
+        objects = any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
+        kind = "an object-based checkpoint of TensorFlow 2" if objects else f"{len(names)} variables"
+        known = "; ".join(form.title for form in FORMS)
+        raise InputError(
+            f"{checkpoint.prefix}: a checkpoint of something else: {kind} such as {_enumerate(sorted(names)[:3])}; "
+            f"expected one of: {known}"
+        )
+    return form
+
+
+def _inspect_checkpoint(checkpoint: Checkpoint, form: Form) -> Inspection:
+    shapes = checkpoint.shapes
+    state = training_state(shapes)
+    expected = form.tensors
+    missing = sorted(name for name, spec in expected.items() if name not in shapes and not spec.optional)
+    unexpected = sorted(name for name in shapes if name not in expected and name not in state)
+    misshapen = [
+        f"{name} has shape {list(shapes[name])}, expected {['any' if n is None else n for n in spec.shape]}"
+        for name, spec in expected.items()
+        if name in shapes and not spec.fits(shapes[name])
+    ]
+    mistyped = [
+        f"{name} has type {checkpoint.types[name]}, expected float32"
+        for name in expected
+        if name in shapes and checkpoint.types[name] != "float32"
+    ]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing ({_enumerate(missing)})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected ({_enumerate(unexpected)})")
+    if misshapen or mistyped:
+        problems.append(_enumerate(misshapen + mistyped))
+    if problems:
+        raise InputError(f"{checkpoint.prefix}: looks like {form.title}, but of its tensors " + "; ".join(problems))
+
+    present = {name: spec for name, spec in sorted(expected.items()) if name in shapes}
+    skipped = {name: spec.unused for name, spec in present.items() if not spec.targets and not spec.bilinear}
+    skipped |= {name: "fixed bilinear kernel, value checked" for name, spec in present.items() if spec.bilinear}
+    return Inspection(
+        source=checkpoint.prefix,
+        files=checkpoint.files,
+        key=form.key,
+        title=form.title,
+        config=form.config,
+        complete=form.complete,
+        step=checkpoint.step,
+        parameters=parameter_count(shapes[name] for name in present),
+        used={name: spec.targets for name, spec in present.items() if name not in skipped},
+        skipped={**skipped, **dict(sorted(state.items()))},
+    )
+
+
+def _is_keras_file(path: str | os.PathLike[str]) -> bool:
+    return str(path) == "imagenet" or Path(path).suffix.lower() in (".h5", ".hdf5")
+
+
+def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
+    """For a weight file of `keras.applications.VGG16`, or for "imagenet", which Keras downloads."""
+    import h5py
+
+    convolutions: dict[tuple[str, tuple[int, ...]], str] = {
+        (f"block{block}_conv{index}", (3, 3, width, filters)): f"conv{block}_{index}"
+        for block, index, width, filters in _vgg16_convolutions()
+    }
+    top: dict[tuple[str, tuple[int, ...]], str] = {("fc1", (7 * 7 * 512, 4096)): "fc6", ("fc2", (4096, 4096)): "fc7"}
+    has_top = True
+    files: tuple[Path, ...] = ()
+    if str(path) != "imagenet":
+        files = (Path(path),)
+        if not files[0].is_file():
+            raise InputError(f"{path}: no such file")
+        stored: list[tuple[int, ...]] = []
+        try:
+            with h5py.File(path, "r") as file:
+                file.visititems(lambda _, item: stored.append(tuple(item.shape)) if hasattr(item, "shape") else None)
+        except OSError as error:
+            raise InputError(f"{path}: not a readable HDF5 file ({_first_line(error)})") from error
+        wanted = sorted(shape for _, shape in convolutions)
+        if sorted(shape for shape in stored if len(shape) == 4) != wanted:
+            raise InputError(f"{path}: expected the {len(wanted)} convolutions of keras.applications.VGG16")
+        has_top = (7 * 7 * 512, 4096) in stored
+    layers: dict[tuple[str, tuple[int, ...]], str] = {**convolutions, **(top if has_top else {})}
+    used: dict[str, tuple[str, ...]] = {}
+    for (theirs, _), ours in layers.items():
+        prefixes = ("modulator",) if ours.startswith("fc") else ("seg", "modulator")
+        for part in ("kernel", "bias"):
+            used[f"{theirs}/{part}"] = tuple(f"{prefix}_{ours}/{part}" for prefix in prefixes)
+    last = "the classifier's own last layer"
+    return Inspection(
+        source=Path(path),
+        files=files,
+        key="keras_vgg16",
+        title="VGG-16 classifier of keras.applications" + ("" if has_top else ", without the top"),
+        config=VGG16_CONFIG,
+        complete=False,
+        step=None,
+        parameters=parameter_count(shape for _, shape in layers) + sum(shape[-1] for _, shape in layers),
+        used=used,
+        skipped={"predictions/kernel": last, "predictions/bias": last} if has_top else {},
+    )
+
+
+def _vgg16_convolutions() -> Iterator[tuple[int, int, int, int]]:
+    """Block, index in it, input and output channels of each convolution."""
+    width = 3
+    for block, channels in enumerate(vgg16.BLOCKS, start=1):
+        for index, filters in enumerate(channels, start=1):
+            yield block, index, width, filters
+            width = filters
+
+
+# In ---------------------------------------------------------------------------------------------------------------
+
+
+def initialise_vgg16(
+    model: OSMN, path: str | os.PathLike[str], prefixes: Collection[str] = ("seg", "modulator")
+) -> None:
+    """Copies a VGG-16 classifier into the trunks of `model`, and its fc6 and fc7 into the visual modulator's.
+
+    Channel order and mean colour of the source are converted to the network's own (BGR, minus 104, 117, 123).
+
+    Args:
+        model: an `OSMN` or `ReConvNet` on VGG-16, with the "fc" visual head.
+        path: TF-Slim's `vgg_16.ckpt`, a weight file of `keras.applications.VGG16`, or "imagenet".
+        prefixes: "seg" for the segmentation network, "modulator" for the visual modulator.
+
+    Raises:
+        InputError: the file is unreadable or something else, or the network is on another backbone.
+    """
+    if model.backbone != "vgg16" or model.visual_head != "fc":
+        raise InputError("model: expected one with backbone='vgg16' and visual_head='fc'")
+    inspection = inspect(path)
+    if inspection.key not in ("slim_vgg16", "keras_vgg16"):
+        raise InputError(f"{path}: expected a VGG-16 classifier, received {inspection.title}")
+    if inspection.key == "slim_vgg16":
+        checkpoint = Checkpoint(path)
+        _load(model, checkpoint, _recognised(checkpoint), prefixes)
+        return
+    parts = {"seg": model, "modulator": model.visual_modulator}
+    for prefix in prefixes:
+        try:
+            vgg16.load_imagenet_weights(parts[prefix], prefix, str(path))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({_first_line(error)})") from error
+
+
+def _load(model: OSMN, checkpoint: Checkpoint, form: Form, prefixes: Collection[str] | None = None) -> None:
+    """Copies the tensors of `form` into `model`, which has been checked to fit.
+
+    Args:
+        prefixes: take only weights whose names begin so.
+    """
+    weights = {weight.path: weight for weight in model.weights}
+    adapted = _adapted_first_layer(checkpoint, form)
+    loaded: set[str] = set()
+    for name, spec in form.tensors.items():
+        targets = [path for path in spec.targets if prefixes is None or path.split("_")[0] in prefixes]
+        if name not in checkpoint.shapes or not (targets or spec.bilinear):
+            continue
+        values = adapted[name] if name in adapted else checkpoint.read(name)
+        if spec.bilinear:
+            values = _checked_bilinear(values, f"{checkpoint.prefix}: {name}")
+        for path in targets:
+            weights[path].assign(_tensor(values))
+        loaded.update(targets)
+    left_out = sorted(weights.keys() - loaded)
+    if form.complete and left_out:
+        raise RuntimeError(f"{form.key} does not say where these weights come from: {left_out}")
+
+
+def _adapted_first_layer(checkpoint: Checkpoint, form: Form) -> dict[str, np.ndarray]:
+    """The first convolution's tensors for BGR and this package's mean colour, where the source has others."""
+    mean_bgr = form.mean_bgr
+    if mean_bgr is None:
+        return {}
+    if form.mean_rgb_tensor in checkpoint.shapes:
+        red, green, blue = checkpoint.read(str(form.mean_rgb_tensor)).tolist()
+        mean_bgr = (blue, green, red)
+    kernel_name, bias_name = f"{form.first_layer}/weights", f"{form.first_layer}/biases"
+    kernel = checkpoint.read(kernel_name)
+    if form.rgb:
+        kernel = np.ascontiguousarray(kernel[:, :, ::-1])
+    return {kernel_name: kernel, bias_name: vgg16.shift_mean(kernel, checkpoint.read(bias_name), mean_bgr)}
+
+
+def _checked_bilinear(values: np.ndarray, what: str) -> np.ndarray:
+    exact = bilinear_kernel(values.shape[0], values.shape[2])
+    difference = float(np.abs(values - exact).max())
+    if difference > BILINEAR_TOLERANCE:
+        raise InputError(f"{what} should hold the fixed bilinear filter, but differs from it by up to {difference:.3g}")
+    return exact
+
+
+def _tensor(values: np.ndarray) -> Any:
+    """`values` for `assign`: on TensorFlow without the two copies that its own conversion makes."""
+    if keras.backend.backend() != "tensorflow":
+        return values
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+
+
+def _unfilled(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
+    """A variable creator that leaves float variables unfilled: no time and no memory for values to be replaced."""
+    initial = kwargs["initial_value"]
+    if callable(initial):
+        with tf.Graph().as_default():
+            symbol = initial()
+        if symbol.dtype == tf.float32:
+            shape = symbol.shape.as_list()
+            kwargs["initial_value"] = lambda: tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=False)
+    return next_creator(**kwargs)
+
+
+def load_osmn(path: str | os.PathLike[str]) -> OSMN:
+    """The network of a checkpoint, without a preset: an `OSMN` with its weights.
+
+    Raises:
+        InputError: as `inspect`; or tensors are damaged or not finite.
+    """
+    return _build(inspect(path), None)
+
+
+def _build(inspection: Inspection, modulator_weights: str | os.PathLike[str] | None) -> OSMN:
+    if inspection.complete:
+        with tf.variable_creator_scope(_unfilled):
+            model = OSMN(**inspection.config)
+    else:
+        model = OSMN(**inspection.config)
+    if inspection.key in ("slim_vgg16", "keras_vgg16"):
+        initialise_vgg16(model, inspection.source)
+    else:
+        checkpoint = Checkpoint(inspection.source)
+        _load(model, checkpoint, _recognised(checkpoint))
+    if modulator_weights is not None:
+        initialise_vgg16(model, modulator_weights, ("modulator",))
+    return model
+
+
+def import_checkpoint(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    modulator_weights: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    dtype: str = "float32",
+) -> ImportReport:
+    """Turns a checkpoint into a preset, and runs one step of it before the preset appears.
+
+    A checkpoint of OSMN becomes a preset that gives the original's outputs. One of OSVOS or of a classifier initialises
+    an OSMN for training: what it lacks has its usual initial values (scales of exactly 1).
+
+    Args:
+        path: see `Checkpoint`; or a `.h5` of `keras.applications.VGG16`, or "imagenet".
+        out: the preset's folder. `import.json` in it lists every tensor used and skipped.
+        modulator_weights: for an OSVOS parent, which has no visual modulator: a VGG-16 classifier to begin with.
+        force: replace a preset that is at `out`.
+        dtype: "float32", or "float16" for a file of half the size.
+
+    Raises:
+        InputError: as `inspect`; `out` exists; the network gives values that are not finite. Nothing is written then.
+    """
+    inspection = inspect(path)
+    if modulator_weights is not None:
+        if inspection.key != "osvos":
+            raise InputError(f"--modulator-weights: only for OSVOS parents; {inspection.title} has its own")
+        inspect(modulator_weights)
+    out = Path(out)
+    _check_destination(out, force)
+    with ThreadPoolExecutor(1) as pool:
+        checksum = pool.submit(lambda: {file.name: file_digest(file) for file in inspection.files})
+        model = _build(inspection, modulator_weights)
+        seconds = _verify(model, inspection)
+        metadata = _metadata(inspection, checksum.result(), modulator_weights)
+    _write(model, out, metadata, inspection, dtype)
+    return ImportReport(inspection, out, metadata, seconds)
+
+
+def _check_destination(out: Path, force: bool) -> None:
+    ensure_directory(out.resolve().parent, "--out")
+    if out.is_file():
+        raise InputError(f"--out: expected a folder, but {out} is a file")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / CONFIG_FILE).is_file():
+            raise InputError(f"--out: the folder {out} exists and holds something else than a preset")
+        if not force:
+            raise InputError(f"--out: {out} exists already; use --force to replace it, or another --out")
+
+
+def _verify(model: OSMN, inspection: Inspection) -> float:
+    """Segments two frames and returns the seconds that the second one, a whole step with compilation, took."""
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+
+    height, width = _VERIFICATION_SIZE
+    frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+    segmenter = VideoSegmenter(model, _VERIFICATION_SIZE, keep_scores=True)
+    segmenter.start(frames[0], mask)
+    start = time.perf_counter()
+    segmenter.step(frames[1])
+    seconds = time.perf_counter() - start
+    if not np.isfinite(segmenter.scores[1]).all():
+        raise InputError(f"{inspection.source}: the imported network gives values that are not finite")
+    return seconds
+
+
+def _metadata(
+    inspection: Inspection, checksum: Mapping[str, str], modulator_weights: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    name = inspection.source.name
+    at_step = "" if inspection.step is None else f" at step {inspection.step}"
+    description = f"{inspection.title}, imported from {name}{at_step}"
+    facts: dict[str, Any] = {
+        "description": description,
+        "source": name,
+        "format": inspection.key,
+        "step": inspection.step,
+        "checksum": dict(checksum),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "licence": "that of the checkpoint, which does not state it",
+    }
+    if not inspection.complete:
+        facts["description"] = f"initialisation for training, not trained to segment by guides: {description}"
+        facts["initialisation_only"] = True
+    if modulator_weights is not None:
+        facts["modulator_weights"] = Path(modulator_weights).name
+    return facts
+
+
+def _write(model: OSMN, out: Path, metadata: Mapping[str, Any], inspection: Inspection, dtype: str) -> None:
+    """Writes the preset beside its place and moves it there when it is complete."""
+    mark = uuid.uuid4().hex[:8]
+    temporary, old = (out.with_name(f".{out.name}.{mark}.{ending}") for ending in ("part", "old"))
+    try:
+        save_preset(model, temporary, metadata, dtype)
+        record = {
+            "source": inspection.source.name,
+            "used": {name: list(targets) for name, targets in inspection.used.items()},
+            "skipped": dict(inspection.skipped),
+        }
+        write_text(temporary / RECORD_FILE, json.dumps(record, indent=2) + "\n")
+        if out.is_dir():
+            os.replace(out, old)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise InputError(f"--out: cannot write {out} ({error.strerror or error})") from error
+    finally:
+        if old.is_dir() and not out.exists():
+            os.replace(old, out)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# Out --------------------------------------------------------------------------------------------------------------
+
+
+def export_checkpoint(model: OSMN, prefix: str | os.PathLike[str], step: int = 0, force: bool = False) -> list[str]:
+    """Writes a checkpoint with the original release's names, which the original code restores.
+
+    Args:
+        model: an OSMN of one of the release's forms.
+        prefix: where to; `PREFIX.index` and `PREFIX.data-00000-of-00001` appear.
+        step: stored as `global_step`.
+        force: replace a checkpoint of that name.
+
+    Returns:
+        The names of the tensors written.
+
+    Raises:
+        InputError: the network has no counterpart in the release, or the files exist or cannot be written.
+    """
+    form = _release_form(model)
+    prefix = Path(prefix)
+    ensure_directory(prefix.resolve().parent, "--out")
+    # The index last: without it there is no checkpoint.
+    finals = [bundle.shard_path(prefix, 0, 1), Path(f"{prefix}.index")]
+    existing = [path for path in finals if path.exists()]
+    if existing and not force:
+        raise InputError(f"--out: {existing[0]} exists already; use --force to replace it, or another --out")
+    weights = {weight.path: weight for weight in model.weights}
+    tensors = {name: tf.convert_to_tensor(weights[spec.targets[0]].value) for name, spec in form.tensors.items()}
+    tensors["global_step"] = tf.constant(step, tf.int64)
+    temporary = prefix.with_name(f".{prefix.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        temporary.mkdir()
+        tf.raw_ops.SaveV2(
+            prefix=str(temporary / prefix.name),
+            tensor_names=list(tensors),
+            shape_and_slices=[""] * len(tensors),
+            tensors=list(tensors.values()),
+        )
+        for final in finals:
+            os.replace(temporary / final.name, final)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"--out: cannot write {prefix} ({_first_line(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return list(tensors)
+
+
+def _release_form(model: OSMN) -> Form:
+    """The form of the release that `model` has.
+
+    Raises:
+        InputError: none; the message says why.
+    """
+    if type(model) is not OSMN:
+        raise InputError(f"model: expected an OSMN, received a {type(model).__name__}, which the release does not have")
+    config = model.get_config()
+    form = next(
+        form
+        for form in FORMS
+        if form.complete
+        and form.config["backbone"] == model.backbone
+        and form.config["modulate_early"] == model.modulate_early
+    )
+    differences = [
+        f"{name}={config[name]!r} instead of {value!r}"
+        for name, value in form.config.items()
+        if name != "network_size" and config[name] != value
+    ]
+    if differences:
+        raise InputError(f"model: not of the release's form ({form.title}): {', '.join(differences)}")
+    return form
