@@ -57,7 +57,7 @@ class VideoSegmenter:
     or frame by frame with `start`, `step`, `add` and `remove`. Frames are uint8 RGB [H, W, 3] of any size, masks uint8
     [H, W] with 0 as background and the value k as object k (1..254). What is kept does not grow with the video.
 
-    Every object has its own modulation (computed once) and recurrent state; its spatial guide comes from its own
+    Every object has its own modulation (computed once) and recurrent state; its spatial guide comes from its
     prediction of the frame before. The layers before the first modulation run once a frame for all objects, and a
     whole step (resize, guides, network, merge) is one compiled call.
 
@@ -66,6 +66,9 @@ class VideoSegmenter:
         network_size: (H, W) to which frames are resized for the network; default: the model's `network_size`.
         merge: "argmax" (the highest score above 0.5 wins, ties go to the background; the release) or "soft" (soft
             aggregation: odds against a background of prod(1 - p)).
+        exclusive: make an object's next spatial guide only of the pixels where it beats the other objects, so that two
+            objects do not drift onto one. False: of all pixels above 0.5, whoever wins them (the release). With a
+            single object there is no difference.
         recover: when an object's prediction is empty, keep its last spatial guide instead of an empty one, so that it
             can be found again near where it was lost. The release has no recovery.
         keep_scores: make `scores` available after every step.
@@ -79,6 +82,7 @@ class VideoSegmenter:
         model: OSMN,
         network_size: tuple[int, int] | None = None,
         merge: str = "argmax",
+        exclusive: bool = True,
         recover: bool = True,
         keep_scores: bool = False,
     ) -> None:
@@ -90,6 +94,7 @@ class VideoSegmenter:
         self.model = model
         self.network_size = (int(height), int(width))
         self.merge = merge
+        self.exclusive = exclusive
         self.recover = recover
         self.keep_scores = keep_scores
         models = [model.visual_modulator, model.frame_encoder, model.object_network]
@@ -149,7 +154,10 @@ class VideoSegmenter:
             training=False,
         )
         logits = outputs.pop("logits")
-        own = ops.cast(logits[..., 0] > 0, "uint8")
+        won = logits[..., 0] > 0
+        if self.exclusive:
+            won = ops.logical_and(won, logits[..., 0] >= ops.max(logits[..., 0], axis=0, keepdims=True))
+        own = ops.cast(won, "uint8")
         if self.recover:
             found = ops.any(own > 0, axis=(1, 2), keepdims=True)
             own = ops.where(found, own, guide_masks)
