@@ -74,6 +74,11 @@ def box_mask(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.n
     return mask
 
 
+def tensors(values: dict) -> dict:
+    """The same dict with tensors: Keras refuses a mixture of tensors and arrays."""
+    return {name: keras.ops.convert_to_tensor(value) for name, value in values.items()}
+
+
 def object_batch(model, count: int, height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Random inputs of a whole OSMN or ReConvNet: `count` frames with an object each, and a state that is not zero."""
     rng = np.random.default_rng(seed)

@@ -89,6 +89,9 @@ class OSMN(keras.Model):
         **kwargs: Any,
     ) -> None:
         recurrence: Recurrence | None = kwargs.pop("_recurrence", None)
+        unknown = sorted(set(kwargs) - {"name", "trainable"})
+        if unknown:  # Keras would ignore them
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
         _choice("backbone", backbone, ("vgg16", "mobilenet"))
         vgg = backbone == "vgg16"
         visual_head = visual_head or ("fc" if vgg else "pooled")
@@ -98,6 +101,8 @@ class OSMN(keras.Model):
         _choice("normalization", normalization, tuple(NORMALIZATIONS))
         if visual_head == "fc" and guide_size != _VGG16_GUIDE_SIZE:
             raise ValueError(f"guide_size: the fc head takes {_VGG16_GUIDE_SIZE}, received {guide_size}")
+        if len(network_size) != 2 or min(network_size) < 1:
+            raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         if modulate_early and not vgg:
             raise ValueError("modulate_early: only the vgg16 backbone has this option")
 
@@ -189,10 +194,11 @@ class OSMN(keras.Model):
         }
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
-        """Initialises both trunks from an ImageNet classifier of `keras.applications`.
+        """Initialises both trunks from a classifier of `keras.applications`; fc6 and fc7 of the "fc" head too.
 
         Args:
-            weights: "imagenet" (Keras downloads it) or the path of a weight file without the top.
+            weights: "imagenet" (Keras downloads it) or the path of a weight file; MobileNet's without the top, and
+                with VGG-16's without the top fc6 and fc7 stay as they are.
         """
         loader = vgg16 if self.backbone == "vgg16" else mobilenet
         loader.load_imagenet_weights(self, "seg", weights)

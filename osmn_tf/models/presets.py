@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,7 @@ def load(name: str | os.PathLike[str]) -> OSMN:
     folder = find_preset(name)
     config = _read_json(folder / CONFIG_FILE)
     classes = {"OSMN": OSMN, "ReConvNet": osmn_tf.models.reconvnet.ReConvNet}
-    if config.get("class") not in classes or not isinstance(config.get("config"), dict):
+    if str(config.get("class")) not in classes or not isinstance(config.get("config"), dict):
         raise InputError(
             f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(classes)}) and its arguments as 'config'"
         )
@@ -144,7 +145,10 @@ def load_weights(model: OSMN, path: Path, digest: str | None = None) -> None:
             stored = _datasets(file)
             if len(stored) != len(model.weights):
                 raise InputError(f"preset: {path} holds {len(stored)} weights, the network has {len(model.weights)}")
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of groups that it did not find before it raises what went wrong.
+            warnings.simplefilter("ignore", UserWarning)
+            model.load_weights(path)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -24,7 +24,7 @@ class ReConvNet(OSMN):
     tensors (h and c of three ConvLSTMs), zero before the first frame, inputs and outputs of the one-frame network.
 
     Inputs (a dict): those of `OSMN`, and one [B, ceil(H / s), ceil(W / s), F] for every entry of `state_specs`
-    (`initial_state` gives the first ones).
+    (`initial_state` gives the first ones; on MobileNet H and W are rounded up to multiples of 32 before).
 
     Outputs (a dict): "logits", float32 [B, H, W, 1], and the new state under the names of the inputs.
 

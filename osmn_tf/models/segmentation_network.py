@@ -50,7 +50,10 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One tensor of the recurrent state: [N, ceil(H / stride), ceil(W / stride), channels]."""
+    """One tensor of the recurrent state: [N, ceil(H / stride), ceil(W / stride), channels].
+
+    On MobileNet H and W are those of the padded frame, multiples of 32.
+    """
 
     name: str
     stride: int

@@ -1,0 +1,122 @@
+"""Trunks from weight files of keras.applications, made here so that nothing is downloaded."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from support import TINY, needs_tensorflow, numpy, random_frames
+
+from osmn_tf.backbones.mobilenet import BatchNorm
+from osmn_tf.backbones.vgg16 import find_layer
+from osmn_tf.models.osmn import OSMN
+
+
+def _randomised(application):
+    rng = np.random.default_rng(0)
+    for weight in application.weights:
+        noise = rng.standard_normal(tuple(weight.shape), np.float32)
+        if "variance" in weight.path or "gamma" in weight.path:
+            weight.assign(np.clip(1 + 0.2 * noise, 0.5, 2))
+        elif len(weight.shape) == 1:
+            weight.assign(0.1 * noise)
+        else:
+            fan_in = np.prod(weight.shape[:2]) * (1 if "dw" in weight.path else weight.shape[2])
+            weight.assign(noise * np.sqrt(2 / fan_in))
+    return application
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".h5"])
+def test_mobilenet_trunks_equal_keras_applications(tmp_path, ending):
+    theirs = _randomised(keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 96, 3)))
+    path = tmp_path / f"mobilenet{ending}"
+    _save(theirs, path)
+    ours = OSMN(**TINY, normalization="signed_unit")
+    before = {weight.path: numpy(weight) for weight in ours.weights}
+    ours.load_backbone_weights(str(path))
+    frame = random_frames(1, 64, 96)
+    expected = theirs(frame / np.float32(127.5) - 1)
+    # Neutral modulation: scales are 1 already, the shifts' BatchNorm gives 0 for an empty guide.
+    features = ours.frame_encoder({"frame": frame})
+    inputs = {
+        **features,
+        "spatial_guide": np.zeros((1, 64, 96, 1), np.float32),
+        "modulation": np.ones((1, 1920), np.float32),
+    }
+    network = ours.object_network
+    last = network.get_layer("seg_Conv2d_13_modulation").output
+    # keras.applications pads the first convolution of a stride of 2 at the far side, as SAME does for even sides.
+    found = keras.Model(network.inputs, last)(
+        [keras.ops.convert_to_tensor(inputs[tensor.name]) for tensor in network.inputs]
+    )
+    np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-4 * numpy(expected).std())
+    guide = random_frames(1, 32, 32).astype(np.float32)
+    trunk = keras.Model(
+        ours.visual_modulator.input, ours.visual_modulator.get_layer("modulator_Conv2d_13_pointwise_relu").output
+    )
+    other = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    other.set_weights(theirs.get_weights())
+    expected = numpy(other(guide / np.float32(127.5) - 1))
+    np.testing.assert_allclose(numpy(trunk(guide)), expected, atol=1e-4 * expected.std())
+    changed = {w.path for w in ours.weights if np.any(numpy(w) != before[w.path])}
+    assert changed == {
+        path for path in before if path.startswith(("seg_Conv2d_", "modulator_Conv2d_")) and "1x1" not in path
+    }
+
+
+def test_vgg_trunks_equal_keras_applications(tmp_path):
+    theirs = _randomised(keras.applications.VGG16(include_top=False, weights=None))
+    path = tmp_path / "vgg.weights.h5"
+    _save(theirs, path)
+    ours = OSMN(visual_head="pooled", visual_hidden=4, guide_size=32)
+    ours.load_backbone_weights(str(path))
+    for prefix, model in (("seg", ours), ("modulator", ours.visual_modulator)):
+        for block, count in enumerate((2, 2, 3, 3, 3), start=1):
+            for index in range(1, count + 1):
+                kernel, bias = find_layer(model, f"{prefix}_conv{block}_{index}").get_weights()
+                wanted = theirs.get_layer(f"block{block}_conv{index}").get_weights()
+                np.testing.assert_array_equal(kernel, wanted[0])
+                if (block, index) != (1, 1):
+                    np.testing.assert_array_equal(bias, wanted[1])
+    # They subtract a mean of their own, which the first bias makes up for, but for the zeros around the image.
+    frame = random_frames(1, 24, 30)
+    first = keras.Model(theirs.input, theirs.get_layer("block1_conv1").output)
+    expected = numpy(first(frame[..., ::-1].astype(np.float32) - np.array([103.939, 116.779, 123.68], np.float32)))
+    encoder = ours.frame_encoder
+    found = numpy(keras.Model(encoder.input, encoder.get_layer("seg_conv1_1").output)({"frame": frame}))
+    np.testing.assert_allclose(found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-4 * expected.std())
+
+
+def _save(model, path):
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    else:
+        # The older format of the published files.
+        import h5py
+        from keras.src.legacy.saving import legacy_h5_format
+
+        with h5py.File(path, "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+def test_find_layer_names_what_is_missing(tiny_osmn):
+    with pytest.raises(ValueError, match="has no layer named 'nowhere'"):
+        find_layer(tiny_osmn, "nowhere")
+
+
+@pytest.mark.backend
+def test_batch_norm_with_stored_statistics_in_training():
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
+    usual, stored = BatchNorm(), BatchNorm(batch_statistics=False)
+    np.testing.assert_allclose(numpy(usual(x, training=True)).mean((0, 1, 2)), [0, 0], atol=1e-4)
+    np.testing.assert_allclose(numpy(stored(x, training=True)), numpy(stored(x, training=False)))
+    np.testing.assert_allclose(numpy(stored(x, training=True)), x / np.sqrt(1.001), rtol=1e-5)
+    copy = BatchNorm.from_config(stored.get_config())
+    assert copy.batch_statistics is False
+
+
+@needs_tensorflow
+def test_pools_round_odd_sides_up():
+    from osmn_tf.backbones import vgg16
+
+    assert numpy(vgg16.pooling(1, "x")(np.zeros((1, 7, 9, 1), np.float32))).shape == (1, 4, 5, 1)

@@ -1,0 +1,23 @@
+"""Networks that several modules of this folder use."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def narrow_vgg(monkeypatch):
+    """VGG-16 with the same layers and few channels: what does not depend on its width is tested quickly."""
+    from osmn_tf.backbones import vgg16
+
+    monkeypatch.setattr(vgg16, "BLOCKS", ((2,) * 2, (3,) * 2, (4,) * 3, (5,) * 3, (6,) * 3))
+
+
+@pytest.fixture(scope="module")
+def vgg_osmn():
+    """OSMN on the whole VGG-16 with the small head and random weights (30 M parameters). Do not change it."""
+    from support import randomise
+
+    from osmn_tf.models.osmn import OSMN
+
+    return randomise(OSMN(visual_head="pooled", visual_hidden=8, guide_size=32), seed=3)

@@ -1,0 +1,312 @@
+"""Preset folders: round trips, and every way in which the files can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from support import TINY, numpy, object_batch, randomise
+
+import osmn_tf
+from osmn_tf.errors import InputError
+from osmn_tf.models import presets
+from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.reconvnet import ReConvNet
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny_osmn):
+    """A preset that is written once; tests that damage it take a copy."""
+    folder = tmp_path_factory.mktemp("presets") / "saved"
+    tiny_osmn.save_to_preset(folder, {"data": "none", "licence": "CC0"})
+    return folder
+
+
+@pytest.fixture
+def preset(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "preset")
+
+
+def rewrite(folder, change):
+    """Changes the weight file and gives the metadata its new checksum: damage that no checksum finds."""
+    with h5py.File(folder / presets.WEIGHTS_FILE, "r+") as file:
+        change(file)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["sha256"] = hashlib.sha256((folder / presets.WEIGHTS_FILE).read_bytes()).hexdigest()
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+
+
+def datasets(file):
+    names = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+# Round trips ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.backend
+def test_float32_round_trip_is_exact(tiny_reconvnet, tmp_path):
+    tiny_reconvnet.save_to_preset(tmp_path / "new" / "preset", {"licence": "CC0"})
+    assert sorted(path.name for path in (tmp_path / "new" / "preset").iterdir()) == [
+        "config.json", "metadata.json", "model.weights.h5",
+    ]  # fmt: skip
+    copy = osmn_tf.load(tmp_path / "new" / "preset")
+    assert type(copy) is ReConvNet
+    assert {w.path: w.shape for w in copy.weights} == {w.path: w.shape for w in tiny_reconvnet.weights}
+    for found, expected in zip(copy.weights, tiny_reconvnet.weights):
+        np.testing.assert_array_equal(numpy(found), numpy(expected))
+    expected, found = tiny_reconvnet.get_config(), copy.get_config()
+    assert expected == found
+    assert (copy.recurrent_channels, copy.decoder, copy.network_size) == ([4, 6, 8], "refinement", (64, 96))
+
+
+@pytest.mark.backend
+def test_float16_round_trip(tiny_reconvnet, tmp_path):
+    tiny_reconvnet.save_to_preset(tmp_path / "half", dtype="float16")
+    tiny_reconvnet.save_to_preset(tmp_path / "full")
+    half, full = ((tmp_path / name / "model.weights.h5").stat().st_size for name in ("half", "full"))
+    assert half < 0.6 * full
+    copy = osmn_tf.load(str(tmp_path / "half"))
+    for found, expected in zip(copy.weights, tiny_reconvnet.weights):
+        assert found.dtype == "float32"
+        expected = numpy(expected)
+        np.testing.assert_array_equal(numpy(found), expected.astype(np.float16).astype(np.float32))
+        np.testing.assert_allclose(numpy(found), expected, rtol=2**-10, atol=1e-6)
+    batch = object_batch(copy, 1, 64, 96)
+    expected = numpy(tiny_reconvnet(batch)["logits"])
+    assert np.abs(numpy(copy(batch)["logits"]) - expected).mean() < 0.02 * expected.std()
+
+
+def test_metadata(saved, tiny_osmn):
+    metadata = presets.read_metadata(saved)
+    assert metadata["data"] == "none"
+    assert metadata["licence"] == "CC0"
+    assert metadata["weights_dtype"] == "float32"
+    assert metadata["parameters"] == tiny_osmn.count_params()
+    assert metadata["sha256"] == hashlib.sha256((saved / "model.weights.h5").read_bytes()).hexdigest()
+    assert metadata["osmn_tf_version"] == osmn_tf.__version__
+
+
+def test_networks_with_dropout_can_be_saved(narrow_vgg, tmp_path):
+    """Dropout has a variable, its seed, that is none of the network's weights."""
+    model = randomise(OSMN())
+    model.save_to_preset(tmp_path, dtype="float16")
+    copy = osmn_tf.load(tmp_path)
+    assert copy.visual_head == "fc"
+    for found, expected in zip(copy.weights, model.weights):
+        np.testing.assert_array_equal(numpy(found), numpy(expected).astype(np.float16))
+
+
+def test_a_trained_model_s_optimizer_is_left_out(narrow_vgg, tmp_path):
+    model = OSMN(visual_head="pooled", visual_hidden=4, guide_size=32)
+    model.save_to_preset(tmp_path / "before")
+    model.compile(optimizer="adam", loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    model.save_to_preset(tmp_path / "after")
+    sizes = [(tmp_path / name / "model.weights.h5").stat().st_size for name in ("before", "after")]
+    assert sizes[1] == sizes[0]
+    for found, expected in zip(osmn_tf.load(tmp_path / "after").weights, model.weights, strict=True):
+        np.testing.assert_array_equal(numpy(found), numpy(expected))
+
+
+def test_keras_files_load_by_the_same_function(tiny_osmn, tmp_path):
+    tiny_osmn.save(tmp_path / "model.keras")
+    copy = osmn_tf.load(tmp_path / "model.keras")
+    assert type(copy) is OSMN
+    for found, expected in zip(copy.weights, tiny_osmn.weights):
+        np.testing.assert_array_equal(numpy(found), numpy(expected))
+
+
+def test_saving_again_replaces_the_files(preset, tiny_reconvnet):
+    tiny_reconvnet.save_to_preset(preset)
+    assert type(osmn_tf.load(preset)) is ReConvNet
+    assert "data" not in presets.read_metadata(preset)
+    assert len(list(preset.iterdir())) == 3
+
+
+def test_an_interrupted_save_leaves_the_preset_as_it_was(preset, tiny_osmn, monkeypatch):
+    before = {path.name: path.read_bytes() for path in preset.iterdir()}
+
+    def interrupted(path):
+        path.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny_osmn, "save_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_osmn.save_to_preset(preset)
+    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
+
+
+def test_weights_of_an_unknown_dtype_are_refused(tiny_osmn, tmp_path):
+    with pytest.raises(InputError, match="dtype: expected float32 or float16, received 'int8'"):
+        tiny_osmn.save_to_preset(tmp_path / "x", dtype="int8")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_file_in_the_folder_s_place_is_refused(tiny_osmn, tmp_path):
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(InputError, match="expected a folder"):
+        tiny_osmn.save_to_preset(tmp_path / "x")
+
+
+# Names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(saved, monkeypatch, tmp_path):
+    """An installation that ships two presets."""
+    for name in ("first", "second"):
+        shutil.copytree(saved, tmp_path / "shipped" / name)
+    monkeypatch.setattr(presets, "_shipped_folders", lambda: [tmp_path / "shipped"])
+    return tmp_path / "shipped"
+
+
+def test_presets_are_listed_and_load_by_name(shipped):
+    (shipped / "no_preset").mkdir()
+    assert presets.list_presets() == {"first": shipped / "first", "second": shipped / "second"}
+    assert type(osmn_tf.load("second")) is OSMN
+    assert presets.read_metadata("first")["licence"] == "CC0"
+
+
+@pytest.mark.parametrize("name", ["nothing", "a/b/c"])
+def test_unknown_names_list_what_there_is(shipped, name):
+    message = f"preset: no preset, folder or .keras file named '{name}'; shipped presets: first, second"
+    with pytest.raises(InputError, match=re.escape(message)):
+        osmn_tf.load(name)
+
+
+def test_a_folder_without_config_is_named(shipped, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"the folder .*empty has no config.json; shipped presets: first, second"):
+        osmn_tf.load(tmp_path / "empty")
+
+
+# Damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_truncated_weights(preset):
+    path = preset / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(InputError, match=r"model.weights.h5 is damaged"):
+        osmn_tf.load(preset)
+    (preset / "metadata.json").unlink()  # without a checksum too
+    with pytest.raises(InputError, match="does not fit the network or is damaged"):
+        osmn_tf.load(preset)
+
+
+def test_one_flipped_bit(preset):
+    path = preset / "model.weights.h5"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"its SHA-256 is not the one in metadata.json"):
+        osmn_tf.load(preset)
+
+
+def test_changed_checksum(preset):
+    metadata = json.loads((preset / "metadata.json").read_text())
+    (preset / "metadata.json").write_text(json.dumps({**metadata, "sha256": "0" * 64}))
+    with pytest.raises(InputError, match="is damaged"):
+        osmn_tf.load(preset)
+
+
+def test_missing_weight_file(preset):
+    (preset / "model.weights.h5").unlink()
+    with pytest.raises(InputError, match=r"the weight file .* is missing"):
+        osmn_tf.load(preset)
+
+
+def test_a_missing_weight(preset):
+    def change(file):
+        del file[next(name for name in datasets(file) if "seg_score" in name or name.endswith("/0"))]
+
+    rewrite(preset, change)
+    with pytest.raises(InputError, match="holds 309 weights, the network has 310"):
+        osmn_tf.load(preset)
+
+
+def test_a_weight_too_many(preset):
+    rewrite(preset, lambda file: file.create_dataset("layers/stray/vars/0", data=np.zeros(3)))
+    with pytest.raises(InputError, match="holds 311 weights, the network has 310"):
+        osmn_tf.load(preset)
+
+
+def test_a_weight_of_another_shape(preset):
+    def change(file):
+        name = next(name for name in datasets(file) if file[name].ndim == 4)
+        shape = file[name].shape
+        del file[name]
+        file.create_dataset(name, data=np.zeros((*shape[:3], shape[3] + 1), np.float32))
+
+    rewrite(preset, change)
+    with pytest.raises(InputError, match="does not fit the network or is damaged"):
+        osmn_tf.load(preset)
+
+
+def test_a_weight_under_another_name(preset):
+    def change(file):
+        name = next(name for name in datasets(file) if file[name].ndim == 4)
+        file.move(name, "layers/stray/vars/0")
+
+    rewrite(preset, change)
+    with pytest.raises(InputError, match="does not fit the network or is damaged"):
+        osmn_tf.load(preset)
+
+
+def test_weights_of_another_network(preset, saved):
+    document = json.loads((preset / "config.json").read_text())
+    document["config"]["side_channels"] = 8
+    (preset / "config.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="does not fit the network or is damaged"):
+        osmn_tf.load(preset)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class": "RNN"}, r"needs 'class' \(OSMN or ReConvNet\)"),
+        ({"class": None}, r"needs 'class' \(OSMN or ReConvNet\)"),
+        ({"class": ["OSMN"]}, r"needs 'class' \(OSMN or ReConvNet\)"),
+        ({"config": [1, 2]}, "its arguments as 'config'"),
+        ({"config": {**TINY, "backbone": "resnet"}}, "config.json: backbone: expected one of vgg16, mobilenet"),
+        ({"config": {**TINY, "colour": "red"}}, "config.json: .*colour"),
+        ({"config": {**TINY, "guide_size": "large"}}, "config.json: "),
+        ({"config": {**TINY, "network_size": [64]}}, "config.json: "),
+    ],
+)
+def test_wrong_configurations(preset, change, message):
+    document = json.loads((preset / "config.json").read_text())
+    (preset / "config.json").write_text(json.dumps({**document, **change}))
+    with pytest.raises(InputError, match=message) as caught:
+        osmn_tf.load(preset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+def test_files_that_are_no_json_objects(preset, name, content):
+    (preset / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=f"{name} (is not readable JSON|should hold a JSON object)"):
+        osmn_tf.load(preset)
+
+
+def test_damaged_keras_files(tiny_osmn, tmp_path):
+    with pytest.raises(InputError, match=r"the file .*none.keras does not exist"):
+        osmn_tf.load(tmp_path / "none.keras")
+    tiny_osmn.save(tmp_path / "model.keras")
+    (tmp_path / "cut.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:10000])
+    with pytest.raises(InputError, match=r"cut.keras is not a readable .keras file"):
+        osmn_tf.load(tmp_path / "cut.keras")
+
+
+def test_keras_files_of_other_models_are_refused(tiny_osmn, tmp_path):
+    tiny_osmn.visual_modulator.save(tmp_path / "part.keras")
+    with pytest.raises(InputError, match="holds a Functional, expected an OSMN or a ReConvNet"):
+        osmn_tf.load(tmp_path / "part.keras")
