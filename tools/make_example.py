@@ -260,7 +260,7 @@ def main() -> None:
     out = parser.parse_args().out
     ensure_directory(out / "masks", "OUT_DIR")
     scene = Scene()
-    with VideoWriter(out / "video.mp4", RATE, (HEIGHT, WIDTH)) as writer:
+    with VideoWriter(out / "meadow.mp4", RATE, (HEIGHT, WIDTH)) as writer:
         for t in tqdm(range(FRAMES), unit="frame"):
             frame, mask = scene.render(t)
             writer.write(frame)

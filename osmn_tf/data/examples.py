@@ -11,13 +11,13 @@ _FOLDER = Path(__file__).resolve().parents[1] / "examples"
 
 def list_examples() -> list[str]:
     """Names of the shipped examples, in alphabetical order."""
-    return sorted(path.parent.name for path in _FOLDER.glob("*/video.mp4"))
+    return sorted(path.parent.name for path in _FOLDER.glob("*/*.mp4"))
 
 
 def example_path(name: str = "meadow") -> Path:
     """Folder of a shipped example.
 
-    It holds `video.mp4`, `first_mask.png` (palette PNG, the objects of the first frame), `masks/%05d.png` (exact masks
+    It holds `NAME.mp4`, `first_mask.png` (palette PNG, the objects of the first frame), `masks/%05d.png` (exact masks
     of all frames) and `README.md`.
 
     Raises:

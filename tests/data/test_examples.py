@@ -41,7 +41,7 @@ def test_names() -> None:
 
 
 def test_video_and_masks_belong_together() -> None:
-    frames = list(read_video(example_path() / "video.mp4"))
+    frames = list(read_video(example_path() / "meadow.mp4"))
     assert len(frames) == 60
     assert {frame.shape for frame in frames} == {(480, 854, 3)}
     first = decode_mask(example_path() / "first_mask.png")
@@ -68,7 +68,7 @@ def test_what_the_readme_says_happens() -> None:
 
 def test_shipped_files_are_what_the_tool_draws(tool: ModuleType) -> None:
     scene = tool.Scene()
-    for i, shown in enumerate(read_video(example_path() / "video.mp4")):
+    for i, shown in enumerate(read_video(example_path() / "meadow.mp4")):
         if i in (0, 40):
             frame, mask = scene.render(i)
             assert (mask != decode_mask(example_path() / "masks" / f"{i:05d}.png")).mean() < 1e-4
@@ -76,5 +76,5 @@ def test_shipped_files_are_what_the_tool_draws(tool: ModuleType) -> None:
 
 
 def test_small_enough_to_ship() -> None:
-    assert (example_path() / "video.mp4").stat().st_size < 1.5e6
+    assert (example_path() / "meadow.mp4").stat().st_size < 1.5e6
     assert sum(path.stat().st_size for path in (example_path() / "masks").glob("*")) < 5e5
