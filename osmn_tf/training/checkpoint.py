@@ -54,7 +54,7 @@ class Checkpoint:
             return {}
         variables = self._variables()
         try:
-            with np.load(self.path, allow_pickle=False) as content:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as content:
                 state = json.loads(str(content[_STATE]))
                 shapes = [content[f"v{number}"].shape for number in range(len(state["paths"]))]
                 if shapes != [tuple(variable.shape) for variable in variables]:

@@ -1,0 +1,102 @@
+"""The same five steps on one device, on two, by two processes, and on JAX."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from osmn_tf.errors import InputError
+from osmn_tf.models import presets
+from osmn_tf.training import config as cfg
+from osmn_tf.training import distribution, stages
+
+# Two rates, clipping, averages, clips with own guides: what could depend on how a batch is shared out.
+SETTINGS = (
+    "train.steps=5",
+    "train.batch_size=4",
+    "train.checkpoint_every=1",
+    "optimizer.recurrent_learning_rate=1e-4",
+    "optimizer.clip_norm=0.5",
+    "loss.l2=1e-3",
+    "validation=null",
+)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("localhost", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains in five processes at a time; the folders are called one, mirrored, workers and jax."""
+    root = tmp_path_factory.mktemp("distribution")
+    initial = stages.build_model(cfg.load("reconvnet_lite_clips_smoke").model)
+    initial.save_to_preset(str(root / "initial"))
+
+    def start(folder: str, *settings: str, **environment: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "osmn_tf.cli.main", "train", "reconvnet_lite_clips_smoke", "--quiet"]
+        words += ["--run-dir", str(root / folder)]
+        for setting in (f"data.root={data_root}", f"model.initial={root / 'initial'}", *SETTINGS, *settings):
+            words += ["--set", setting]
+        with open(root / f"{folder}.{environment.get('WORKER', '')}.log", "wb") as log:
+            variables = {**os.environ, "KERAS_BACKEND": "tensorflow", **environment}
+            return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
+
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+    processes = [start("one"), start("mirrored", "train.devices=['CPU:0', 'CPU:1']"), start("jax", KERAS_BACKEND="jax")]
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        processes.append(start("workers", TF_CONFIG=json.dumps(task), WORKER=str(index)))
+    try:
+        codes = [process.wait(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in sorted(root.glob("*.log")))
+    assert codes == [0] * 5, logs
+    return root
+
+
+def losses(folder: Path) -> list[float]:
+    with open(folder / "log.csv", newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["mirrored", "workers"])
+def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: str) -> None:
+    before, one, several = (presets.load(runs / name) for name in ("initial", "one/final", f"{folder}/final"))
+    changed = 0
+    for start, expected, weight in zip(before.weights, one.weights, several.weights, strict=True):
+        a, b = np.asarray(expected), np.asarray(weight)
+        changed += not np.array_equal(a, np.asarray(start))
+        assert np.linalg.norm(a - b) <= 1e-5 * max(np.linalg.norm(a), 1e-3), weight.path
+    assert changed > 150  # all but the statistics of BatchNorm, which are not updated
+    np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_jax_gives_the_losses_of_tensorflow(runs: Path) -> None:
+    assert len(losses(runs / "one")) == 5
+    np.testing.assert_allclose(losses(runs / "jax"), losses(runs / "one"), rtol=1e-4)
+
+
+def test_devices_that_do_not_exist() -> None:
+    pytest.importorskip("tensorflow")
+    with pytest.raises(InputError, match=r"train\.devices: there is no GPU:1; this machine has CPU:0"):
+        distribution.choose_strategy(("CPU:0", "GPU:1"), 4)
+    assert distribution.choose_strategy(("CPU:0",), 3) is None
