@@ -3,13 +3,23 @@
 examples:
   osmn benchmark evaluate DAVIS --split train
   osmn benchmark evaluate DAVIS --sequences bear bus --workers 2
+  osmn benchmark train reconvnet_lite_clips --set data.root=/data
+  osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from osmn_tf.errors import InputError
 from osmn_tf.evaluation import speed
+from osmn_tf.inference.quality import LEARNING_RATE, check_rate
+
+if TYPE_CHECKING:
+    from osmn_tf.evaluation.finetune_curve import CurvePoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +39,109 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--repeat", type=int, default=3, metavar="N", help="runs, of which the fastest counts (default 3)"
     )
+    evaluate.set_defaults(run_part=_run_evaluate)
+    finetune = parts.add_parser(
+        "finetune",
+        help="J after different numbers of steps of online fine-tuning, and their time",
+        description="Fine-tunes a preset on the first frame of every sequence and segments the sequence after each of"
+        " the given numbers of steps: mean J in percent, and the seconds that the steps take.",
+    )
+    finetune.add_argument("root", metavar="DAVIS_ROOT")
+    finetune.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+    finetune.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
+    finetune.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
+    finetune.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
+    finetune.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
+    finetune.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
+    finetune.set_defaults(run_part=_run_finetune)
+    train = parts.add_parser(
+        "train",
+        help="samples per second of a training configuration, and how long a step waits for its data",
+        description="Times the pipeline alone, the training step alone, and both together, on one device.",
+    )
+    train.add_argument("config", metavar="CONFIG", help="name of a configuration, or a YAML file")
+    train.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    train.add_argument("--steps", type=int, default=20, metavar="N", help="batches per measurement (default 20)")
+    train.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak, to say how much of it is used")
+    train.set_defaults(run_part=_run_train)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs `osmn benchmark` and returns the exit code: 1 if the two implementations do not agree."""
+    """Runs `osmn benchmark` and returns the exit code."""
+    code: int = arguments.run_part(arguments)
+    return code
+
+
+def _run_train(arguments: argparse.Namespace) -> int:
+    if arguments.steps < 1:
+        raise InputError(f"--steps: expected at least 1, received {arguments.steps}")
+    from osmn_tf.cli.quiet import start_backend
+
+    start_backend()
+    from osmn_tf.training import benchmark
+    from osmn_tf.training.config import load
+
+    result = benchmark.measure(load(arguments.config, arguments.settings), arguments.steps)
+    rows = (("pipeline alone", result.pipeline), ("step alone", result.step), ("together", result.together))
+    for name, seconds in rows:
+        print(f"{name:<16}{1e3 * seconds:10.1f} ms per batch{result.batch_size / seconds:10.2f} samples per second")
+    print(f"waiting for data: {result.waiting / result.together:.1%} of a step")
+    if result.flop_per_second is not None:
+        share = f", {result.flop_per_second / arguments.peak / 1e12:.1%} of the peak" if arguments.peak else ""
+        print(f"step alone: {result.flop_per_second / 1e12:.3f} TFLOP/s (three forward passes){share}")
+    return 0
+
+
+def _run_finetune(arguments: argparse.Namespace) -> int:
+    for rate in arguments.rates:
+        check_rate(rate)
+    from osmn_tf.cli.quiet import start_backend
+
+    start_backend()
+    from osmn_tf.evaluation.finetune_curve import measure_curves
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.models.presets import load
+
+    points = []
+    for point in measure_curves(
+        VideoSegmenter(load(arguments.preset)),
+        arguments.root,
+        year=arguments.year,
+        split=arguments.split,
+        sequences=arguments.sequences,
+        steps=arguments.steps,
+        learning_rates=arguments.rates,
+    ):
+        points.append(point)
+        print(
+            f"{point.sequence}: rate {point.learning_rate:g}, {point.steps} steps in {point.seconds:.1f} s,"
+            f" J {100 * point.j:.1f}, tracked in {point.tracking_seconds:.1f} s",
+            file=sys.stderr,
+        )
+    print(format_curves(points))
+    return 0
+
+
+def format_curves(points: Sequence[CurvePoint]) -> str:
+    """A table of J in percent, a row per learning rate and sequence and a column per number of steps."""
+    names = list(dict.fromkeys(point.sequence for point in points))
+    steps = sorted({point.steps for point in points})
+    width = max(len("seconds, mean"), *map(len, names))
+    lines = []
+    for rate in dict.fromkeys(point.learning_rate for point in points):
+        by_key = {(point.sequence, point.steps): point for point in points if point.learning_rate == rate}
+        lines.append(f"learning rate {rate:g}")
+        lines.append(f"{'steps':<{width}}" + "".join(f"{count:8d}" for count in steps))
+        for name in names:
+            lines.append(f"{name:<{width}}" + "".join(f"{100 * by_key[name, count].j:8.1f}" for count in steps))
+        for title, factor, value in (("mean", 100, "j"), ("seconds, mean", 1, "seconds")):
+            means = [sum(getattr(by_key[name, count], value) for name in names) / len(names) for count in steps]
+            lines.append(f"{title:<{width}}" + "".join(f"{factor * mean:8.1f}" for mean in means))
+    return "\n".join(lines)
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> int:
+    """Returns 1 if the two implementations do not agree."""
     rows = speed.compare(
         arguments.root,
         year=arguments.year,

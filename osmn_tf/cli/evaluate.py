@@ -4,13 +4,13 @@ examples:
   osmn evaluate DAVIS --results results/mine --year 2017 --split val --out scores
   osmn evaluate DAVIS --results OSMN=a/masks --results b --year 2016 --out scores --report
   osmn evaluate DAVIS --preset reconvnet_lite --year 2016 --split val --out scores
+  osmn evaluate DAVIS --preset reconvnet_lite --finetune 100 --year 2016 --split val --out tuned_scores
   osmn evaluate my/annotations --results my/masks --protocol folders --out scores
 
 A folder of results holds SEQUENCE/FRAME.png, named as the annotations are: palette PNGs with the objects as indices, or
 black and white masks where there is one object. <out>/METHOD/ receives the official tables global_results-SPLIT.csv and
 per-sequence_results-SPLIT.csv, and scores.json with everything per frame; <out>/report.html (with --report) is for
-people. Scores of unchanged files are taken from
-<out>/.cache.
+people. Scores of unchanged files are taken from <out>/.cache.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import write_report
+from osmn_tf.inference.quality import LEARNING_RATE, check_rate, finetune_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", action="append", default=[], help="model that segments every sequence first; may be repeated"
     )
     parser.add_argument("--network-size", metavar="WxH", help="size at which a preset runs (default: the preset's own)")
+    parser.add_argument(
+        "--finetune", type=int, default=0, metavar="N", help="steps of online fine-tuning of a preset (default: none)"
+    )
+    parser.add_argument(
+        "--finetune-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="their learning rate (%(default)s)"
+    )
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="DAVIS edition (default 2017)")
     parser.add_argument(
         "--protocol",
@@ -69,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     presets = {Path(preset).stem if Path(preset).exists() else preset: preset for preset in arguments.preset}
     results = parse_results(arguments.results, reserved=presets)
     size = parse_size(arguments.network_size) if arguments.network_size else None
+    finetune_steps(None, arguments.finetune)
+    check_rate(arguments.finetune_rate)
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
         results[name] = _segment(arguments, preset, protocol, size, out / "results" / name)
@@ -115,7 +124,7 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    track, settings = run_preset.preset_track(preset, size)
+    track, settings = run_preset.preset_track(preset, size, arguments.finetune, arguments.finetune_rate)
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
         def progress(sequence: str, done: int, total: int) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, check_rate, finetune_steps
 
 if TYPE_CHECKING:
     from osmn_tf.inference.video_io import FrameSource
@@ -30,7 +31,11 @@ EXAMPLES = """examples:
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
+  osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
 """
+
+QUALITY_HELP = f"""Online fine-tuning trains the network on the given masks before it segments the video.
+fast: none. good: {QUALITIES["good"]} steps. best: {QUALITIES["best"]} steps."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
+    quality = parser.add_argument_group("quality", QUALITY_HELP)
+    quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
+    quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps instead")
+    quality.add_argument(
+        "--finetune-rate",
+        type=float,
+        default=LEARNING_RATE,
+        metavar="RATE",
+        help="learning rate of the steps (default: %(default)s; OSMN: 1e-5, ReConvNet: 1e-6)",
+    )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
     output.add_argument("--overlay", metavar="FILE", help="overlay video, .mp4 or .webm (default: NAME_overlay.mp4)")
@@ -72,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.inference.video_io import open_source
 
     network_size = parse_size(arguments.network_size) if arguments.network_size else None
+    arguments.finetune = finetune_steps(arguments.quality, arguments.finetune)
+    check_rate(arguments.finetune_rate)
     source = open_source(arguments.video, start=arguments.start, end=arguments.end, every=arguments.every)
     boxes = _parse_boxes(arguments)
     given = {} if boxes else read_masks(arguments.mask, source, arguments.resize_mask)

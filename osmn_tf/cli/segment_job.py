@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -115,6 +116,7 @@ class SegmentationJob:
         # What belongs to an unfinished or finished run: how it was called, and the state to continue from.
         self.record = self.out / f".{self.name}.osmn.json"
         self.snapshot = self.out / f".{self.name}.osmn.npz"
+        self.tuned_weights = self.out / f".{self.name}.osmn.weights.npz"
         self.signature = self._signature()
         self.done = 0  # frames whose results are written or queued
         self.resumed = 0  # of those, the ones that an interrupted run has left
@@ -131,6 +133,7 @@ class SegmentationJob:
         facts: list[Any] = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         facts += [arguments.start, arguments.end, arguments.every, arguments.network_size, arguments.merge]
         facts += [arguments.no_recover, arguments.both_ways]
+        facts += [arguments.finetune, arguments.finetune_rate if arguments.finetune else None]
         facts += [(index, hashlib.sha256(mask.tobytes()).hexdigest()) for index, mask in sorted(self.given.items())]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -166,22 +169,66 @@ class SegmentationJob:
                 for folder in (self.masks, self.cutouts):
                     if folder is not None:
                         shutil.rmtree(folder, ignore_errors=True)
-            self.snapshot.unlink(missing_ok=True)
+            self._forget()
         elif not ours:
             existing = [path for path in self._targets() if path.is_file() or (path.is_dir() and any(path.iterdir()))]
             if existing:
                 raise InputError(f"--out: {existing[0]} exists already; use --force to overwrite it, or another --out")
-            self.snapshot.unlink(missing_ok=True)
+            self._forget()
         ensure_directory(self.masks, "--out")
         write_text(self.record, json.dumps({"signature": self.signature, "complete": False}) + "\n")
         if boxes_given:
             self._write_first_mask()
+
+    def _forget(self) -> None:
+        """Removes what an unfinished run would continue from."""
+        self.snapshot.unlink(missing_ok=True)
+        self.tuned_weights.unlink(missing_ok=True)
 
     def _write_first_mask(self) -> None:
         write_mask(self.first_mask, self.given[0])
         write_image(self.first_mask_preview, draw_overlay(self.source[0], self.given[0]))
 
     # The run ----------------------------------------------------------------------------------------------------
+
+    def _finetune(self, segmenter: VideoSegmenter) -> AbstractContextManager[object]:
+        """Fine-tunes the network on the given masks, or gives it the weights that an interrupted run has left.
+
+        The weights are kept until the run is complete: training again would take its time again, and may give slightly
+        other weights on another machine. An interrupted fine-tuning leaves nothing.
+        """
+        if not self.arguments.finetune:
+            return nullcontext()
+        if self.tuned_weights.is_file():
+            try:
+                with np.load(self.tuned_weights) as arrays:
+                    segmenter.tuner().load(dict(arrays))
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                raise InputError(
+                    f"--out: the weights of the interrupted run in {self.tuned_weights} are damaged; --force starts"
+                    " again"
+                ) from error
+            stack = ExitStack()
+            stack.callback(segmenter.restore_weights)
+            return stack
+        annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
+        with tqdm(
+            total=self.arguments.finetune,
+            unit="step",
+            desc="fine-tuning",
+            disable=True if self.arguments.quiet else None,
+            dynamic_ncols=True,
+        ) as progress:
+
+            def show(done: int, total: int, loss: float) -> None:
+                progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                progress.update()
+
+            tuned = segmenter.finetune(annotated, self.arguments.finetune, self.arguments.finetune_rate, progress=show)
+        with atomic_path(self.tuned_weights) as temporary:
+            content: dict[str, Any] = segmenter.tuner().weights()
+            np.savez(temporary, **content)
+        return tuned
 
     def _restore(self, segmenter: VideoSegmenter) -> int:
         """Restores the segmenter from the snapshot and returns how many frames are done."""
@@ -226,6 +273,15 @@ class SegmentationJob:
 
     def execute(self, segmenter: VideoSegmenter) -> int:
         """Segments the video and writes the results; returns the exit code."""
+        try:
+            tuned = self._finetune(segmenter)
+        except BaseException:
+            self._clean_up()
+            raise
+        with tuned:
+            return self._segment(segmenter)
+
+    def _segment(self, segmenter: VideoSegmenter) -> int:
         info = self.source.info
         size = (info.height, info.width)
         sheet = ContactSheet()
@@ -336,7 +392,7 @@ class SegmentationJob:
     ) -> None:
         """Closes the files over the whole video, also of a part of it, and leaves the record of the run."""
         if complete:
-            self.snapshot.unlink(missing_ok=True)
+            self._forget()
         if overlay is not None:
             overlay.close()
         if self.sheet is not None:

@@ -1,0 +1,151 @@
+"""`--finetune` and `--quality` of `osmn segment`, from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import osmn_tf as osmn
+from osmn_tf.cli import segment_job
+from osmn_tf.cli.main import main
+from osmn_tf.inference.masks import read_label_png
+from osmn_tf.inference.online import OnlineFineTuner
+from osmn_tf.inference.quality import QUALITIES
+from osmn_tf.inference.video_segmenter import VideoSegmenter
+
+RATE = "1e-3"
+
+
+@pytest.fixture
+def segment(tiny_preset: Path, video: Path, mask: Path, tmp_path: Path) -> Callable[..., int]:
+    def run(*arguments: object) -> int:
+        fixed = ["segment", video, "--mask", mask, "--preset", tiny_preset, "--out", tmp_path / "out", "--no-overlay"]
+        return main([str(word) for word in [*fixed, "--no-sheet", "--quiet", *arguments]])
+
+    return run
+
+
+def masks_in(folder: Path) -> list[np.ndarray]:
+    return [read_label_png(path) for path in sorted(folder.glob("*.png"))]
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return len(first) == len(second) and all((a == b).all() for a, b in zip(first, second))
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_preset: Path, video: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Masks of the library, with two steps of fine-tuning and without."""
+    labels = np.zeros((96, 128), np.uint8)
+    labels[30:60, 10:40] = 2
+    labels[70:90, 80:120] = 7
+    frames = list(osmn.read_video(video))
+    segmenter = VideoSegmenter(osmn.load(tiny_preset))
+    with segmenter.finetune([(frames[0], labels)], 2, float(RATE)):
+        tuned = [result for _, result in segmenter.track(frames, labels)]
+    return tuned, [result for _, result in segmenter.track(frames, labels)]
+
+
+def _stop(patch: pytest.MonkeyPatch, owner: type, method: str, call: int, error: type[BaseException]) -> None:
+    original, calls = getattr(owner, method), iter(range(1, 1000))
+
+    def stopping(*arguments: object, **keywords: object) -> object:
+        if next(calls) == call:
+            raise error
+        return original(*arguments, **keywords)
+
+    patch.setattr(owner, method, stopping)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_fine_tunes_continues_and_cleans_up(
+    segment: Callable[..., int],
+    expected: tuple[list[np.ndarray], list[np.ndarray]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--finetune", 2, "--finetune-rate", RATE)
+    with pytest.MonkeyPatch.context() as patch:
+        _stop(patch, OnlineFineTuner, "_loss", 1, KeyboardInterrupt)
+        assert segment(*arguments) == 130
+    assert not list(out.rglob("*"))  # interrupted before the first frame: nothing is left
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment_job, "SNAPSHOT_INTERVAL", 4)
+        _stop(patch, VideoSegmenter, "step", 6, Killed)
+        with pytest.raises(Killed):
+            segment(*arguments)
+    assert (out / ".clip.osmn.weights.npz").is_file()
+
+    with pytest.MonkeyPatch.context() as patch:
+        _stop(patch, OnlineFineTuner, "fit", 1, Killed)  # the weights of the killed run are used
+        assert segment(*arguments) == 0
+    tuned, plain = expected
+    assert same(masks_in(out / "clip"), tuned)
+    assert not same(masks_in(out / "clip"), plain)
+    assert not list(out.glob(".*.npz"))
+    capsys.readouterr()
+    assert segment(*arguments) == 0
+    assert "done already" in capsys.readouterr().out
+    assert segment("--finetune", 3, "--finetune-rate", RATE) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+def test_damaged_weights_of_an_interrupted_run(
+    segment: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--finetune", 1, "--finetune-rate", RATE)
+    with pytest.MonkeyPatch.context() as patch:
+        _stop(patch, VideoSegmenter, "step", 3, Killed)
+        with pytest.raises(Killed):
+            segment(*arguments)
+    weights = tmp_path / "out" / ".clip.osmn.weights.npz"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert segment(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ".clip.osmn.weights.npz" in error
+    assert segment(*arguments, "--force") == 0
+
+
+@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], 0), (["--quality", "best"], 300)])
+def test_quality_is_a_number_of_steps(
+    arguments: list[str], steps: int, segment: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 == QUALITIES["fast"] < QUALITIES["good"] < QUALITIES["best"]
+    asked = []
+
+    def finetune(self: segment_job.SegmentationJob, segmenter: VideoSegmenter) -> None:
+        asked.append(self.arguments.finetune)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment_job.SegmentationJob, "_finetune", finetune)
+    assert segment(*arguments) == 130
+    assert asked == [steps]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quality", "good", "--finetune", "5"], "--quality"),
+        (["--finetune", "-1"], "--finetune: expected 0 steps or more"),
+        (["--finetune", "1", "--finetune-rate", "0"], "--finetune-rate"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str],
+    message: str,
+    segment: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert segment(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
