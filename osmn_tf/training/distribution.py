@@ -37,7 +37,7 @@ def on_whole_batch(function: Callable[[list[Tensor]], list[Tensor]], gradients: 
 
 
 def choose_strategy(devices: Sequence[str] | None, batch_size: int) -> tf.distribute.Strategy | None:
-    """The strategy for `train.devices`; None where there is one device.
+    """The strategy for `train.devices`; None for the one device that TensorFlow takes by itself.
 
     With `TF_CONFIG` in the environment, one of several workers; else all GPUs of this machine, or those named.
 
@@ -55,8 +55,8 @@ def choose_strategy(devices: Sequence[str] | None, batch_size: int) -> tf.distri
     else:
         if devices is None:
             devices = [f"GPU:{k}" for k in range(len(tf.config.list_physical_devices("GPU")))]
-        if len(devices) < 2 and (not devices or devices[0].endswith(":0")):
-            return None
+            if len(devices) < 2:
+                return None
         strategy = _mirrored(devices)
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:

@@ -101,4 +101,6 @@ def test_devices_that_do_not_exist() -> None:
     pytest.importorskip("tensorflow")
     with pytest.raises(InputError, match=r"train\.devices: there is no GPU:1; this machine has CPU:0"):
         distribution.choose_strategy(("CPU:0", "GPU:1"), 4)
-    assert distribution.choose_strategy(("CPU:0",), 3) is None
+    one = distribution.choose_strategy(("CPU:0",), 3)
+    assert one is not None
+    assert (one.num_replicas_in_sync, distribution.is_multi_worker(one), distribution.is_chief(one)) == (1, False, True)
