@@ -23,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from osmn_tf import files
+from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", action="append", default=[], help="model that segments every sequence first; may be repeated"
     )
-    parser.add_argument("--network-size", metavar="WxH", help="size at which a preset runs (default: the preset's own)")
+    parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
         "--finetune", type=int, default=0, metavar="N", help="steps of online fine-tuning of a preset (default: none)"
     )
@@ -102,14 +103,6 @@ def run(arguments: argparse.Namespace) -> int:
     if report_path is not None:
         print(f"report: {report_path}, figures in {out / 'figures'}")
     return 0
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` as (height, width)."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or not int(match[1]) or not int(match[2]):
-        raise InputError(f"--network-size: expected WIDTHxHEIGHT such as 854x480, received {text!r}")
-    return int(match[2]), int(match[1])
 
 
 def _segment(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, check_rate, finetune_steps
 
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
+    network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
     quality = parser.add_argument_group("quality", QUALITY_HELP)
     quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
@@ -114,21 +116,15 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.models.presets import load
 
     model = load(arguments.preset)
-    segmenter = VideoSegmenter(model, network_size, merge=arguments.merge, recover=not arguments.no_recover)
+    segmenter = VideoSegmenter(
+        model,
+        network_size,
+        merge=arguments.merge,
+        exclusive=not arguments.own_guides,
+        recover=not arguments.no_recover,
+    )
     job.prepare(boxes_given=bool(boxes))
     return job.execute(segmenter)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "256x448" -> (256, 448).
-
-    Raises:
-        InputError: it is not HxW with positive numbers.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--network-size: expected HxW such as 256x448, received {text!r}")
-    return int(parts[0]), int(parts[1])
 
 
 def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int]]:

@@ -14,6 +14,7 @@ from keras import ops
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.masks import VOID
 from osmn_tf.inference.quality import LEARNING_RATE, STEPS
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 Tensor = Any
 Masks = np.ndarray | Mapping[int, np.ndarray]
 
-MAX_LABEL = 254  # 255 marks unlabelled pixels in data sets
 MERGES = ("argmax", "soft")
 
 
@@ -55,7 +55,8 @@ class VideoSegmenter:
         for frame, mask in segmenter.track(frames, first_mask): ...
 
     or frame by frame with `start`, `step`, `add` and `remove`. Frames are uint8 RGB [H, W, 3] of any size, masks uint8
-    [H, W] with 0 as background and the value k as object k (1..254). What is kept does not grow with the video.
+    [H, W] with 0 as background and the value k as object k (1..254; 255, unlabelled, counts as background). What is
+    kept does not grow with the video.
 
     Every object has its own modulation (computed once) and recurrent state; its spatial guide comes from its
     prediction of the frame before. The layers before the first modulation run once a frame for all objects, and a
@@ -500,8 +501,7 @@ class VideoSegmenter:
             raise InputError(
                 f"mask: expected {width} x {height} pixels as the frame has, received {mask.shape[1]} x {mask.shape[0]}"
             )
+        mask = np.where(mask == VOID, 0, mask)
         if not mask.any():
-            raise InputError("mask: no object in it (all pixels are 0)")
-        if mask.max() > MAX_LABEL:
-            raise InputError(f"mask: labels go from 1 to {MAX_LABEL}, received {int(mask.max())}")
+            raise InputError("mask: no object in it (all pixels are background or unlabelled)")
         return mask

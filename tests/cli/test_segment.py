@@ -171,7 +171,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], tuple[object, ...]], str]] = {
     "box unreadable": (lambda t: (t / "v.mp4", "--box", "1,2,3"), "1,2,3"),
     "late mask": (lambda t: (t / "v.mp4", "--mask", f"70:{t / 'm.png'}"), "70"),
     "frame twice": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--mask", f"0:{t / 'm.png'}"), "already"),
-    "network size": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--network-size", "big"), "256x448"),
+    "network size": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--network-size", "big"), "288x512"),
     "overlay format": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--overlay", t / "out" / "o.txt"), "o.txt"),
     "bad range": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--start", 5, "--end", 3), "end"),
 }

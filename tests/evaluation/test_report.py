@@ -186,7 +186,7 @@ def test_other_protocols_have_reports_too(davis, tmp_path):
         (["--results", "{good}", "--results", "{good}"], "two methods are called 'good'"),
         (["--results", "a/b={good}"], "NAME free of slashes"),
         (["--results", "{good}", "--protocol", "davis-unsupervised", "--year", "2016"], "exists for --year 2017"),
-        (["--results", "{good}", "--network-size", "large"], "--network-size: expected WIDTHxHEIGHT"),
+        (["--results", "{good}", "--network-size", "large"], "--network-size: expected HxW"),
     ],
 )
 def test_bad_arguments_give_one_line(results, tmp_path, capsys, more, message):
