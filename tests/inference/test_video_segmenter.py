@@ -355,6 +355,20 @@ def test_recovery_of_an_object_that_left(network, recover):
     np.testing.assert_array_equal(segmenter.step(there), found)
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
+    orange = (255, 200, 0)  # each object's network claims the other's pixels too, but less surely
+    frame = draw(((8, 20, 10, 22), RED), ((8, 20, 22, 34), orange))
+    red, other = (np.all(frame == colour, axis=-1) for colour in (RED, orange))
+    mask = (red + 2 * other).astype(np.uint8)
+    segmenter = VideoSegmenter(network, exclusive=exclusive)
+    segmenter.start(frame, mask)
+    np.testing.assert_array_equal(segmenter.step(frame), mask)
+    guides = segmenter.snapshot()["guide_masks"].astype(bool)
+    np.testing.assert_array_equal(guides[0], red if exclusive else red | other)
+    np.testing.assert_array_equal(guides[1], other if exclusive else red | other)
+
+
 # Scores and merging -----------------------------------------------------------------------------------------------
 
 
