@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from osmn_tf.cli.main import main
+from osmn_tf.training.benchmark import Throughput, forward_flop
+
+
+def test_operations_of_a_convolution() -> None:
+    inputs = {"frame": keras.Input((8, 8, 3), name="frame")}
+    network = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(inputs["frame"]))
+    count = forward_flop(network, {"frame": np.ones((1, 8, 8, 3), np.float32)})
+    if keras.backend.backend() == "jax":  # leaves out what falls on the padding
+        assert count == pytest.approx(2 * 2 * 3 * (3 * 8 - 2) ** 2)
+    else:
+        assert count == 2 * (3 * 3 * 3) * 2 * (8 * 8)
+
+
+def test_three_forward_passes_to_a_step() -> None:
+    assert Throughput(2, 0.1, 0.5, 0.6, 0.0, 1e9).flop_per_second == 6e9
+    assert Throughput(2, 0.1, 0.5, 0.6, 0.0, None).flop_per_second is None
+
+
+@pytest.mark.slow
+def test_command(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "train", "osmn_lite_davis_smoke", "--set", f"data.root={data_root}", "--steps", "2"]
+    assert main([*words, "--peak", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["pipeline alone", "step alone", "together"]
+    pipeline, step, together = (float(line.split(" ms per batch")[0].split()[-1]) for line in lines[:3])
+    assert min(pipeline, step) > 0
+    assert together > step / 3
+    waiting = float(lines[3].removeprefix("waiting for data: ").split("%")[0])
+    assert 0 <= waiting <= 100
+    assert lines[4].endswith("% of the peak")
+    assert main([*words, "--steps", "0"]) == 2
