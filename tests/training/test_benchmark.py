@@ -10,6 +10,7 @@ from osmn_tf.cli.main import main
 from osmn_tf.training.benchmark import Throughput, forward_flop
 
 
+@pytest.mark.backend
 def test_operations_of_a_convolution() -> None:
     inputs = {"frame": keras.Input((8, 8, 3), name="frame")}
     network = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(inputs["frame"]))

@@ -10,6 +10,8 @@ from osmn_tf.errors import InputError
 from osmn_tf.training import optimization
 from osmn_tf.training.config import LossConfig, OptimizerConfig
 
+pytestmark = pytest.mark.backend
+
 
 def test_loss_is_the_weighted_sum_per_frame() -> None:
     rng = np.random.default_rng(0)
