@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -76,6 +77,22 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot write the results ({error.strerror})"
     return str(error)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    # NumPy leaves a damaged file open that it has opened itself.
+    with open(path, "rb") as file:
+        try:
+            with np.load(file) as arrays:
+                return dict(arrays)
+        except (EOFError, KeyError, BadZipFile, zlib.error) as error:
+            raise ValueError(str(error)) from error
 
 
 @contextmanager
@@ -201,9 +218,8 @@ class SegmentationJob:
             return nullcontext()
         if self.tuned_weights.is_file():
             try:
-                with np.load(self.tuned_weights) as arrays:
-                    segmenter.tuner().load(dict(arrays))
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                segmenter.tuner().load(_read_arrays(self.tuned_weights))
+            except (OSError, ValueError) as error:
                 raise InputError(
                     f"--out: the weights of the interrupted run in {self.tuned_weights} are damaged; --force starts"
                     " again"
@@ -235,11 +251,10 @@ class SegmentationJob:
         if not self.snapshot.is_file():
             return 0
         try:
-            with np.load(self.snapshot) as arrays:
-                content = dict(arrays)
+            content = _read_arrays(self.snapshot)
             done = int(content.pop("done"))
             segmenter.restore(content)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"--out: the state of the interrupted run in {self.snapshot} is damaged; --force starts again"
             ) from error

@@ -98,20 +98,28 @@ def test_fine_tunes_continues_and_cleans_up(
     assert "--force" in capsys.readouterr().err
 
 
-def test_damaged_weights_of_an_interrupted_run(
-    segment: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(("--finetune", 1, "--finetune-rate", RATE), ".clip.osmn.weights.npz"), ((), ".clip.osmn.npz")],
+)
+def test_damaged_state_of_an_interrupted_run(
+    arguments: tuple[object, ...],
+    name: str,
+    segment: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ("--finetune", 1, "--finetune-rate", RATE)
     with pytest.MonkeyPatch.context() as patch:
-        _stop(patch, VideoSegmenter, "step", 3, Killed)
+        patch.setattr(segment_job, "SNAPSHOT_INTERVAL", 2)
+        _stop(patch, VideoSegmenter, "step", 5, Killed)
         with pytest.raises(Killed):
             segment(*arguments)
-    weights = tmp_path / "out" / ".clip.osmn.weights.npz"
-    weights.write_bytes(weights.read_bytes()[:5000])
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes()[:5000])
     assert segment(*arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert ".clip.osmn.weights.npz" in error
+    assert name in error
     assert segment(*arguments, "--force") == 0
 
 
