@@ -160,9 +160,12 @@ class RunLog(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, train: TrainConfig, step: int, validation: Validation | None = None) -> None:
         super().__init__()
-        self.path, self.train, self.validation = folder / LOG_FILE, train, validation
+        self.folder, self.train, self.validation = folder, train, validation
+        self.path = folder / LOG_FILE
         self.rows = [row for row in _read_log(self.path) if int(row["step"]) <= step]
-        self.writer = EventWriter(folder / LOG_FOLDER)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.writer = EventWriter(self.folder / LOG_FOLDER)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.began = time.perf_counter()
@@ -233,8 +236,11 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, train: TrainConfig, step: int) -> None:
         super().__init__()
-        self.bar = tqdm(total=train.steps, initial=step, unit="step", dynamic_ncols=True)
+        self.train, self.step = train, step
         self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar = tqdm(total=self.train.steps, initial=self.step, unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.bar.update()
