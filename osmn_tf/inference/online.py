@@ -2,7 +2,7 @@
 
 Source: OSMN (Yang et al., CVPR 2018: 100 iterations per object, learning rate 1e-5) and ReConvNet (Lattari et al.,
 2018: 300 iterations on random transformations of the first frame, learning rate 1e-6 for all parts). The defaults here
-differ, since they were measured on other networks; the papers' values are arguments.
+differ: they were chosen by measurement (`osmn_tf.inference.quality`). The papers' values are arguments.
 """
 
 from __future__ import annotations
