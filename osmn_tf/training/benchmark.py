@@ -115,5 +115,11 @@ def forward_flop(network: keras.Model, inputs: dict[str, Any]) -> float | None:
         graph = convert_variables_to_constants_v2(function.get_concrete_function(tensors)).graph
         options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
         options["output"] = "none"
-        return float(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
+        logger = tf.get_logger()
+        level = logger.level
+        logger.setLevel("ERROR")  # the profiler warns of its own use of old functions
+        try:
+            return float(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
+        finally:
+            logger.setLevel(level)
     return None
