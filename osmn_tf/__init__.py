@@ -19,7 +19,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
-    import osmn_tf.evaluation.metrics as metrics
+    from osmn_tf.evaluation import metrics as metrics
     from osmn_tf.inference.masks import read_mask as read_mask
     from osmn_tf.inference.masks import write_mask as write_mask
     from osmn_tf.inference.video_io import read_video as read_video
