@@ -12,6 +12,9 @@ needs_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason=f"compares with TensorFlow's own operations, the backend is {BACKEND}"
 )
 
+# For `Model.compile`: XLA takes minutes to compile these networks on a CPU. JAX has nothing else.
+JIT = "auto" if BACKEND == "jax" else False
+
 # A whole ReConvNet that builds in seconds: the trunks have fixed widths, all else is as small as it can be.
 TINY = {
     "backbone": "mobilenet",

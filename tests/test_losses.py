@@ -8,7 +8,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, numpy
+from support import BACKEND, JIT, numpy
 
 from osmn_tf import losses
 
@@ -263,11 +263,11 @@ def test_fit_reports_the_mean_over_examples(loss_class):
     labels[:, :2] = 255
     inputs = keras.Input((None, None, 2))
     model = keras.Model(inputs, keras.layers.Conv2D(1, 1, kernel_initializer="ones")(inputs))
-    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=loss_class())
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=loss_class(), jit_compile=JIT)
     mean = numpy(loss_class(reduction=None)(labels, numpy(model(images)))).mean()
     for batch_size in (2, 1):
         history = model.fit(images, labels, batch_size=batch_size, verbose=0).history
         assert history["loss"][0] == pytest.approx(mean, rel=1e-5)
-    model.compile(optimizer=keras.optimizers.Adam(0.05), loss=loss_class())
+    model.compile(optimizer=keras.optimizers.Adam(0.05), loss=loss_class(), jit_compile=JIT)
     history = model.fit(images, labels, batch_size=4, epochs=20, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]

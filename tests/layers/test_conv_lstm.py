@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, numpy
+from support import BACKEND, JIT, numpy
 
 from osmn_tf import ModulatedConvLSTM2D
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
@@ -346,7 +346,7 @@ def test_training_reaches_every_weight(return_sequences):
     before = model.get_weights()
     x = clip(4, 5)
     target = np.roll(x[..., :1], 1, axis=1)
-    model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse")
+    model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", jit_compile=JIT)
     history = model.fit(x, target if return_sequences else target[:, -1], epochs=5, verbose=0).history["loss"]
     assert history[-1] < history[0]
     for old, new in zip(before, model.get_weights(), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import TINY, needs_tensorflow, numpy, object_batch, random_frames, randomise, tensors
+from support import JIT, TINY, needs_tensorflow, numpy, object_batch, random_frames, randomise, tensors
 
 from osmn_tf.models.osmn import OSMN
 
@@ -231,7 +231,8 @@ def test_objects_in_one_call_equal_one_by_one(narrow_vgg, tiny_osmn, tiny_reconv
             alone = model.object_network({**features, **one})
             for name, expected in alone.items():
                 found = numpy(together[name])[index : index + 1]
-                np.testing.assert_allclose(found, numpy(expected), atol=1e-4, err_msg=f"{model.name} {name}")
+                tolerance = 1e-4 * max(1.0, numpy(expected).std())
+                np.testing.assert_allclose(found, numpy(expected), atol=tolerance, err_msg=f"{model.name} {name}")
 
 
 @pytest.mark.backend
@@ -257,7 +258,7 @@ def test_training_changes_every_trainable_weight(narrow_vgg):
     }
     from osmn_tf.losses import LovaszHinge
 
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=LovaszHinge())
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=LovaszHinge(), jit_compile=JIT)
     before = {weight.path: numpy(weight) for weight in model.weights}
     batch = object_batch(model, 2, 32, 48)
     labels = (batch["spatial_guide"] > 0.7).astype(np.uint8)
@@ -276,7 +277,8 @@ def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
     gammas = [weight for weight in model.trainable_weights if weight.path.endswith("_bn/gamma")]
     assert len(norms) == 2 * len(gammas) > 100
     before = [numpy(weight) for weight in norms]
-    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss, jit_compile=JIT)
     batch = object_batch(model, 2, 32, 64)
     model.fit(batch, np.zeros((2, 32, 64, 1), np.uint8), verbose=0)
     same = [np.array_equal(numpy(weight), old) for weight, old in zip(norms, before)]

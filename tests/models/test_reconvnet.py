@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import TINY, numpy, object_batch, random_frames, randomise, tensors, zero_lstms
+from support import JIT, TINY, numpy, object_batch, random_frames, randomise, tensors, zero_lstms
 
 from osmn_tf.guides import spatial_guide
 from osmn_tf.losses import LovaszHinge
@@ -31,22 +31,20 @@ def inner(model, name):
 # What is in it ----------------------------------------------------------------------------------------------------
 
 
-def test_vgg_form_has_the_paper_s_sizes_and_initial_values():
+@pytest.fixture
+def quick_init(monkeypatch):
+    """Zeros instead of orthogonal matrices, whose making takes half a minute at these sizes."""
+    monkeypatch.setattr(keras.initializers.Orthogonal, "__call__", lambda self, shape, dtype: keras.ops.zeros(shape))
+
+
+def test_vgg_form_has_the_paper_s_sizes(quick_init):
     model = ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32)
     weights = weight_dict(model)
     for block, channels in ((3, 256), (4, 512), (5, 512)):
         name = f"seg_conv{block}_lstm"
-        kernel, recurrent = weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]
-        assert kernel.shape == recurrent.shape == (3, 3, channels, 4 * channels)
-        assert kernel.std() == pytest.approx(0.001, rel=0.01)
-        assert abs(kernel.mean()) < 1e-5
-        columns = recurrent.reshape(-1, 4 * channels)[:, :64]
-        np.testing.assert_allclose(columns.T @ columns, np.eye(64), atol=1e-4)
-        bias = weights[f"{name}/bias"].reshape(4, channels)
-        assert np.all(bias[1] == 1.0)
-        assert not bias[[0, 2, 3]].any()
-        assert inner(model, name).activation is keras.activations.tanh
-        assert inner(model, name).recurrent_activation is keras.activations.sigmoid
+        assert weights[f"{name}/kernel"].shape == (3, 3, channels, 4 * channels)
+        assert weights[f"{name}/recurrent_kernel"].shape == (3, 3, channels, 4 * channels)
+        assert weights[f"{name}/bias"].shape == (4 * channels,)
     assert weights["modulator_fc8/bias"].shape == (3840,)
     assert weights["modulator_recurrent/bias"].shape == (1280,)
     guide = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -59,7 +57,26 @@ def test_vgg_form_has_the_paper_s_sizes_and_initial_values():
     ]  # fmt: skip
 
 
-def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_blocks():
+def test_initial_values(narrow_vgg):
+    model = ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32)
+    weights = weight_dict(model)
+    for block, channels in ((3, 4), (4, 5), (5, 6)):
+        name = f"seg_conv{block}_lstm"
+        kernel, recurrent = weights[f"{name}/kernel"], weights[f"{name}/recurrent_kernel"]
+        assert kernel.std() == pytest.approx(0.001, rel=0.15)
+        assert abs(kernel.mean()) < 2e-4
+        columns = recurrent.reshape(-1, 4 * channels)
+        np.testing.assert_allclose(columns.T @ columns, np.eye(4 * channels), atol=1e-5)
+        bias = weights[f"{name}/bias"].reshape(4, channels)
+        assert np.all(bias[1] == 1.0)
+        assert not bias[[0, 2, 3]].any()
+        assert inner(model, name).activation is keras.activations.tanh
+        assert inner(model, name).recurrent_activation is keras.activations.sigmoid
+    assert not weights["modulator_recurrent/kernel"].any()
+    assert np.all(weights["modulator_recurrent/bias"] == 1.0)
+
+
+def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_blocks(quick_init):
     model = ReConvNet(**TINY)
     assert [(spec.name, spec.stride, spec.channels) for spec in model.state_specs] == [
         ("Conv2d_5_lstm_h", 8, 256), ("Conv2d_5_lstm_c", 8, 256), ("Conv2d_11_lstm_h", 16, 512),
@@ -94,7 +111,7 @@ def test_osmn_has_no_state(tiny_osmn):
 
 @pytest.mark.parametrize("recurrence", ["residual", "replace"])
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
-def test_recurrence(narrow_vgg, backbone, recurrence):
+def test_recurrence(narrow_vgg, narrow_mobilenet, backbone, recurrence):
     """The next layer and the side branch read features + scale * h, or scale * h alone, with the right scales."""
     model = randomise(ReConvNet(**{**TINY, "backbone": backbone}, visual_head="pooled", recurrence=recurrence), seed=4)
     if backbone == "vgg16":  # blocks of 2, 3, 4, 5, 6 channels
@@ -102,10 +119,11 @@ def test_recurrence(narrow_vgg, backbone, recurrence):
                   5: ("seg_conv5_3", "seg_conv5_3_16", 54, 6)}  # fmt: skip
         lstm, side = "seg_conv{}_lstm", {3: "seg_conv3_3_16", 4: "seg_conv4_3_16", 5: "seg_conv5_3_16"}
         assert sum((4,) * 3 + (5,) * 3 + (6,) * 3) == 45
-    else:
-        levels = {5: ("seg_Conv2d_5", "seg_Conv2d_6_depthwise", 1920, 256),
-                  11: ("seg_Conv2d_11", "seg_Conv2d_12_depthwise", 2176, 512),
-                  13: ("seg_Conv2d_13", "seg_conv13_16", 2688, 1024)}  # fmt: skip
+    else:  # modulated layers of 4, 5, 6, 7 channels
+        levels = {5: ("seg_Conv2d_5", "seg_Conv2d_6_depthwise", 22, 5),
+                  11: ("seg_Conv2d_11", "seg_Conv2d_12_depthwise", 27, 6),
+                  13: ("seg_Conv2d_13", "seg_conv13_16", 33, 7)}  # fmt: skip
+        assert sum((4, 5, 6, 7)) == 22
         lstm, side = "seg_Conv2d_{}_lstm", {5: "seg_conv5_16", 11: "seg_conv11_16", 13: "seg_conv13_16"}
     batch = object_batch(model, 2, 64, 96)
     modulation = numpy(model.visual_modulator(batch.pop("visual_guide")))
@@ -128,7 +146,7 @@ def test_recurrence(narrow_vgg, backbone, recurrence):
         np.testing.assert_array_equal(side_read, read)
 
 
-def test_silent_lstms_leave_the_osmn(narrow_vgg):
+def test_silent_lstms_leave_the_osmn(narrow_vgg, narrow_mobilenet):
     for arguments in (
         {"backbone": "vgg16", "visual_head": "pooled", "visual_hidden": 4, "guide_size": 32},
         TINY,
@@ -149,7 +167,7 @@ def test_silent_lstms_leave_the_osmn(narrow_vgg):
 
 
 def test_new_lstms_hardly_change_the_osmn_at_the_first_step(tiny_osmn):
-    model = ReConvNet.from_osmn(tiny_osmn)
+    model = ReConvNet.from_osmn(tiny_osmn, recurrent_channels=(8, 8, 8))
     batch = tensors(object_batch(model, 1, 64, 96))
     batch |= model.initial_state(1, 64, 96)
     expected = numpy(tiny_osmn({name: batch[name] for name in ("frame", "visual_guide", "spatial_guide")}))
@@ -177,7 +195,7 @@ def test_from_osmn_copies_by_name(tiny_osmn):
 
 def test_from_osmn_of_another_form_names_the_weight(tiny_osmn):
     with pytest.raises(ValueError, match=r"seg_conv\d+_16/\w+ of the OSMN has no counterpart in this ReConvNet"):
-        ReConvNet.from_osmn(tiny_osmn, decoder="refinement")
+        ReConvNet.from_osmn(tiny_osmn, decoder="refinement", recurrent_channels=(2, 2, 2))
 
 
 def test_state_is_carried_from_frame_to_frame(tiny_reconvnet):
@@ -248,12 +266,15 @@ def test_clip_equals_streaming_on_vgg(narrow_vgg):
     np.testing.assert_allclose(numpy(model.clip_model(3)(inputs)), stream(model, inputs), atol=1e-5)
 
 
-def test_clip_model_trains_the_network_itself():
-    model = randomise(ReConvNet(**TINY, recurrent_channels=(3, 4, 5)), seed=6)
+def test_clip_model_trains_the_network_itself(narrow_vgg):
+    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32), seed=6)
+    for weight in model.weights:
+        if weight.path.endswith("_lstm/kernel"):
+            weight.assign(numpy(weight) * 0.01)  # random features would saturate the gates
     clip = model.clip_model(3, 32, 64)
     assert clip.output_shape == (None, 3, 32, 64, 1)
     assert {w.path for w in clip.trainable_weights} == {w.path for w in model.trainable_weights}
-    clip.compile(optimizer=keras.optimizers.Adam(1e-3), loss=LovaszHinge())
+    clip.compile(optimizer=keras.optimizers.Adam(1e-3), loss=LovaszHinge(), jit_compile=JIT)
     before = weight_dict(model)
     inputs = clip_inputs(model, 2, 3, 32, 64, [[0, 0, 1], [0, 1, 1]])
     labels = (inputs["spatial_guides"] > 0.8).astype(np.uint8)
@@ -261,8 +282,8 @@ def test_clip_model_trains_the_network_itself():
     assert np.isfinite(history["loss"][0])
     after = weight_dict(model)
     assert all(np.all(np.isfinite(value)) for value in after.values())
-    unchanged = [path for path, value in after.items() if np.array_equal(value, before[path])]
-    assert unchanged == []
+    unchanged = {path for path, value in after.items() if np.array_equal(value, before[path])}
+    assert unchanged == {f"seg_score_multi{level}_up/kernel" for level in (2, 3, 4, 5)}
 
 
 def test_clip_model_predicts_with_unknown_sizes(tiny_reconvnet):
