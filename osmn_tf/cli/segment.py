@@ -21,7 +21,7 @@ import numpy as np
 
 from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
-from osmn_tf.inference.quality import LEARNING_RATE, MEAN_J, QUALITIES, check_rate, finetune_steps
+from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, check_rate, finetune_steps
 
 if TYPE_CHECKING:
     from osmn_tf.inference.video_io import FrameSource
@@ -37,11 +37,8 @@ EXAMPLES = """examples:
 
 QUALITY_HELP = (
     "Online fine-tuning trains the network on the given masks before it segments the video. "
-    + " ".join(
-        f"{name}: {steps or 'no'} steps, mean J {MEAN_J[name]}{';' if name != 'best' else ''}"
-        for name, steps in QUALITIES.items()
-    )
-    + " (reconvnet_lite, six DAVIS sequences that it was not trained on)."
+    + "; ".join(f"{name}: {steps or 'no'} steps" for name, steps in QUALITIES.items())
+    + "."
 )
 
 

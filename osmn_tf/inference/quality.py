@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from osmn_tf.errors import InputError
 
-# Measured with reconvnet_lite, trained without them, on six sequences of DAVIS 2016's training set (dog-agility, hike,
-# mallard-water, motocross-bumps, rollerblade, train): mean J 65.6 without fine-tuning, 85.5 after 50 steps and 85.7
-# after 100. The second fifty help where much is wrong and hurt where the object turns (motocross-bumps: 82.7, 80.9,
-# 76.8). At 2e-5, 50 steps gave less (rollerblade 75.6 instead of 78.4, motocross-bumps 79.4 instead of 80.9).
+# Measured at 256x448 with the weights of reconvnet_lite, one seed, on six sequences of DAVIS 2016's training set that
+# they were not trained on (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train): mean J 65.6 without
+# fine-tuning, 85.5 after 50 steps and 85.7 after 100. Five gain, motocross-bumps loses (82.7, 80.9, 76.8), and much
+# more at 288x512 (81.4, 66.5, 61.2), where the others are not measured. At 2e-5 and 256x448, 50 steps gave less
+# (rollerblade 75.6 instead of 78.4, motocross-bumps 79.4 instead of 80.9).
 STEPS = 50
 LEARNING_RATE = 1e-4
 
 QUALITIES = {"fast": 0, "good": STEPS, "best": 100}
 """Name -> steps of online fine-tuning."""
-
-MEAN_J = {"fast": 65.6, "good": 85.5, "best": 85.7}
-"""Name -> mean J in percent, as said above."""
 
 
 def finetune_steps(quality: str | None, steps: int | None) -> int:
