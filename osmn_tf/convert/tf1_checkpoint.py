@@ -152,16 +152,28 @@ class Checkpoint:
         Raises:
             InputError: they are damaged or not finite, or look like float32 in the other byte order.
         """
-        values = np.asarray(self._get(name))
+        return np.asarray(self.tensor(name))
+
+    def tensor(self, name: str) -> Any:
+        """As `read`, as TensorFlow's tensor: what a variable can take over without a copy."""
+        tensor = self._get(name)
+        values = np.asarray(tensor)
         if _is_byte_swapped(values):
             raise InputError(self._byte_order_message(name))
         if not np.isfinite(_largest(values)):
             raise InputError(f"{self.prefix}: {name} holds values that are not finite: its training had diverged")
-        return values
+        return tensor
 
     def _get(self, name: str) -> Any:
         try:
-            return self._reader.get_tensor(name)
+            # The operation behind `tf.train.load_checkpoint`, whose own reading copies into NumPy arrays.
+            (tensor,) = tf.raw_ops.RestoreV2(
+                prefix=str(self.prefix),
+                tensor_names=[name],
+                shape_and_slices=[""],
+                dtypes=[tf.as_dtype(self.types[name])],
+            )
+            return tensor
         except _READING_ERRORS as error:
             if "Checksum" in str(error) and self._stored_byte_swapped():
                 raise InputError(self._byte_order_message(name)) from error
@@ -418,11 +430,13 @@ def _load(model: OSMN, checkpoint: Checkpoint, form: Form, prefixes: Collection[
         targets = [path for path in spec.targets if prefixes is None or path.split("_")[0] in prefixes]
         if name not in checkpoint.shapes or not (targets or spec.bilinear):
             continue
-        values = adapted[name] if name in adapted else checkpoint.read(name)
+        values = adapted[name] if name in adapted else checkpoint.tensor(name)
         if spec.bilinear:
-            values = _checked_bilinear(values, f"{checkpoint.prefix}: {name}")
+            values = _checked_bilinear(np.asarray(values), f"{checkpoint.prefix}: {name}")
+        elif keras.backend.backend() != "tensorflow":
+            values = np.asarray(values)
         for path in targets:
-            weights[path].assign(_tensor(values))
+            weights[path].assign(values)
         loaded.update(targets)
     left_out = sorted(weights.keys() - loaded)
     if form.complete and left_out:
@@ -450,13 +464,6 @@ def _checked_bilinear(values: np.ndarray, what: str) -> np.ndarray:
     if difference > BILINEAR_TOLERANCE:
         raise InputError(f"{what} should hold the fixed bilinear filter, but differs from it by up to {difference:.3g}")
     return exact
-
-
-def _tensor(values: np.ndarray) -> Any:
-    """`values` for `assign`: on TensorFlow without the two copies that its own conversion makes."""
-    if keras.backend.backend() != "tensorflow":
-        return values
-    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def _unfilled(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:

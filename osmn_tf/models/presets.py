@@ -252,6 +252,7 @@ def _array(variable: Any) -> Any:
     import keras
     import numpy as np
 
-    if keras.backend.backend() == "torch":
-        return keras.ops.convert_to_numpy(variable)
-    return np.asarray(keras.ops.convert_to_tensor(variable))
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return np.asarray(variable.value.read_value())  # a tensor; of a variable NumPy would get a copy
+    return np.asarray(variable.value) if backend == "jax" else keras.ops.convert_to_numpy(variable)
