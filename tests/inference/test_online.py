@@ -174,7 +174,7 @@ def _bad_mask() -> np.ndarray:
     [
         ([], {}, "frames_and_masks"),
         ([(scene(8, 60)[0], np.zeros(SIZE, np.uint8))], {}, "no object"),
-        ([(scene(8, 60)[0], _bad_mask())], {}, "254"),
+        ([(scene(8, 60)[0], _bad_mask())], {}, "no object"),
         ([(scene(8, 60)[0], np.ones((10, 10), np.uint8))], {}, "96 x 64"),
         ([scene(8, 60)], {"steps": -1}, "steps"),
         ([scene(8, 60)], {"learning_rate": 0.0}, "learning_rate"),

@@ -720,7 +720,7 @@ def test_equals_the_network_and_objects_do_not_mix(kind, request):
     boxes = {2: (0, 20, 0, 30), 30: (10, 60, 40, 70), 5: (30, 64, 5, 20), 254: (2, 9, 80, 96), 77: (40, 60, 72, 90)}
     for label, (top, bottom, left, right) in boxes.items():
         mask[top:bottom, left:right] = label
-    segmenter = VideoSegmenter(model, keep_scores=True)
+    segmenter = VideoSegmenter(model, exclusive=False, keep_scores=True)
     segmenter.start(frames[0], mask)
     assert segmenter.labels == (2, 5, 30, 77, 254)
     together = []
