@@ -92,6 +92,16 @@ def checkpoint(tmp_path_factory) -> str:
     return release.write_checkpoint(prefix, release.random_values(release.vgg_shapes(), seed=7), step=50000)
 
 
+# Peak memory from /proc: ru_maxrss keeps the size of the process that started this one.
+MEASURED = """
+import sys
+from osmn_tf.cli.main import main
+code = main(sys.argv[1:])
+print("peak kB", next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+sys.exit(code)
+"""
+
+
 @dataclass(frozen=True)
 class Import:
     """An import in a process of its own: preset, printed text, and what the process needed."""
@@ -105,14 +115,15 @@ class Import:
 @pytest.fixture(scope="module")
 def imported(checkpoint, tmp_path_factory) -> Import:
     folder = tmp_path_factory.mktemp("presets")
-    command = [sys.executable, "-m", "osmn_tf.cli.main", "import-tf1", checkpoint, "--out", str(folder / "vgg")]
+    command = [sys.executable, "-c", MEASURED, "import-tf1", checkpoint, "--out", str(folder / "vgg")]
     with open(folder / "output.txt", "w") as output:
         process = subprocess.Popen(command, stdout=output)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     text = (folder / "output.txt").read_text()
-    return Import(folder / "vgg", text, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    text, _, peak = text.rpartition("peak kB ")
+    return Import(folder / "vgg", text, usage.ru_utime + usage.ru_stime, int(peak) * 1024)
 
 
 @pytest.fixture(scope="module")

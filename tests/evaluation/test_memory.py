@@ -15,8 +15,9 @@ import resource, sys
 from osmn_tf.cli.main import main
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print("peak MB", (peak[0] + 2 * peak[1]) // 1024)
+    # Not ru_maxrss of this process: across exec it keeps the size of the process that started it.
+    own = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("peak MB", (own + 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) // 1024)
     sys.exit(code)
 """
 

@@ -71,6 +71,7 @@ def test_equals_keras_from_an_initial_state():
     assert np.abs(numpy(ours(x)[0]) - numpy(ours(x, initial_state=initial)[0])).max() > 0.01
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="Keras 3.15's own ConvLSTM2D cannot take a mask on JAX")
 @pytest.mark.parametrize("return_sequences", [False, True])
 def test_equals_keras_with_a_mask(return_sequences):
     ours, theirs = pair(return_sequences=return_sequences, return_state=True)
