@@ -24,7 +24,7 @@ demo: $(VENV)/.run-installed
 
 test: $(VENV)/.test-installed lint
 	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend tests/test_guides.py tests/test_losses.py tests/layers tests/inference
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
