@@ -49,12 +49,11 @@ def test_names_that_type_checkers_see_are_those_that_there_are():
 
     tree = ast.parse(inspect.getsource(osmn_tf))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    declared = {
-        alias.asname or alias.name: node.module if isinstance(node, ast.ImportFrom) else alias.name
-        for node in block.body
-        for alias in node.names
-    }
-    assert declared == osmn_tf._LAZY
+    declared = {alias.asname: (node.module, alias.name) for node in block.body for alias in node.names}
+    modules = {name: path for name, path in osmn_tf._LAZY.items() if path.rpartition(".")[2] == name}
+    values = {name: (path, name) for name, path in osmn_tf._LAZY.items() if name not in modules}
+    assert list(modules) == ["metrics"]
+    assert declared == values | {"metrics": ("osmn_tf.evaluation", "metrics")}
 
 
 def test_unknown_names_are_attribute_errors():
