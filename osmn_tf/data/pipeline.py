@@ -30,8 +30,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf.data import augment
-from osmn_tf.data.augment import AugmentOptions
+from osmn_tf import augment
+from osmn_tf.augment import AugmentOptions
 from osmn_tf.data.sampling import RawSample, Samples
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.guides import GUIDE_MARGIN, VGG_MEAN_RGB, spatial_guide, visual_guide

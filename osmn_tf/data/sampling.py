@@ -9,8 +9,8 @@ A raw sample is a dict:
     masks         uint8 [T + 1, H, W]   0, 1 (the object) or 255; the first is the mask before the first frame
     guide_frame   uint8 [H, W, 3]       where the visual guide is cut out
     guide_mask    uint8 [H, W]          0 or 1
-    seeds         int32 [2]             for `osmn_tf.data.augment`
-    motion        float32 []            see `osmn_tf.data.augment.affine_parameters`
+    seeds         int32 [2]             for `osmn_tf.augment`
+    motion        float32 []            see `osmn_tf.augment.affine_parameters`
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class VideoSource(Source):
         size, length: see `Source`.
         max_gap: the step between frames is drawn from 1..max_gap annotated frames.
         reverse: probability that the clip runs backwards.
-        motion: additional camera motion (see `osmn_tf.data.augment.affine_parameters`).
+        motion: additional camera motion (see `osmn_tf.augment.affine_parameters`).
 
     Raises:
         InputError: no video has length + 1 annotated frames.
@@ -175,7 +175,7 @@ class ImageSource(Source):
     Args:
         data: the images.
         size, length: see `Source`.
-        motion: see `osmn_tf.data.augment.affine_parameters`.
+        motion: see `osmn_tf.augment.affine_parameters`.
     """
 
     def __init__(self, data: ImageDataset, size: tuple[int, int], length: int = 1, *, motion: float = 0.5) -> None:

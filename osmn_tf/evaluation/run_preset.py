@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # What decides on the masks that a model gives; the rest of the package may change without making results stale.
-_CODE = ("backbones", "data/augment.py", "guides.py", "inference", "layers", "losses.py", "models")
+_CODE = ("augment.py", "backbones", "guides.py", "inference", "layers", "losses.py", "models")
 
 
 def preset_track(

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf.data.augment import (
+from osmn_tf.augment import (
     AugmentOptions,
     augment_clips,
     jitter_visual_guide,
@@ -37,7 +37,7 @@ Array = np.ndarray
 Progress = Callable[[int, int, float], None]
 """Called after every step with (steps done, steps in all, loss)."""
 
-_MOTION = 8  # stream of random numbers (see `osmn_tf.data.augment`)
+_MOTION = 8  # stream of random numbers (see `osmn_tf.augment`)
 
 
 @dataclasses.dataclass(frozen=True)

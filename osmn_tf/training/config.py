@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from osmn_tf.data.augment import AugmentOptions
+from osmn_tf.augment import AugmentOptions
 from osmn_tf.data.synthetic import ClipOptions
 from osmn_tf.errors import InputError
 from osmn_tf.files import write_text

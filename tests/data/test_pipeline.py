@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from osmn_tf.data.augment import NO_AUGMENTATION, AugmentOptions
+from osmn_tf.augment import NO_AUGMENTATION, AugmentOptions
 from osmn_tf.data.coco import open_coco
 from osmn_tf.data.dataset import DamagedFileWarning
 from osmn_tf.data.davis import open_davis

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from osmn_tf.data import augment
-from osmn_tf.data.augment import NO_AUGMENTATION, AugmentOptions
+from osmn_tf import augment
+from osmn_tf.augment import NO_AUGMENTATION, AugmentOptions
 from osmn_tf.errors import InputError
 from osmn_tf.guides import visual_guide
 
@@ -48,7 +48,7 @@ def reference_uniform(seed: tuple[int, int], counter: int, stream: int) -> float
 _PRINT_SOME = """
 import numpy as np
 from keras import ops
-from osmn_tf.data import augment as a
+from osmn_tf import augment as a
 seeds = np.array([[0, 0], [1, 2], [-5, 2**31 - 1]], np.int32)
 frames = np.arange(3 * 2 * 12 * 16 * 3).reshape(3, 2, 12, 16, 3) % 251
 masks = (frames[..., 0] > 99).astype("uint8")
