@@ -1,0 +1,187 @@
+"""LiteRT (TFLite) files of a network, for devices that have neither Keras nor TensorFlow.
+
+A folder with three graphs of fixed size, built-in operators only, and `metadata.json` (see `osmn_tf.runtime`):
+
+    modulator.tflite   signature "modulate": visual_guide -> modulation. Once for every object.
+    encoder.tflite     signature "encode": frame -> features. Once for every frame.
+    step.tflite        signature "step": features, spatial_guide, modulation, state -> logits, state. Once for every
+                       frame and batch of objects.
+
+The guides are made outside, in NumPy: their medians do not convert to built-in operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.files import ensure_directory, write_bytes, write_text
+from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE
+from osmn_tf.version import __version__
+
+if TYPE_CHECKING:
+    from osmn_tf.models.osmn import OSMN
+
+Tensor = Any
+Clip = tuple[Iterable[np.ndarray], np.ndarray]
+"""(frames uint8 RGB [H, W, 3], the first frame's mask uint8 [H, W])."""
+
+QUANTIZATIONS = ("none", "float16", "dynamic")
+SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
+
+
+def export_litert(
+    model: OSMN,
+    out_dir: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    objects: int = 1,
+    quantize: str = "none",
+    calibration: Iterable[Clip] | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a network as LiteRT files.
+
+    Args:
+        model: an `OSMN` or `ReConvNet` that computes in float32.
+        out_dir: created if needed; an export in it is replaced.
+        size: (h, w) of the frames inside the network; default: the model's `network_size`.
+        objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
+        quantize: "none" (float32), "float16" (weights; half the size), "dynamic" (int8 weights, activations are
+            quantised while it runs) or "int8" (weights and activations; needs `calibration`).
+        calibration: clips on which the ranges of activations are measured.
+        source: what should be known of the network (name of the preset, licence, ...): kept in the metadata.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an argument is none of its choices, there is no calibration data for "int8", or the folder cannot
+            be written.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise InputError(f"quantize: expected one of {', '.join(QUANTIZATIONS)}, received {quantize!r}")
+    if objects < 1:
+        raise InputError(f"objects: expected at least 1, received {objects}")
+    height, width = size or model.network_size
+    if height < 32 or width < 32:
+        raise InputError(f"size: expected at least 32 x 32 pixels, received {height} x {width}")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"model: LiteRT files are made with the TensorFlow backend, not with {keras.backend.backend()}"
+        )
+    if model.compute_dtype != "float32":
+        raise InputError(f"model: expected one that computes in float32, received {model.compute_dtype}")
+    folder = ensure_directory(out_dir, "out_dir")
+    graphs = _Graphs(model, (int(height), int(width)), objects)
+    files = {}
+    for graph in GRAPHS:
+        content = _convert(graphs, graph, quantize)
+        files[graph] = {
+            "name": f"{graph}.tflite",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+        }
+        write_bytes(folder / f"{graph}.tflite", content)
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "network": type(model).__name__,
+        "source": dict(source or {}),
+        "network_size": [int(height), int(width)],
+        "objects": objects,
+        "guide_size": model.guide_size,
+        "guide_background": list(model.guide_background),
+        "modulation_size": graphs.modulation_size,
+        "features": {name: list(shape) for name, shape in graphs.features.items()},
+        "state": {name: list(shape) for name, shape in graphs.state.items()},
+        "quantization": quantize,
+        "files": files,
+        "osmn_tf_version": __version__,
+    }
+    write_text(folder / METADATA_FILE, json.dumps(metadata, indent=2) + "\n")
+    return folder
+
+
+class _Graphs:
+    """The three functions of a network at a fixed size and batch, and what they exchange."""
+
+    def __init__(self, model: OSMN, size: tuple[int, int], objects: int) -> None:
+        self.model, self.size, self.objects = model, size, objects
+        self.modulation_size = int(model.visual_modulator.output_shape[-1])
+        self.state = {name: tuple(x.shape[1:]) for name, x in model.initial_state(1, *size).items()}
+        encoded = self.function("encoder").get_concrete_function(**self.inputs("encoder")).structured_outputs
+        self.features = {name: tuple(x.shape) for name, x in encoded.items()}
+
+    def inputs(self, graph: str) -> dict[str, Any]:
+        """Name -> `tf.TensorSpec` of a graph's inputs."""
+        import tensorflow as tf
+
+        guide_size = self.model.guide_size
+        if graph == "modulator":
+            return {"visual_guide": tf.TensorSpec((1, guide_size, guide_size, 3), tf.float32)}
+        if graph == "encoder":
+            return {"frame": tf.TensorSpec((1, *self.size, 3), tf.uint8)}
+        shapes = {
+            **self.features,
+            "spatial_guide": (self.objects, *self.size, 1),
+            "modulation": (self.objects, self.modulation_size),
+            **{name: (self.objects, *shape) for name, shape in self.state.items()},
+        }
+        return {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
+
+    def function(self, graph: str) -> Any:
+        """The graph as a `tf.function` with named arguments."""
+        import tensorflow as tf
+
+        model = self.model
+
+        def modulate(visual_guide: Tensor) -> dict[str, Tensor]:
+            return {"modulation": model.visual_modulator(visual_guide, training=False)}
+
+        def encode(frame: Tensor) -> dict[str, Tensor]:
+            return dict(model.frame_encoder({"frame": frame}, training=False))
+
+        def step(**inputs: Tensor) -> dict[str, Tensor]:
+            return dict(model.object_network(inputs, training=False))
+
+        functions: dict[str, Callable[..., Any]] = {"modulator": modulate, "encoder": encode, "step": step}
+        return tf.function(functions[graph], autograph=False)
+
+    @contextlib.contextmanager
+    def saved_model(self, graph: str) -> Iterator[str]:
+        """The path of a SavedModel of the graph, as long as the context lasts."""
+        import tensorflow as tf
+
+        module = tf.Module()
+        # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
+        module.weights = [variable.value for variable in self.model.variables]
+        function = self.function(graph).get_concrete_function(**self.inputs(graph))
+        with tempfile.TemporaryDirectory() as path:
+            tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})
+            yield path
+
+
+def _convert(graphs: _Graphs, graph: str, quantize: str) -> bytes:
+    import tensorflow as tf
+
+    with graphs.saved_model(graph) as path:
+        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[SIGNATURES[graph]])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize == "float16":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        elif quantize == "dynamic":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        content: bytes = converter.convert()
+    return content

@@ -1,0 +1,123 @@
+"""`osmn_tf.guides` in NumPy, for one object at a time: the same numbers, without Keras.
+
+The medians are not in the exported graphs because they do not convert to built-in LiteRT operators.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+GUIDE_MARGIN = np.float32(0.03)  # of the box's side, on each side
+MAD_TO_SIGMA = np.float32(1.4826)  # the standard deviation of a normal distribution, per median absolute deviation
+MIN_SIGMA = np.float32(5.0)  # pixels
+
+
+def _median(values: np.ndarray, counts: np.ndarray) -> np.float32:
+    """Median of integers that occur so often; ascending values. Even numbers average the two middle ones."""
+    cumulative = np.cumsum(counts)
+    total = cumulative[-1]
+    lower, upper = np.searchsorted(cumulative, [(total - 1) // 2, total // 2], side="right")
+    return np.float32(int(values[lower]) + int(values[upper])) / np.float32(2)
+
+
+def _centre_and_sigma(counts: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Median and robust deviation of coordinates 0..L-1 with these counts (not all 0)."""
+    positions = np.arange(len(counts))
+    centre = _median(positions, counts)
+    # Twice the distances are integers.
+    distances = np.abs(2 * positions - int(2 * centre))
+    mad = _median(np.arange(distances.max() + 1), np.bincount(distances, counts)) / np.float32(2)
+    return centre, np.maximum(MAD_TO_SIGMA * mad, MIN_SIGMA)
+
+
+def spatial_guide(mask: np.ndarray) -> np.ndarray:
+    """Gaussian that says where the object was (see `osmn_tf.guides.spatial_guide`).
+
+    Args:
+        mask: [h, w], any dtype, at network resolution; non-zero is the object.
+
+    Returns:
+        float32 [h, w] in 0..1; all zeros for an empty mask.
+    """
+    occupied = mask != 0
+    rows = np.count_nonzero(occupied, axis=1)
+    if not rows.any():
+        return np.zeros(mask.shape, np.float32)
+    profiles = []
+    for counts in (rows, np.count_nonzero(occupied, axis=0)):
+        centre, sigma = _centre_and_sigma(counts)
+        offset = np.arange(len(counts), dtype=np.float32) - centre
+        profiles.append(np.exp(-np.square(offset) / (2 * np.square(sigma))))
+    return np.outer(*profiles)
+
+
+def _crop(occupied: np.ndarray) -> tuple[np.float32, np.float32]:
+    """First coordinate and length of the padded crop along one axis; bool [L], whether any pixel is there."""
+    first = int(np.argmax(occupied))
+    final = len(occupied) - 1 - int(np.argmax(occupied[::-1]))
+    # The release crops [first, final): the last row and column of the box are lost.
+    side = np.float32(max(final - first, 1))
+    margin = np.floor(GUIDE_MARGIN * side)
+    return np.float32(first) - margin, side + 2 * margin
+
+
+def _taps(
+    start: np.float32, side: np.float32, size: int, length: int
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """The two (coordinates, weights) of bilinear sampling, and the nearest coordinate or -1 beyond the frame."""
+    position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * side / np.float32(size)
+    source = np.clip(position - np.float32(0.5), 0, side - 1) + start
+    taps = []
+    for pixel in (np.floor(source), np.floor(source) + 1):
+        inside = (pixel >= 0) & (pixel < length)
+        weight = np.where(inside, 1 - np.abs(source - pixel), 0).astype(np.float32)
+        taps.append((np.clip(pixel, 0, length - 1).astype(np.intp), weight))
+    nearest = np.floor(position + start).astype(np.intp)
+    return taps, np.where((nearest >= 0) & (nearest < length), nearest, -1)
+
+
+def visual_guide(frame: np.ndarray, mask: np.ndarray, size: int, background: tuple[float, float, float]) -> np.ndarray:
+    """The object cut out of its frame (see `osmn_tf.guides.visual_guide`).
+
+    Args:
+        frame: uint8 [H, W, 3], RGB.
+        mask: [H, W], any dtype; non-zero is the object.
+        size: side of the guide in pixels.
+        background: RGB colour of everything that is not the object.
+
+    Returns:
+        float32 [size, size, 3], RGB 0..255.
+    """
+    occupied = mask != 0
+    row_taps, rows = _taps(*_crop(occupied.any(axis=1)), size, mask.shape[0])
+    column_taps, columns = _taps(*_crop(occupied.any(axis=0)), size, mask.shape[1])
+    lines = sum(frame[index].astype(np.float32) * weight[:, None, None] for index, weight in row_taps)
+    image = sum(np.take(lines, index, axis=1) * weight[None, :, None] for index, weight in column_taps)
+    is_object = occupied[np.ix_(rows, columns)] & (rows >= 0)[:, None] & (columns >= 0)[None]
+    return np.where(is_object[..., None], image, np.array(background, np.float32))
+
+
+def network_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An object's mask at network resolution: nearest neighbour, but what falls between the samples is not lost.
+
+    Args:
+        mask: [H, W], any dtype; non-zero is the object.
+        size: (h, w).
+
+    Returns:
+        uint8 [h, w] of 0 and 1; empty only where `mask` is.
+    """
+    occupied = mask != 0
+    nearest, touching = [], []
+    for length, target in zip(mask.shape, size):
+        ratio = np.float32(length) / np.float32(target)
+        centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * ratio
+        nearest.append(np.minimum(np.floor(centre).astype(np.intp), length - 1))
+        distance = np.abs(np.arange(length, dtype=np.float32)[None] + np.float32(0.5) - centre[:, None])
+        touching.append(distance < max(ratio, np.float32(1)))
+    small = occupied[np.ix_(*nearest)]
+    if not small.any():
+        # Every pixel that has a share in an antialiased reduction.
+        ys, xs = np.nonzero(occupied)
+        small = (touching[0][:, ys].astype(np.float32) @ touching[1][:, xs].T.astype(np.float32)) > 0
+    return small.astype(np.uint8)

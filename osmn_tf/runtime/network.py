@@ -1,0 +1,305 @@
+"""An exported network: the folder that `osmn export --format litert` writes, checked and ready to run.
+
+The folder holds `metadata.json` and three LiteRT files: `modulator.tflite` runs once per object, `encoder.tflite` once
+per frame, `step.tflite` once per frame and batch of objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osmn_tf.errors import InputError, MissingDependencyError
+
+FORMAT = "osmn_tf.litert"
+FORMAT_VERSION = 1
+METADATA_FILE = "metadata.json"
+GRAPHS = ("modulator", "encoder", "step")
+
+
+def find_export(path: str | os.PathLike[str]) -> Path | None:
+    """The folder of an exported network, given it or one of its `.tflite` files; None where `path` is something else.
+
+    Raises:
+        InputError: `path` ends in .tflite, but there is no such file, or no metadata beside it.
+    """
+    path = Path(path)
+    if path.suffix == ".tflite":
+        if not path.is_file():
+            raise InputError(f"preset: the file {path} does not exist")
+        if not (path.parent / METADATA_FILE).is_file():
+            raise InputError(
+                f"preset: there is no {METADATA_FILE} beside {path}; keep together what osmn export has written"
+            )
+        return path.parent
+    if not (path / METADATA_FILE).is_file():
+        return None
+    # A preset's folder has a file of this name too.
+    try:
+        content = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    is_export = isinstance(content, dict) and content.get("format") == FORMAT
+    return path if is_export or (path / "step.tflite").is_file() else None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What has to be known to run the files.
+
+    Attributes:
+        network_size: (h, w) of the frames that go into the network.
+        objects: batch size of the step.
+        guide_size: side of the visual guide.
+        guide_background: RGB colour around the object in a visual guide.
+        modulation_size: length of an object's modulation.
+        features: name -> shape of what goes from the encoder to the step.
+        state: name -> shape [h, w, c] of an object's recurrent state.
+        quantization: "none", "float16", "dynamic" or "int8".
+        files: graph -> (file name, SHA-256).
+    """
+
+    network_size: tuple[int, int]
+    objects: int
+    guide_size: int
+    guide_background: tuple[float, float, float]
+    modulation_size: int
+    features: dict[str, tuple[int, ...]]
+    state: dict[str, tuple[int, ...]]
+    quantization: str
+    files: dict[str, tuple[str, str]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Metadata:
+        """Reads `metadata.json`.
+
+        Raises:
+            InputError: it is unreadable, of another format or version, or incomplete.
+        """
+        path = folder / METADATA_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"preset: {path} is not readable JSON ({error})") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f"preset: {path} is not that of an exported network (format {FORMAT})")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"preset: {path} has format version {content.get('format_version')}, this release reads "
+                f"{FORMAT_VERSION}; export the network again"
+            )
+        try:
+            height, width = content["network_size"]
+            red, green, blue = content["guide_background"]
+            return cls(
+                network_size=(int(height), int(width)),
+                objects=int(content["objects"]),
+                guide_size=int(content["guide_size"]),
+                guide_background=(float(red), float(green), float(blue)),
+                modulation_size=int(content["modulation_size"]),
+                features={name: tuple(map(int, shape)) for name, shape in content["features"].items()},
+                state={name: tuple(map(int, shape)) for name, shape in content["state"].items()},
+                quantization=str(content["quantization"]),
+                files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
+
+
+def default_threads() -> int:
+    """Threads that a network gets unless it is told otherwise: the cores that this process may use, at most four."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return min(4, cores)
+
+
+class Graph:
+    """One `.tflite` file with one signature: named arrays in, named arrays out.
+
+    Args:
+        path: the file.
+        inputs: expected name -> shape.
+        outputs: expected name -> shape.
+        threads: how many it computes with.
+
+    Raises:
+        InputError: it is no LiteRT file, or its inputs or outputs are not those expected.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Mapping[str, tuple[int, ...]],
+        outputs: Mapping[str, tuple[int, ...]],
+        threads: int,
+    ) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingDependencyError("ai-edge-litert", "runtime", "running an exported network") from error
+        try:
+            self._interpreter = Interpreter(str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+            signatures = list(self._interpreter.get_signature_list())
+            runner = self._interpreter.get_signature_runner(signatures[0] if signatures else None)
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"preset: {path} is no LiteRT file that can be run ({reason})") from error
+        self.path = path
+        self._inputs = _indices(runner.get_input_details(), inputs, path, "input")
+        self._outputs = _indices(runner.get_output_details(), outputs, path, "output")
+        for name in self._inputs:
+            self.input(name)[...] = 0  # the memory of batch places that are not used yet is not initialised
+
+    def input(self, name: str) -> np.ndarray:
+        """The memory of an input, to be written to. Do not keep it over `run`."""
+        view: np.ndarray = self._interpreter.tensor(self._inputs[name])()
+        return view
+
+    def output(self, name: str) -> np.ndarray:
+        """The memory of an output, valid until the next `run`. Do not keep it over `run`."""
+        view: np.ndarray = self._interpreter.tensor(self._outputs[name])()
+        return view
+
+    def run(self) -> None:
+        """Computes the outputs."""
+        self._interpreter.invoke()
+
+
+def _indices(
+    details: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], path: Path, kind: str
+) -> dict[str, int]:
+    found = {name: tuple(int(side) for side in detail["shape"]) for name, detail in details.items()}
+    if found != dict(expected):
+        different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        name = different[0]
+        raise InputError(
+            f"preset: {path}: expected the {kind} {name} to have the shape {_shape(expected.get(name))} as "
+            f"{METADATA_FILE} says, received {_shape(found.get(name))}"
+        )
+    return {name: int(detail["index"]) for name, detail in details.items()}
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))
+
+
+class ExportedNetwork:
+    """The three graphs of an exported network.
+
+    Args:
+        path: the folder, or one of the `.tflite` files in it.
+        threads: per graph; default: `default_threads()`.
+
+    Raises:
+        InputError: a file is missing, damaged, or belongs to another export.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        folder = find_export(path)
+        if folder is None:
+            raise InputError(f"preset: {path} is not an exported network (no folder with {METADATA_FILE} in it)")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: expected at least 1, received {threads}")
+        self.folder = folder
+        self.metadata = metadata = Metadata.read(folder)
+        threads = threads or default_threads()
+        paths = {graph: _checked_file(folder, metadata, graph) for graph in GRAPHS}
+        height, width = metadata.network_size
+        batch = metadata.objects
+        state = {name: (batch, *shape) for name, shape in metadata.state.items()}
+        self.modulator = Graph(
+            paths["modulator"],
+            {"visual_guide": (1, metadata.guide_size, metadata.guide_size, 3)},
+            {"modulation": (1, metadata.modulation_size)},
+            threads,
+        )
+        self.encoder = Graph(paths["encoder"], {"frame": (1, height, width, 3)}, metadata.features, threads)
+        self.stepper = Graph(
+            paths["step"],
+            {
+                **metadata.features,
+                "spatial_guide": (batch, height, width, 1),
+                "modulation": (batch, metadata.modulation_size),
+                **state,
+            },
+            {"logits": (batch, height, width, 1), **state},
+            threads,
+        )
+
+    def modulate(self, visual_guide: np.ndarray) -> np.ndarray:
+        """Modulation float32 [M] of an object, from its visual guide float32 [S, S, 3]."""
+        self.modulator.input("visual_guide")[0] = visual_guide
+        self.modulator.run()
+        return self.modulator.output("modulation")[0].copy()
+
+    def encode(self, frame: np.ndarray) -> None:
+        """Prepares a frame, uint8 [h, w, 3] of the network's size, for `step`."""
+        self.encoder.input("frame")[0] = frame
+        self.encoder.run()
+        for name in self.metadata.features:
+            self.stepper.input(name)[...] = self.encoder.output(name)
+
+    def initial_state(self) -> dict[str, np.ndarray]:
+        """An object's state before its first frame: zeros."""
+        return {name: np.zeros(shape, np.float32) for name, shape in self.metadata.state.items()}
+
+    def step(
+        self, guides: list[np.ndarray], modulations: list[np.ndarray], states: list[dict[str, np.ndarray]]
+    ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+        """One step of any number of objects on the frame that was encoded last.
+
+        Args:
+            guides: spatial guide float32 [h, w] of every object.
+            modulations: `modulate`'s result for every object.
+            states: state of every object.
+
+        Returns:
+            Logits float32 [N, h, w], and the new states.
+        """
+        batch, graph = self.metadata.objects, self.stepper
+        logits = np.empty((len(guides), *self.metadata.network_size), np.float32)
+        new_states: list[dict[str, np.ndarray]] = []
+        for first in range(0, len(guides), batch):
+            count = min(batch, len(guides) - first)
+            chunk = slice(first, first + count)
+            guide_input, modulation_input = graph.input("spatial_guide"), graph.input("modulation")
+            state_inputs = {name: graph.input(name) for name in self.metadata.state}
+            for place in range(count):
+                guide_input[place, :, :, 0] = guides[first + place]
+                modulation_input[place] = modulations[first + place]
+                for name, view in state_inputs.items():
+                    view[place] = states[first + place][name]
+            # The interpreter refuses to run while anybody holds its memory.
+            del guide_input, modulation_input, state_inputs, view
+            graph.run()
+            logits[chunk] = graph.output("logits")[:count, :, :, 0]
+            new_states += [
+                {name: graph.output(name)[place].copy() for name in self.metadata.state} for place in range(count)
+            ]
+        return logits, new_states
+
+
+def _checked_file(folder: Path, metadata: Metadata, graph: str) -> Path:
+    """The path of a graph's file, which exists and is the one that was exported."""
+    if graph not in metadata.files:
+        raise InputError(f"preset: {folder / METADATA_FILE} is damaged or incomplete (it names no file for {graph})")
+    name, digest = metadata.files[graph]
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise InputError(f"preset: the file {path} is missing")
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise InputError(
+                f"preset: {path} is damaged or of another export (its SHA-256 is not the one in {METADATA_FILE})"
+            )
+    return path
