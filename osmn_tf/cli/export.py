@@ -1,0 +1,160 @@
+"""Writes a preset for production: a SavedModel for TensorFlow and TensorFlow Serving, or LiteRT files for devices.
+
+What is written needs this package no more. Below --out:
+    saved-model    NAME/1/: the signatures modulate, step and segment_clip, with warm-up requests
+    litert         modulator and step as .tflite files, for one frame size and number of objects
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osmn_tf.cli.options import parse_size
+from osmn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from osmn_tf.inference.video_io import FrameSource
+
+EXAMPLES = """examples:
+  osmn export --preset reconvnet_lite --format saved-model --out models
+  osmn export --preset reconvnet_lite --format saved-model --out models --model-version 2 --state-dtype float16
+  osmn export --preset reconvnet_lite --format litert --out device --quantize dynamic --network-size 256x448
+  osmn export --preset reconvnet_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
+"""
+FORMATS = ("saved-model", "litert")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
+
+# Options of one format, by their names in the parsed arguments.
+_SAVED_MODEL_OPTIONS = ("name", "model_version", "state_dtype", "no_warm_up", "merge", "own_guides", "no_recover")
+_LITERT_OPTIONS = ("quantize", "objects", "calibration")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `osmn export`."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("--preset", required=True, help="name, folder or .keras file")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder, created if needed")
+    parser.add_argument(
+        "--network-size",
+        "--size",
+        metavar="HxW",
+        help="frame size inside the network (default: the preset's)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    # None where an option is not given: an option of the other format is an error, not ignored.
+    saved = parser.add_argument_group("saved-model")
+    saved.add_argument("--name", metavar="NAME", help="of the served model (default: the model's)")
+    saved.add_argument("--model-version", type=int, metavar="N", help="folder of the version (default: 1)")
+    saved.add_argument(
+        "--state-dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="recurrent state on its way to the client and back (default: the network's own)",
+    )
+    saved.add_argument("--no-warm-up", action="store_true", default=None, help="write no warm-up requests")
+    saved.add_argument("--merge", choices=("argmax", "soft"), help="how overlaps are decided (default: argmax)")
+    saved.add_argument("--own-guides", action="store_true", default=None, help="as in 'osmn segment'")
+    saved.add_argument("--no-recover", action="store_true", default=None, help="as in 'osmn segment'")
+    litert = parser.add_argument_group("litert")
+    litert.add_argument("--quantize", choices=QUANTIZATIONS, help="default: none")
+    litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
+    litert.add_argument(
+        "--calibration",
+        nargs="+",
+        metavar="VIDEO:PNG",
+        help="clips (files or folders of images), each with the mask of its first frame, for --quantize int8",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `osmn export` and returns its exit code."""
+    foreign = _LITERT_OPTIONS if arguments.format == "saved-model" else _SAVED_MODEL_OPTIONS
+    given = [f"--{option.replace('_', '-')}" for option in foreign if getattr(arguments, option) is not None]
+    if given:
+        raise InputError(f"{given[0]}: is not an option of --format {arguments.format}")
+    size = parse_size(arguments.network_size) if arguments.network_size else None
+    calibration = [_read_clip(text) for text in arguments.calibration or ()]
+    from osmn_tf.models.presets import find_preset, load, read_metadata
+
+    preset_metadata: dict[str, Any] = {}
+    if not str(arguments.preset).endswith(".keras"):
+        preset_metadata = read_metadata(find_preset(arguments.preset))
+
+    from osmn_tf.cli.quiet import start_backend
+
+    start_backend()
+    if arguments.format == "saved-model":
+        return _run_saved_model(arguments, load(arguments.preset), size, preset_metadata)
+    return _run_litert(arguments, load(arguments.preset), size, preset_metadata, calibration)
+
+
+def _run_saved_model(
+    arguments: argparse.Namespace, model: Any, size: tuple[int, int] | None, preset_metadata: dict[str, Any]
+) -> int:
+    from osmn_tf.export.saved_model import export_saved_model, read_metadata
+
+    folder = export_saved_model(
+        model,
+        arguments.out,
+        name=arguments.name,
+        version=1 if arguments.model_version is None else arguments.model_version,
+        network_size=size,
+        merge=arguments.merge or "argmax",
+        exclusive=not arguments.own_guides,
+        recover=not arguments.no_recover,
+        state_dtype=arguments.state_dtype,
+        warm_up=not arguments.no_warm_up,
+        metadata=preset_metadata,
+        force=arguments.force,
+    )
+    document = read_metadata(folder, check_files=False)
+    size_on_disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    session = document["session"]
+    print(f"{folder}: {size_on_disk / 1e6:.1f} MB, signatures {', '.join(document['signatures'])}")
+    print(
+        f"a session has {session['bytes_per_object']:,} bytes per object,"
+        f" {session['state_bytes_per_object']:,} of them recurrent state ({document['settings']['state_dtype']})"
+    )
+    return 0
+
+
+def _run_litert(
+    arguments: argparse.Namespace,
+    model: Any,
+    size: tuple[int, int] | None,
+    preset_metadata: dict[str, Any],
+    calibration: list[tuple[FrameSource, np.ndarray]],
+) -> int:
+    from osmn_tf.export.litert import export_litert
+    from osmn_tf.files import ensure_directory
+
+    folder = ensure_directory(arguments.out, "--out")
+    if any(folder.iterdir()) and not arguments.force:
+        raise InputError(f"--out: {folder} is not empty; give another folder, or --force to replace its files")
+    export_litert(
+        model,
+        folder,
+        size=size,
+        objects=1 if arguments.objects is None else arguments.objects,
+        quantize=arguments.quantize or "none",
+        calibration=calibration or None,
+        source={"preset": str(arguments.preset), **preset_metadata},
+    )
+    for path in sorted(folder.glob("*.tflite")):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _read_clip(text: str) -> tuple[FrameSource, np.ndarray]:
+    """A value of --calibration: frames, and the mask of the first one."""
+    from osmn_tf.inference.masks import read_mask
+    from osmn_tf.inference.video_io import open_source
+
+    video, _, mask = text.rpartition(":")
+    if not video:
+        raise InputError(f"--calibration: expected VIDEO:PNG, received {text!r}")
+    source = open_source(video)
+    return source, read_mask(mask, size=(source.info.height, source.info.width))
