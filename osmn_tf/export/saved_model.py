@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from osmn_tf.errors import InputError
 from osmn_tf.export.graph import SegmenterModule
+from osmn_tf.export.metadata import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
 from osmn_tf.files import ensure_directory, write_text
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
 
 STATE_DTYPES = ("float32", "float16", "bfloat16")
-EXTRA_ASSETS = "assets.extra"  # TensorFlow Serving's name for what it leaves alone
-METADATA_FILE = "osmn_tf.json"
 
 
 def export_saved_model(
@@ -181,33 +180,3 @@ def _describe(function: Any) -> dict[str, dict[str, Any]]:
         "inputs": {name: describe(spec) for name, spec in function.structured_input_signature[1].items()},
         "outputs": {name: describe(spec) for name, spec in function.structured_outputs.items()},
     }
-
-
-def read_metadata(folder: str | os.PathLike[str], check_files: bool = True) -> dict[str, Any]:
-    """The metadata of an exported version's folder.
-
-    Args:
-        check_files: compare the files' checksums too.
-
-    Raises:
-        InputError: the folder is no SavedModel of this package, or a file of it is missing or damaged.
-    """
-    path = Path(folder) / EXTRA_ASSETS / METADATA_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        digests = document["sha256"]
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected the folder of an exported version (NAME/1), but {EXTRA_ASSETS}/{METADATA_FILE} is"
-            f" not readable ({error.strerror or error})"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged, expected the JSON of 'osmn export'") from error
-    if check_files:
-        for name, digest in digests.items():
-            file = Path(folder) / name
-            if not file.is_file():
-                raise InputError(f"{file}: missing, the SavedModel is incomplete")
-            if file_digest(file) != digest:
-                raise InputError(f"{file}: damaged (its SHA-256 is not the one in {METADATA_FILE})")
-    return dict(document)

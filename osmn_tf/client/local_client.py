@@ -1,0 +1,80 @@
+"""The client without a server: an exported folder, run by TensorFlow in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osmn_tf.client.remote_segmenter import RemoteSegmenter
+from osmn_tf.client.transport import ServerError, Signatures, Tensors, Transport, readable
+from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.export.metadata import read_metadata
+
+
+class LocalTransport(Transport):
+    """A SavedModel's signatures; see `LocalClient`."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        path = Path(folder)
+        versions = [child for child in path.iterdir() if child.name.isdigit()] if path.is_dir() else []
+        if versions and not (path / "saved_model.pb").exists():
+            path = max(versions, key=lambda child: int(child.name))
+        metadata = read_metadata(path)
+        super().__init__(str(path), str(metadata["name"]))
+        self._version = int(metadata["version"])
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("tensorflow", "tf", "running a SavedModel") from error
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except Exception as error:  # damage shows as errors of many kinds
+            raise InputError(f"{path}: cannot be loaded as a SavedModel ({readable(str(error))})") from error
+
+    def describe(self, version: int | None) -> tuple[int, Signatures]:
+        if version not in (None, self._version):
+            raise ServerError(f"{self.address}: holds version {self._version}, not {version}")
+        signatures = {
+            name: {
+                key: (spec.dtype.name, tuple(spec.shape.as_list()))
+                for key, spec in function.structured_input_signature[1].items()
+            }
+            for name, function in self._loaded.signatures.items()
+        }
+        return self._version, signatures
+
+    def predict(self, signature: str, inputs: Tensors, version: int) -> Tensors:
+        import tensorflow as tf
+
+        try:
+            tensors = {name: tf.constant(_plain(value)) for name, value in inputs.items()}
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.OpError as error:
+            raise ServerError(f"{self.address}: {readable(error.message)}") from error
+        return {
+            name: np.asarray(value.numpy(), object if value.dtype == tf.string else None)
+            for name, value in outputs.items()
+        }
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value.tolist() if value.dtype == object else value
+
+
+class LocalClient(RemoteSegmenter):
+    """Segments videos with an exported SavedModel in this process, with TensorFlow alone.
+
+    Args:
+        folder: `NAME/1`, or `NAME` for the highest version in it.
+        encoding: "raw", or "png" or "jpeg" to run what a server would with it.
+
+    Raises:
+        InputError: the folder is no SavedModel of `osmn export`, or a file of it is missing or damaged.
+        MissingDependencyError: without TensorFlow.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, encoding: str = "raw") -> None:
+        super().__init__(LocalTransport(folder), encoding)
