@@ -5,11 +5,13 @@ examples:
   osmn benchmark evaluate DAVIS --sequences bear bus --workers 2
   osmn benchmark train reconvnet_lite_clips --set data.root=/data
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
+  osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -54,6 +56,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     finetune.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
     finetune.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
     finetune.set_defaults(run_part=_run_finetune)
+    infer = parts.add_parser(
+        "infer",
+        help="milliseconds per frame, beside the bare convolutions and beside simpler programs",
+        description="Times one step of the segmenter (resize, guides, network, merge) for different numbers of"
+        " objects, in turns with the same step's bare convolutions, the machine's limit, and with the whole network run"
+        " for every object by itself: compiled, and by Model.predict.",
+    )
+    infer.add_argument(
+        "--networks",
+        nargs="+",
+        default=["reconvnet_lite", "osmn_vgg16", "reconvnet_vgg16"],
+        metavar="NAME",
+        help="presets; osmn_vgg16 and reconvnet_vgg16 are the papers' networks with random weights (%(default)s)",
+    )
+    infer.add_argument("--network-size", metavar="HxW", help="size of frames and network (default: each network's own)")
+    infer.add_argument("--objects", type=int, nargs="+", default=[1, 3, 5], metavar="N")
+    infer.add_argument(
+        "--precisions", nargs="+", default=["float32"], metavar="POLICY", help="float32, mixed_bfloat16, mixed_float16"
+    )
+    infer.add_argument("--repeat", type=int, default=5, metavar="N", help="turns, whose median counts (default 5)")
+    infer.add_argument("--no-peers", action="store_true", help="leave the simpler programs out")
+    infer.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak, to say how much of it is used")
+    infer.set_defaults(run_part=_run_infer)
     train = parts.add_parser(
         "train",
         help="samples per second of a training configuration, and how long a step waits for its data",
@@ -70,6 +95,41 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn benchmark` and returns the exit code."""
     code: int = arguments.run_part(arguments)
     return code
+
+
+def _run_infer(arguments: argparse.Namespace) -> int:
+    from osmn_tf.cli.options import parse_size
+    from osmn_tf.cli.quiet import start_backend
+
+    size = parse_size(arguments.network_size) if arguments.network_size else None
+    start_backend()
+    from osmn_tf.inference.speed import measure
+
+    columns = ("ms", "convolutions", "ratio", "unshared", "predict", "frames/s")
+    print(f"{'network':<18}{'precision':<16}{'objects':>7}" + "".join(f"{name:>13}" for name in columns))
+    for name in arguments.networks:
+        for precision in arguments.precisions:
+            for times in measure(
+                name,
+                precision=precision,
+                size=size,
+                objects=arguments.objects,
+                repeat=arguments.repeat,
+                peers=not arguments.no_peers,
+            ):
+                ratio = None if times.convolutions is None else times.step / times.convolutions
+                cells = [
+                    *(None if x is None else f"{1e3 * x:.1f}" for x in (times.step, times.convolutions)),
+                    None if ratio is None else f"{ratio:.2f}",
+                    *(None if x is None else f"{1e3 * x:.1f}" for x in (times.unshared, times.predict)),
+                    f"{1 / times.step:.1f}",
+                ]
+                line = f"{os.path.basename(name):<18}{precision:<16}{times.objects:7d}"
+                line += "".join(f"{cell or '-':>13}" for cell in cells)
+                if arguments.peak and times.operations:
+                    line += f"  {times.operations / times.step / 1e12 / arguments.peak:.1%} of the peak"
+                print(line, flush=True)
+    return 0
 
 
 def _run_train(arguments: argparse.Namespace) -> int:

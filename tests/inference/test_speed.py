@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import TINY, randomise
+
+from osmn_tf.cli.main import main
+from osmn_tf.errors import InputError
+from osmn_tf.inference import speed
+from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.models.reconvnet import ReConvNet
+
+
+def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn):
+    """Twice the area is twice the operations; a second object adds what is not shared."""
+    counts = {}
+    for objects in (1, 2):
+        for width in (64, 128):
+            frame = np.zeros((64, width, 3), np.uint8)
+            segmenter = VideoSegmenter(tiny_osmn, network_size=(64, width))
+            segmenter.start(frame, speed._stripes(64, width, objects))
+            program, counts[objects, width] = speed._bare_convolutions(segmenter, frame)
+            assert all(np.isfinite(value) for value in program())
+    assert counts[1, 128] == 2 * counts[1, 64]
+    assert counts[2, 128] == 2 * counts[2, 64]
+    assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
+    # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
+    assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
+
+
+def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
+    model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 4, 4)))
+    model.save_to_preset(tmp_path / "tiny")
+    words = ["benchmark", "infer", "--networks", str(tmp_path / "tiny"), "--objects", "1", "2", "--repeat", "1"]
+    assert main([*words, "--network-size", "64x96", "--peak", "1"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == [
+        "network",
+        "precision",
+        "objects",
+        "ms",
+        "convolutions",
+        "ratio",
+        "unshared",
+        "predict",
+        "frames/s",
+    ]
+    assert [row.split()[:3] for row in rows] == [["tiny", "float32", "1"], ["tiny", "float32", "2"]]
+    for row in rows:
+        step, convolutions, ratio, unshared, predict, rate = map(float, row.split()[3:9])
+        assert min(step, convolutions, unshared, predict) > 0
+        assert ratio == pytest.approx(step / convolutions, rel=0.2, abs=0.01)
+        assert rate == pytest.approx(1e3 / step, rel=0.2)
+        assert row.endswith("of the peak")
+
+
+@pytest.mark.parametrize("settings", [{"repeat": 0}, {"objects": []}, {"objects": [0]}, {"objects": [65]}])
+def test_numbers_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match="repeat, objects: expected"):
+        next(speed.measure("reconvnet_lite", **settings))
+
+
+def test_precisions_are_checked_and_leave_no_trace():
+    import keras
+
+    before = keras.config.dtype_policy()
+    with pytest.raises(InputError, match="precision: expected one of float32"):
+        speed.build_network("reconvnet_lite", "int8")
+    model = speed.build_network("reconvnet_lite", "mixed_bfloat16")
+    assert model.frame_encoder.output["Conv2d_3"].dtype == "bfloat16"
+    assert keras.config.dtype_policy() == before
