@@ -13,7 +13,7 @@ from osmn_tf.errors import MissingDependencyError
 
 
 @contextlib.contextmanager
-def _captured_stderr() -> Iterator[None]:
+def captured_stderr() -> Iterator[None]:
     """Holds back what C++ code writes to standard error; shows it after all if an exception comes out."""
     sys.stderr.flush()
     saved = os.dup(2)
@@ -49,7 +49,7 @@ def start_backend(initialise: bool = True) -> None:
     except importlib.metadata.PackageNotFoundError as error:
         extra = "tf" if backend == "tensorflow" else backend
         raise MissingDependencyError(str(error.name), extra, "running a network") from error
-    with _captured_stderr():
+    with captured_stderr():
         import keras
 
         if keras.backend.backend() == "tensorflow":

@@ -24,6 +24,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, check_rate, finetune_steps
 
 if TYPE_CHECKING:
+    from osmn_tf.cli.segment_job import Network, Segmenter
     from osmn_tf.inference.video_io import FrameSource
 
 EXAMPLES = """examples:
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
+  osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export --format litert'
 """
 
 QUALITY_HELP = (
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument("--end", type=int, metavar="N", help="frame to stop before (default: all)")
     frames.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th frame")
     network = parser.add_argument_group("the network")
-    network.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+    network.add_argument("--preset", default="reconvnet_lite", help="name, folder, .keras, .tflite file (%(default)s)")
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
@@ -101,33 +103,41 @@ def run(arguments: argparse.Namespace) -> int:
         from osmn_tf.inference.grabcut import mask_from_boxes
 
         given = {0: mask_from_boxes(source[0], boxes)}
-    from osmn_tf.cli.segment_job import SegmentationJob
-    from osmn_tf.models.presets import find_preset
+    from osmn_tf.cli.segment_job import SegmentationJob, find_network
 
-    if not str(arguments.preset).endswith(".keras"):
-        find_preset(arguments.preset)  # a wrong name is found before anything is written
+    network = find_network(arguments.preset)  # a wrong name is found before anything is written
+    if network.exported and arguments.finetune:
+        raise InputError("--finetune: an exported network cannot be trained; take the preset that it was made of")
     job = SegmentationJob(arguments, source, given)
     if job.is_complete():
         print(f"{job.name} is done already; --force does it again.")
         job.print_results()
         return 0
 
-    from osmn_tf.cli.quiet import start_backend
+    segmenter = _make_segmenter(arguments, network, network_size)
+    job.prepare(boxes_given=bool(boxes))
+    return job.execute(segmenter)
 
+
+def _make_segmenter(arguments: argparse.Namespace, network: Network, size: tuple[int, int] | None) -> Segmenter:
+    """The network, ready to run. An exported one needs neither Keras nor its backend."""
+    from osmn_tf.cli.quiet import captured_stderr, start_backend
+
+    settings = {
+        "merge": arguments.merge,
+        "exclusive": not arguments.own_guides,
+        "recover": not arguments.no_recover,
+    }
+    if network.exported:
+        from osmn_tf import runtime
+
+        with captured_stderr():  # LiteRT reports that it has found its kernels
+            return runtime.VideoSegmenter(network.path, size, **settings)
     start_backend()
     from osmn_tf.inference.video_segmenter import VideoSegmenter
     from osmn_tf.models.presets import load
 
-    model = load(arguments.preset)
-    segmenter = VideoSegmenter(
-        model,
-        network_size,
-        merge=arguments.merge,
-        exclusive=not arguments.own_guides,
-        recover=not arguments.no_recover,
-    )
-    job.prepare(boxes_given=bool(boxes))
-    return job.execute(segmenter)
+    return VideoSegmenter(load(arguments.preset), size, **settings)
 
 
 def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -33,6 +33,9 @@ from osmn_tf.inference.video_writer import VideoWriter
 if TYPE_CHECKING:
     from osmn_tf.inference.video_io import FrameSource
     from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.runtime import VideoSegmenter as ExportedSegmenter
+
+    Segmenter = VideoSegmenter | ExportedSegmenter
 
 SNAPSHOT_INTERVAL = 100  # frames between two snapshots of the state, for runs that are killed
 MOST_PENDING = 8  # frames that wait to be written: each holds a frame and a mask
@@ -114,6 +117,28 @@ def _deferred_interrupt(requested: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
+class Network(NamedTuple):
+    """Where the network of `--preset` is: a preset's folder or `.keras` file, or the folder of an exported network."""
+
+    path: Path
+    exported: bool
+
+
+def find_network(preset: str) -> Network:
+    """Where the network is that `--preset` names.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    from osmn_tf.models.presets import find_preset, list_presets
+    from osmn_tf.runtime.network import find_export
+
+    if preset.endswith(".keras"):
+        return Network(Path(preset), exported=False)
+    folder = None if preset in list_presets() else find_export(preset)
+    return Network(folder or find_preset(preset), exported=folder is not None)
+
+
 class SegmentationJob:
     """One video: where its results go, what is done already, and the loop over its frames."""
 
@@ -140,11 +165,9 @@ class SegmentationJob:
 
     def _signature(self) -> str:
         """Digest of everything that the masks depend on: a run continues only what the same command began."""
-        from osmn_tf.models.presets import find_preset
-
         arguments = self.arguments
         path = Path(arguments.video)
-        preset = Path(arguments.preset) if str(arguments.preset).endswith(".keras") else find_preset(arguments.preset)
+        preset = find_network(arguments.preset).path
         files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
         files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
         facts: list[Any] = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -214,8 +237,6 @@ class SegmentationJob:
         The weights are kept until the run is complete: training again would take its time again, and may give slightly
         other weights on another machine. An interrupted fine-tuning leaves nothing.
         """
-        if not self.arguments.finetune:
-            return nullcontext()
         if self.tuned_weights.is_file():
             try:
                 segmenter.tuner().load(_read_arrays(self.tuned_weights))
@@ -246,7 +267,7 @@ class SegmentationJob:
             np.savez(temporary, **content)
         return tuned
 
-    def _restore(self, segmenter: VideoSegmenter) -> int:
+    def _restore(self, segmenter: Segmenter) -> int:
         """Restores the segmenter from the snapshot and returns how many frames are done."""
         if not self.snapshot.is_file():
             return 0
@@ -263,7 +284,7 @@ class SegmentationJob:
             return 0
         return done
 
-    def _pairs(self, segmenter: VideoSegmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _pairs(self, segmenter: Segmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(frame, mask) of every frame; those that an interrupted run has done come from its files."""
         if self.arguments.both_ways:
             # A backward pass has no middle from which to go on: it starts again.
@@ -286,17 +307,19 @@ class SegmentationJob:
     def _mask_path(self, index: int) -> Path:
         return self.masks / f"{self.source.frame_name(index)}.png"
 
-    def execute(self, segmenter: VideoSegmenter) -> int:
+    def execute(self, segmenter: Segmenter) -> int:
         """Segments the video and writes the results; returns the exit code."""
         try:
-            tuned = self._finetune(segmenter)
+            # `osmn segment` has refused --finetune for exported networks, which cannot be trained.
+            trainable = cast("VideoSegmenter", segmenter)
+            tuned = self._finetune(trainable) if self.arguments.finetune else nullcontext()
         except BaseException:
             self._clean_up()
             raise
         with tuned:
             return self._segment(segmenter)
 
-    def _segment(self, segmenter: VideoSegmenter) -> int:
+    def _segment(self, segmenter: Segmenter) -> int:
         info = self.source.info
         size = (info.height, info.width)
         sheet = ContactSheet()
@@ -342,7 +365,7 @@ class SegmentationJob:
 
     def _loop(
         self,
-        segmenter: VideoSegmenter,
+        segmenter: Segmenter,
         overlay: VideoWriter | None,
         sheet: ContactSheet,
         tracks: TrackWriter | None,
@@ -395,7 +418,7 @@ class SegmentationJob:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_image(folder / path.name, cutout(frame, mask, label))
 
-    def _save_snapshot(self, segmenter: VideoSegmenter) -> None:
+    def _save_snapshot(self, segmenter: Segmenter) -> None:
         if self.arguments.both_ways or not segmenter.labels:
             return
         with atomic_path(self.snapshot) as temporary:

@@ -8,16 +8,24 @@ A folder with three graphs of fixed size, built-in operators only, and `metadata
                        frame and batch of objects.
 
 The guides are made outside, in NumPy: their medians do not convert to built-in operators.
+
+Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
+nearly all of the time and most of the weights are. The encoder stays float32 in all forms but "float16": it has
+26,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with int8 activations it
+costs more accuracy than everything else together. The modulator runs once per object, and its scales lie closer to
+each other than an int8 of their range could tell.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +34,9 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import ensure_directory, write_bytes, write_text
+from osmn_tf.inference.masks import VOID
+from osmn_tf.runtime import guides
+from osmn_tf.runtime.frames import resize_frame
 from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE
 from osmn_tf.version import __version__
 
@@ -36,8 +47,17 @@ Tensor = Any
 Clip = tuple[Iterable[np.ndarray], np.ndarray]
 """(frames uint8 RGB [H, W, 3], the first frame's mask uint8 [H, W])."""
 
-QUANTIZATIONS = ("none", "float16", "dynamic")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
+_BY_GRAPH = {
+    "none": dict.fromkeys(GRAPHS, "none"),
+    "float16": dict.fromkeys(GRAPHS, "float16"),
+    "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
+    "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
+}
+
+CALIBRATION_STEPS = 96  # frames times objects, shared among the clips
+_LEAST_CLIP_STEPS = 4  # of one clip and object: the state grows during the first frames
 
 
 def export_litert(
@@ -59,7 +79,9 @@ def export_litert(
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "dynamic" (int8 weights, activations are
             quantised while it runs) or "int8" (weights and activations; needs `calibration`).
-        calibration: clips on which the ranges of activations are measured.
+        calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
+            each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
+            like those to be segmented are the best, a dozen of them is enough.
         source: what should be known of the network (name of the preset, licence, ...): kept in the metadata.
 
     Returns:
@@ -82,11 +104,17 @@ def export_litert(
         )
     if model.compute_dtype != "float32":
         raise InputError(f"model: expected one that computes in float32, received {model.compute_dtype}")
+    clips = list(calibration or ())
+    if quantize == "int8" and not clips:
+        raise InputError(
+            "calibration: quantize='int8' needs clips (frames and the first mask) to measure the ranges of activations "
+            "on, received none"
+        )
     folder = ensure_directory(out_dir, "out_dir")
     graphs = _Graphs(model, (int(height), int(width)), objects)
     files = {}
     for graph in GRAPHS:
-        content = _convert(graphs, graph, quantize)
+        content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
         files[graph] = {
             "name": f"{graph}.tflite",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -172,16 +200,71 @@ class _Graphs:
             yield path
 
 
-def _convert(graphs: _Graphs, graph: str, quantize: str) -> bytes:
+def _convert(graphs: _Graphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
     import tensorflow as tf
 
     with graphs.saved_model(graph) as path:
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[SIGNATURES[graph]])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize != "none":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
-        elif quantize == "dynamic":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        content: bytes = converter.convert()
+        with warnings.catch_warnings():
+            # Calibration runs in an interpreter of TensorFlow's that announces its own end.
+            warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
+            if quantize == "int8":
+                # The first sample is made before the converter asks: what is wrong with a clip is said as it is.
+                samples = calibration_samples(graphs, clips)
+                first = next(samples)
+                converter.representative_dataset = lambda: itertools.chain([first], samples)
+            content: bytes = converter.convert()
     return content
+
+
+def calibration_samples(graphs: _Graphs, clips: Sequence[Clip]) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the step as they occur on clips: the float network runs, with its own states and guides.
+
+    Raises:
+        InputError: a clip's frames or mask are not what `VideoSegmenter.track` takes.
+    """
+    import tensorflow as tf
+
+    model, size = graphs.model, graphs.size
+    functions = {graph: graphs.function(graph) for graph in GRAPHS}
+
+    def compute(graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = functions[graph](**{name: tf.constant(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    for frames, mask in clips:
+        labels = [int(label) for label in np.unique(mask) if label not in (0, VOID)]
+        if not labels:
+            raise InputError("calibration: the mask of a clip has no object in it")
+        steps = max(CALIBRATION_STEPS // (len(clips) * len(labels)), _LEAST_CLIP_STEPS)
+        kept: list[np.ndarray] = list(itertools.islice(frames, steps))
+        if not kept or kept[0].shape != (*mask.shape, 3):
+            raise InputError(
+                f"calibration: expected frames of the mask's size, {list(mask.shape)}, received "
+                f"{list(kept[0].shape) if kept else 'none'}"
+            )
+        for label in labels:
+            guide = guides.visual_guide(kept[0], mask == label, model.guide_size, model.guide_background)
+            modulation = compute("modulator", {"visual_guide": guide[None]})["modulation"]
+            guide_mask = guides.network_mask(mask == label, size)
+            state = {name: np.zeros((graphs.objects, *shape), np.float32) for name, shape in graphs.state.items()}
+            for index, frame in enumerate(kept):
+                inputs = {
+                    **compute("encoder", {"frame": resize_frame(frame, size)[None]}),
+                    # The objects of a batch do not meet: the same one in every place gives all ranges.
+                    "spatial_guide": np.repeat(
+                        guides.spatial_guide(guide_mask)[None, ..., None], graphs.objects, axis=0
+                    ),
+                    "modulation": np.repeat(modulation, graphs.objects, axis=0),
+                    **state,
+                }
+                yield inputs
+                state = compute("step", inputs)
+                own = state.pop("logits")[0, ..., 0] > 0
+                if index > 0 and own.any():
+                    guide_mask = own

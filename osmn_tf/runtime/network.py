@@ -28,26 +28,23 @@ def find_export(path: str | os.PathLike[str]) -> Path | None:
     """The folder of an exported network, given it or one of its `.tflite` files; None where `path` is something else.
 
     Raises:
-        InputError: `path` ends in .tflite, but there is no such file, or no metadata beside it.
+        InputError: `path` ends in .tflite, but there is no such file; or no metadata is beside the `.tflite` files.
     """
     path = Path(path)
-    if path.suffix == ".tflite":
-        if not path.is_file():
-            raise InputError(f"preset: the file {path} does not exist")
-        if not (path.parent / METADATA_FILE).is_file():
-            raise InputError(
-                f"preset: there is no {METADATA_FILE} beside {path}; keep together what osmn export has written"
-            )
-        return path.parent
-    if not (path / METADATA_FILE).is_file():
-        return None
-    # A preset's folder has a file of this name too.
+    if path.suffix == ".tflite" and not path.is_file():
+        raise InputError(f"preset: the file {path} does not exist")
+    folder = path.parent if path.suffix == ".tflite" else path
+    metadata = folder / METADATA_FILE
+    if path.suffix == ".tflite" or (folder / "step.tflite").is_file():
+        if not metadata.is_file():
+            raise InputError(f"preset: {metadata} is missing; keep together what osmn export has written")
+        return folder
     try:
-        content = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
+        # A preset's folder has a file of this name too.
+        content = json.loads(metadata.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        content = None
-    is_export = isinstance(content, dict) and content.get("format") == FORMAT
-    return path if is_export or (path / "step.tflite").is_file() else None
+        return None
+    return folder if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 
 @dataclass(frozen=True)

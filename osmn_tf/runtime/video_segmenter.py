@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.tracking import MERGES, ObjectTracker
 from osmn_tf.runtime import guides
+from osmn_tf.runtime.frames import resize, resize_frame
 from osmn_tf.runtime.network import ExportedNetwork
 
 
@@ -22,11 +22,6 @@ class _Object:
     modulation: np.ndarray  # float32 [M]
     guide_mask: np.ndarray  # uint8 [h, w], what the next spatial guide is made of
     state: dict[str, np.ndarray]
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, half-pixel centres, no antialiasing; float32 [H, W] or [H, W, C]."""
-    return image if image.shape[:2] == size else cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 class VideoSegmenter(ObjectTracker):
@@ -124,15 +119,13 @@ class VideoSegmenter(ObjectTracker):
             an_object.state = state
             if own.any() or not self.recover:
                 an_object.guide_mask = own.astype(np.uint8)
-        full = np.stack([_resize(plane, frame.shape[:2]) for plane in logits])
+        full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
         self._logits = full if self.keep_scores else None
         return self._merged(full)
 
     def _run(self, frame: np.ndarray, objects: Sequence[_Object]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-        """Logits [N, h, w] and new states. Rounds the resized frame as the Keras segmenter does."""
-        if frame.shape[:2] != self.network_size:
-            frame = np.rint(_resize(frame.astype(np.float32), self.network_size)).astype(np.uint8)
-        self.network.encode(frame)
+        """Logits [N, h, w] and new states."""
+        self.network.encode(resize_frame(frame, self.network_size))
         return self.network.step(
             [guides.spatial_guide(an_object.guide_mask) for an_object in objects],
             [an_object.modulation for an_object in objects],
