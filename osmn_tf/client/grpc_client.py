@@ -94,7 +94,8 @@ class GrpcTransport(Transport):
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TransientError(f"no answer within {self.timeout:g} s") from error
             if code == grpc.StatusCode.UNAVAILABLE:
-                raise TransientError(f"the server cannot be reached ({readable(details)})") from error
+                # The reason stands behind the addresses that were tried.
+                raise TransientError(f"the server cannot be reached ({details.rsplit(': ', 1)[-1]})") from error
             if code == grpc.StatusCode.NOT_FOUND:
                 version = request.model_spec.version.value
                 which = f"'{self.model}'" + (f" version {version}" if version else "")

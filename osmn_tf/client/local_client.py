@@ -30,9 +30,11 @@ class LocalTransport(Transport):
         except ModuleNotFoundError as error:
             raise MissingDependencyError("tensorflow", "tf", "running a SavedModel") from error
         try:
-            self._loaded = tf.saved_model.load(str(path))
+            self._loaded = tf.saved_model.load(str(path))  # owns what the signatures use
         except Exception as error:  # damage shows as errors of many kinds
             raise InputError(f"{path}: cannot be loaded as a SavedModel ({readable(str(error))})") from error
+
+        self.signatures = self._loaded.signatures
 
     def describe(self, version: int | None) -> tuple[int, Signatures]:
         if version not in (None, self._version):
@@ -42,7 +44,7 @@ class LocalTransport(Transport):
                 key: (spec.dtype.name, tuple(spec.shape.as_list()))
                 for key, spec in function.structured_input_signature[1].items()
             }
-            for name, function in self._loaded.signatures.items()
+            for name, function in self.signatures.items()
         }
         return self._version, signatures
 
@@ -51,7 +53,7 @@ class LocalTransport(Transport):
 
         try:
             tensors = {name: tf.constant(_plain(value)) for name, value in inputs.items()}
-            outputs = self._loaded.signatures[signature](**tensors)
+            outputs = self.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             raise ServerError(f"{self.address}: {readable(error.message)}") from error
         return {

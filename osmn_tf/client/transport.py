@@ -69,7 +69,7 @@ class Patience:
                 failed_at = failed_at or now
                 pause = min(self.first_pause * 2 ** (attempts - 1), self.longest_pause) * random.uniform(0.5, 1.0)
                 if now + pause - failed_at > self.retry_for:
-                    times = "once" if attempts == 1 else f"{attempts} times in {now - failed_at:.0f} s"
+                    times = "once" if attempts == 1 else f"{attempts} times in {now - failed_at:.1f} s"
                     raise ServerError(f"{address}: {error} (tried {times})") from error
             time.sleep(pause)
 
@@ -117,6 +117,8 @@ def readable(message: str) -> str:
     if asserted:
         values = re.findall(r"\[([^\]]*)\]", asserted[2])
         return asserted[1] + "".join(f" [{value}]" for value in values)
+    # The name of an input stands at the end of the path of the graph's node.
+    message = re.sub(r"Shape of tensor (?:\S*/)?(\S+?)_\d+ \[", r"\1: the shape [", message)
     noise = ("Graph execution error", "Detected at node", "<stack traces", "[[{{", "Traceback")
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]

@@ -23,6 +23,15 @@ def _check(condition: Tensor, message: str, *values: Tensor) -> Any:
     return tf.control_dependencies([tf.debugging.Assert(condition, [message, *values])])
 
 
+def _refuse_other_shapes(x: Tensor, spec: tf.TensorSpec) -> Tensor:
+    """Fails where `x` has not the declared shape: TensorFlow Serving feeds whatever it is sent.
+
+    The placeholder forgets the static shape, since a check that a graph's optimizer can decide is dropped from it.
+    """
+    unknown = tf.compat.v1.placeholder_with_default(x, shape=None, name=spec.name)
+    return tf.ensure_shape(unknown, spec.shape)
+
+
 def decode_frame(data: Tensor) -> Tensor:
     """JPEG or PNG -> RGB uint8 [H, W, 3], as OpenCV and libjpeg decode it (TensorFlow's default DCT is coarser)."""
     return tf.ensure_shape(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), [None, None, 3])
@@ -70,7 +79,7 @@ class SegmenterModule(tf.Module):
         super().__init__(name="segmenter")
         model = segmenter.model
         self._segmenter = segmenter
-        self._record = record
+        self.record = record
         self._size = segmenter.network_size
         self._compute_dtype = model.compute_dtype
         self.weights = [variable.value for variable in model.variables]
@@ -131,7 +140,7 @@ class SegmenterModule(tf.Module):
         found = tf.reduce_any(guide_masks > 0, axis=(1, 2, 3), keepdims=True)
         guide_masks = tf.cast(tf.where(found, guide_masks, touched)[..., 0], tf.uint8)
         state = {
-            name: tf.zeros((tf.size(labels), *shape), self._compute_dtype) for name, shape in self._record.state.items()
+            name: tf.zeros((tf.size(labels), *shape), self._compute_dtype) for name, shape in self.record.state.items()
         }
         if state:
             # The first frame, with the guide of the given mask, starts the recurrent state.
@@ -142,6 +151,13 @@ class SegmenterModule(tf.Module):
         self, frame: Tensor, labels: Tensor, modulation: Tensor, guide_masks: Tensor, state: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         """The next frame: label mask uint8 [H, W], guide masks, state, and logits float32 [N, H, W]."""
+        counts = [tf.shape(x)[0] for x in (labels, modulation, guide_masks, *state.values())]
+        with _check(
+            tf.reduce_all(tf.stack(counts) == counts[0]),
+            "labels, modulation, guide_masks and state: expected the same number of objects in all, received:",
+            tf.stack(counts),
+        ):
+            labels = tf.identity(labels)
         carried = {name: tf.cast(value, self._compute_dtype) for name, value in state.items()}
         logits, guide_masks, carried = self._network(self._shrink(frame), guide_masks, modulation, carried)
         full = tf.image.resize(logits[..., None], tf.shape(frame)[:2])[..., 0]
@@ -150,7 +166,7 @@ class SegmenterModule(tf.Module):
         return tf.gather(lookup, winners), guide_masks, carried, full
 
     def _outputs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tf.cast(value, self._record.state_dtype) for name, value in state.items()}
+        return {name: tf.cast(value, self.record.state_dtype) for name, value in state.items()}
 
     def _clip(
         self, count: Tensor, frame_at: Callable[[Tensor], Tensor], mask: Tensor, write: Any, dtype: Any
@@ -189,12 +205,12 @@ class SegmenterModule(tf.Module):
         mask = tf.TensorSpec((None, None), tf.uint8, name="mask")
         carried = {
             "labels": tf.TensorSpec((None,), tf.int32, name="labels"),
-            "modulation": tf.TensorSpec((None, self._record.modulation), tf.float32, name="modulation"),
+            "modulation": tf.TensorSpec((None, self.record.modulation), tf.float32, name="modulation"),
             "guide_masks": tf.TensorSpec((None, height, width), tf.uint8, name="guide_masks"),
         }
         state = {
-            name: tf.TensorSpec((None, *shape), self._record.state_dtype, name=name)
-            for name, shape in self._record.state.items()
+            name: tf.TensorSpec((None, *shape), self.record.state_dtype, name=name)
+            for name, shape in self.record.state.items()
         }
         frame_bytes = tf.TensorSpec((), tf.string, name="frame_bytes")
         mask_bytes = tf.TensorSpec((), tf.string, name="mask_bytes")
@@ -219,14 +235,14 @@ class SegmenterModule(tf.Module):
 
         def modulate_encoded(*, frame_bytes: Tensor, mask_bytes: Tensor) -> dict[str, Tensor]:
             begun = self.begin(decode_frame(frame_bytes), decode_mask(mask_bytes))
-            return {"session_bytes": self._record.pack(*begun)}
+            return {"session_bytes": self.record.pack(*begun)}
 
         def step_encoded(*, frame_bytes: Tensor, session_bytes: Tensor) -> dict[str, Tensor]:
-            labels, modulation, guide_masks, state = self._record.unpack(session_bytes)
+            labels, modulation, guide_masks, state = self.record.unpack(session_bytes)
             found, guide_masks, state, _ = self.advance(
                 decode_frame(frame_bytes), labels, modulation, guide_masks, state
             )
-            packed = self._record.pack(labels, modulation, guide_masks, state)
+            packed = self.record.pack(labels, modulation, guide_masks, state)
             return {"mask_bytes": encode_mask(found), "session_bytes": packed}
 
         def segment_clip_encoded(*, frames_bytes: Tensor, mask_bytes: Tensor) -> dict[str, Tensor]:
@@ -240,7 +256,10 @@ class SegmenterModule(tf.Module):
             return {"masks_bytes": masks}
 
         def traced(function: Callable[..., Any], **specs: Any) -> Any:
-            return tf.function(function, autograph=False).get_concrete_function(**specs)
+            def checked(**inputs: Tensor) -> Any:
+                return function(**{key: _refuse_other_shapes(x, specs[key]) for key, x in inputs.items()})
+
+            return tf.function(checked, autograph=False).get_concrete_function(**specs)
 
         frames = tf.TensorSpec((None, None, None, 3), tf.uint8, name="frames")
         frames_bytes = tf.TensorSpec((None,), tf.string, name="frames_bytes")

@@ -107,7 +107,7 @@ def export_saved_model(
         "recover": recover,
         "state_dtype": state_dtype,
     }
-    record = _record(segmenter, state_dtype, _digest(model, settings))
+    record = make_record(segmenter, state_dtype, _digest(model, settings))
     module = SegmenterModule(segmenter, record)
     signatures = module.signatures()
     # TensorFlow Serving looks into the folder of versions at any moment: it must find complete ones only.
@@ -150,7 +150,8 @@ def export_saved_model(
     return folder
 
 
-def _record(segmenter: VideoSegmenter, state_dtype: str, digest: bytes) -> SessionRecord:
+def make_record(segmenter: VideoSegmenter, state_dtype: str, digest: bytes) -> SessionRecord:
+    """The layout of a segmenter's sessions."""
     model = segmenter.model
     state = model.initial_state(1, *segmenter.network_size)
     return SessionRecord(

@@ -1,0 +1,119 @@
+"""Exported folders, a clip, and a server that runs a folder without this package."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def clip() -> tuple[list[np.ndarray], np.ndarray]:
+    """Six frames of the example at a third of its size, 160 x 285, and the mask of the first with three objects."""
+    import osmn_tf
+    from osmn_tf.data.examples import example_path
+
+    folder = example_path("meadow")
+    frames = []
+    for index, frame in enumerate(osmn_tf.read_video(folder / "meadow.mp4")):
+        if index % 5 == 0:
+            frames.append(np.ascontiguousarray(frame[::3, ::3]))
+        if len(frames) == 6:
+            break
+    return frames, np.ascontiguousarray(osmn_tf.read_mask(folder / "first_mask.png")[::3, ::3])
+
+
+@pytest.fixture(scope="session")
+def lite():
+    """The shipped preset."""
+    import osmn_tf
+
+    return osmn_tf.load("reconvnet_lite")
+
+
+@pytest.fixture(scope="session")
+def lite_export(tmp_path_factory) -> tuple[Path, str]:
+    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed."""
+    pytest.importorskip("tensorflow_serving")
+    from osmn_tf.cli.main import main
+
+    out = tmp_path_factory.mktemp("models")
+    command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(out)]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
+    return out / "reconvnet_lite" / "3", printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def lite_folder(lite_export) -> Path:
+    """The folder of `lite_export`."""
+    return lite_export[0]
+
+
+@pytest.fixture(scope="session")
+def vgg():
+    """A VGG-16 ReConvNet with random weights and small heads."""
+    from support import randomise
+
+    from osmn_tf.models.reconvnet import ReConvNet
+
+    model = ReConvNet(
+        backbone="vgg16",
+        visual_head="pooled",
+        visual_hidden=16,
+        guide_size=64,
+        recurrent_channels=(8, 12, 16),
+        side_channels=4,
+        network_size=(64, 96),
+        name="vgg",
+    )
+    return randomise(model, seed=5)
+
+
+class ServerProcess:
+    """A running `model_server.py`."""
+
+    def __init__(self, **folders: Path) -> None:
+        command = [sys.executable, "-P", str(Path(__file__).with_name("model_server.py"))]
+        command += [f"{name}={folder}" for name, folder in folders.items()]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(self.process.communicate()[1])
+        self.ports = json.loads(line)
+        self.grpc = f"localhost:{self.ports['grpc']}"
+        self.rest = f"http://localhost:{self.ports['rest']}"
+
+    def tell(self, command: str) -> str:
+        """Sends a command and returns the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(lite_folder):
+    """A server of the model "lite" (version 3), with gRPC and REST."""
+    running = ServerProcess(lite=lite_folder.parent)
+    yield running
+    running.close()
