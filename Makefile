@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
 EXAMPLE := osmn_tf/examples/meadow
+# Workers that share the tests, whole modules each; at most four, since each holds networks in memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-jax lint clean
+.PHONY: demo test lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,9 +24,12 @@ demo: $(VENV)/.run-installed
 	@echo "Segmenting the three objects of $(EXAMPLE)/meadow.mp4 from the mask of its first frame ..."
 	$(BIN)/osmn segment $(EXAMPLE)/meadow.mp4 --mask $(EXAMPLE)/first_mask.png --out $(DEMO_OUTPUT) --force
 
+# In the tests JAX compiles every operation for itself: without XLA's slow passes that takes half the time.
 test: $(VENV)/.test-installed lint
-	$(BIN)/python -m pytest
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m backend tests/test_guides.py tests/test_losses.py tests/layers tests/inference
+	$(BIN)/python -m pytest $(PARALLEL)
+	KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
+		$(BIN)/python -m pytest $(PARALLEL) -m backend \
+		tests/test_augment.py tests/test_guides.py tests/test_losses.py tests/layers tests/models tests/inference
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -200,7 +200,6 @@ def test_video_sizes(narrow_vgg, tiny_osmn, tiny_reconvnet, size):
         assert logits.std() > 1e-3
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("decoder", ["hypercolumn", "refinement"])
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
 def test_one_graph_for_many_sizes(narrow_vgg, backbone, decoder):
@@ -214,8 +213,7 @@ def test_one_graph_for_many_sizes(narrow_vgg, backbone, decoder):
         np.testing.assert_allclose(found, numpy(model(batch)), atol=1e-4 * found.std())
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.backend), 5])
 def test_objects_in_one_call_equal_one_by_one(narrow_vgg, tiny_osmn, tiny_reconvnet, count):
     vgg = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, network_size=(64, 96)))
     early = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, modulate_early=True))

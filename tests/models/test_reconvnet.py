@@ -12,8 +12,6 @@ from osmn_tf.losses import LovaszHinge
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 
-pytestmark = pytest.mark.backend
-
 
 def weight_dict(model):
     return {weight.path: numpy(weight) for weight in model.weights}
@@ -109,6 +107,7 @@ def test_osmn_has_no_state(tiny_osmn):
 # How the ConvLSTMs are wired --------------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("recurrence", ["residual", "replace"])
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
 def test_recurrence(narrow_vgg, narrow_mobilenet, backbone, recurrence):
@@ -175,6 +174,7 @@ def test_new_lstms_hardly_change_the_osmn_at_the_first_step(tiny_osmn):
     assert 0 < difference.mean() < 0.05 * expected.std()
 
 
+@pytest.mark.backend
 def test_from_osmn_copies_by_name(tiny_osmn):
     model = ReConvNet.from_osmn(tiny_osmn, recurrence="replace", recurrent_channels=(2, 3, 4))
     theirs, ours = weight_dict(tiny_osmn), weight_dict(model)
@@ -198,6 +198,7 @@ def test_from_osmn_of_another_form_names_the_weight(tiny_osmn):
         ReConvNet.from_osmn(tiny_osmn, decoder="refinement", recurrent_channels=(2, 2, 2))
 
 
+@pytest.mark.backend
 def test_state_is_carried_from_frame_to_frame(tiny_reconvnet):
     batch = tensors(object_batch(tiny_reconvnet, 1, 64, 96))
     fresh = tiny_reconvnet({**batch, **tiny_reconvnet.initial_state(1, 64, 96)})
@@ -237,6 +238,7 @@ def stream(model, inputs):
     return np.stack(results, 1)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize(
     "own", [[[0, 0, 0, 0]] * 2, [[1, 1, 1, 1]] * 2, [[0, 1, 0, 1], [1, 0, 1, 1]]], ids=["given", "own", "mixed"]
 )
@@ -260,12 +262,14 @@ def test_own_guides_matter(tiny_reconvnet):
     assert np.abs(first[:, 1] - second[:, 1]).max() > 1e-3
 
 
+@pytest.mark.backend
 def test_clip_equals_streaming_on_vgg(narrow_vgg):
     model = randomise(ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32), seed=5)
     inputs = clip_inputs(model, 1, 3, 33, 47, [[0, 0, 1]])
     np.testing.assert_allclose(numpy(model.clip_model(3)(inputs)), stream(model, inputs), atol=1e-5)
 
 
+@pytest.mark.backend
 def test_clip_model_trains_the_network_itself(narrow_vgg):
     model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32), seed=6)
     for weight in model.weights:
@@ -305,6 +309,7 @@ def test_clip_model_file_round_trip(tiny_reconvnet, tmp_path):
 # Configuration, files, precision ----------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_keras_file_round_trip(tiny_reconvnet, tmp_path):
     tiny_reconvnet.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
@@ -315,6 +320,7 @@ def test_keras_file_round_trip(tiny_reconvnet, tmp_path):
         np.testing.assert_array_equal(numpy(copy(batch)[name]), numpy(expected), err_msg=name)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_mixed_precision(mixed_precision, tiny_reconvnet):
     model = ReConvNet.from_config(tiny_reconvnet.get_config())
