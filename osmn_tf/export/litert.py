@@ -192,8 +192,13 @@ class _Graphs:
         import tensorflow as tf
 
         module = tf.Module()
+        part = {
+            "modulator": self.model.visual_modulator,
+            "encoder": self.model.frame_encoder,
+            "step": self.model.object_network,
+        }[graph]
         # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
-        module.weights = [variable.value for variable in self.model.variables]
+        module.weights = [variable.value for variable in part.variables]
         function = self.function(graph).get_concrete_function(**self.inputs(graph))
         with tempfile.TemporaryDirectory() as path:
             tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})

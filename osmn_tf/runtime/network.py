@@ -154,15 +154,16 @@ class Graph:
         self._inputs = _indices(runner.get_input_details(), inputs, path, "input")
         self._outputs = _indices(runner.get_output_details(), outputs, path, "output")
         for name in self._inputs:
-            self.input(name)[...] = 0  # the memory of batch places that are not used yet is not initialised
+            self.write(name, ..., 0)  # the memory of batch places that are not used yet is not initialised
 
-    def input(self, name: str) -> np.ndarray:
-        """The memory of an input, to be written to. Do not keep it over `run`."""
-        view: np.ndarray = self._interpreter.tensor(self._inputs[name])()
-        return view
+    # The interpreter refuses to run while anybody holds a view of its memory: none leaves these methods but `output`'s.
+
+    def write(self, name: str, place: Any, value: Any) -> None:
+        """Sets `[place]` of an input."""
+        self._interpreter.tensor(self._inputs[name])()[place] = value
 
     def output(self, name: str) -> np.ndarray:
-        """The memory of an output, valid until the next `run`. Do not keep it over `run`."""
+        """The memory of an output. Copy it: while it is held, `run` fails."""
         view: np.ndarray = self._interpreter.tensor(self._outputs[name])()
         return view
 
@@ -235,16 +236,16 @@ class ExportedNetwork:
 
     def modulate(self, visual_guide: np.ndarray) -> np.ndarray:
         """Modulation float32 [M] of an object, from its visual guide float32 [S, S, 3]."""
-        self.modulator.input("visual_guide")[0] = visual_guide
+        self.modulator.write("visual_guide", 0, visual_guide)
         self.modulator.run()
         return self.modulator.output("modulation")[0].copy()
 
     def encode(self, frame: np.ndarray) -> None:
         """Prepares a frame, uint8 [h, w, 3] of the network's size, for `step`."""
-        self.encoder.input("frame")[0] = frame
+        self.encoder.write("frame", 0, frame)
         self.encoder.run()
         for name in self.metadata.features:
-            self.stepper.input(name)[...] = self.encoder.output(name)
+            self.stepper.write(name, ..., self.encoder.output(name))
 
     def initial_state(self) -> dict[str, np.ndarray]:
         """An object's state before its first frame: zeros."""
@@ -268,18 +269,13 @@ class ExportedNetwork:
         new_states: list[dict[str, np.ndarray]] = []
         for first in range(0, len(guides), batch):
             count = min(batch, len(guides) - first)
-            chunk = slice(first, first + count)
-            guide_input, modulation_input = graph.input("spatial_guide"), graph.input("modulation")
-            state_inputs = {name: graph.input(name) for name in self.metadata.state}
             for place in range(count):
-                guide_input[place, :, :, 0] = guides[first + place]
-                modulation_input[place] = modulations[first + place]
-                for name, view in state_inputs.items():
-                    view[place] = states[first + place][name]
-            # The interpreter refuses to run while anybody holds its memory.
-            del guide_input, modulation_input, state_inputs, view
+                graph.write("spatial_guide", (place, ..., 0), guides[first + place])
+                graph.write("modulation", place, modulations[first + place])
+                for name, value in states[first + place].items():
+                    graph.write(name, place, value)
             graph.run()
-            logits[chunk] = graph.output("logits")[:count, :, :, 0]
+            logits[first : first + count] = graph.output("logits")[:count, :, :, 0]
             new_states += [
                 {name: graph.output(name)[place].copy() for name in self.metadata.state} for place in range(count)
             ]

@@ -1,0 +1,189 @@
+"""LiteRT files: what is written, what is quantised, what is refused. Their numbers are in tests/runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from support import BACKEND, TINY, box_mask, numpy, random_frames
+
+from osmn_tf.errors import InputError
+from osmn_tf.runtime import VideoSegmenter
+from osmn_tf.runtime.network import ExportedNetwork, find_export
+
+if BACKEND != "tensorflow":
+    pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
+
+from osmn_tf.export import litert
+from osmn_tf.export.litert import export_litert
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def small_clip() -> tuple[list[np.ndarray], np.ndarray]:
+    """Six frames with two objects, of another size than the network's."""
+    return [random_frames(80, 100, seed=t) for t in range(6)], box_mask(80, 100, (10, 50, 10, 60), (40, 75, 50, 95))
+
+
+@pytest.fixture(scope="module", params=["float16", "dynamic", "int8"])
+def quantized(request, tiny_reconvnet, small_clip, tmp_path_factory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    calibration = [small_clip] if request.param == "int8" else None
+    return request.param, export_litert(tiny_reconvnet, folder, quantize=request.param, calibration=calibration)
+
+
+def scores(segmenter, clip: tuple[list[np.ndarray], np.ndarray]) -> dict[int, np.ndarray]:
+    """Of the clip's objects in its second frame."""
+    segmenter.start(clip[0][0], clip[1])
+    segmenter.step(clip[0][1])
+    return segmenter.scores
+
+
+@pytest.fixture(scope="module")
+def float_scores(tiny_reconvnet, small_clip) -> dict[int, np.ndarray]:
+    from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
+
+    return scores(KerasSegmenter(tiny_reconvnet, keep_scores=True), small_clip)
+
+
+def graph_types(path: Path) -> tuple[set[str], list[str]]:
+    """Operators of a file, and the data types of its tensors."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    types = [np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()]
+    return {detail["op_name"] for detail in interpreter._get_ops_details()}, types
+
+
+def test_quantized_files(quantized, tiny_reconvnet, small_clip, float_scores) -> None:
+    kind, folder = quantized
+    step = folder / "step.tflite"
+    operators, types = graph_types(step)
+    weights = 4 * sum(int(np.prod(weight.shape)) for weight in tiny_reconvnet.object_network.weights)
+    share = {"float16": 0.5, "dynamic": 0.25, "int8": 0.25}[kind]
+    assert 0.98 * share * weights < step.stat().st_size < (share + 0.06) * weights
+    # No operators beyond the built-in ones, and the type of numbers that was asked for.
+    assert not any(name.startswith("Flex") or name == "CUSTOM" for name in operators)
+    assert ("QUANTIZE" in operators) == (kind == "int8")
+    assert types.count({"float16": "float16"}.get(kind, "int8")) > 30
+    if kind == "int8":
+        assert types.count("float32") < 0.2 * len(types)
+
+    # The same scores as the float network, within what numbers of this size allow.
+    allowed = {"float16": 0.004, "dynamic": 0.12, "int8": 0.15}[kind]
+    for label, score in scores(VideoSegmenter(folder, keep_scores=True), small_clip).items():
+        expected = float_scores[label]
+        assert np.abs(score - expected).mean() < allowed * expected.std()
+        assert expected.std() > 0.05
+
+
+def test_metadata(quantized, tiny_reconvnet) -> None:
+    kind, folder = quantized
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["format"] == "osmn_tf.litert"
+    assert metadata["quantization"] == kind
+    assert (metadata["network"], metadata["network_size"], metadata["objects"]) == ("ReConvNet", [64, 96], 1)
+    assert (metadata["guide_size"], metadata["guide_background"]) == (32, list(tiny_reconvnet.guide_background))
+    assert metadata["state"]["Conv2d_13_lstm_h"] == [2, 3, 8]
+    assert len(metadata["state"]) == 6
+    for file in metadata["files"].values():
+        content = (folder / file["name"]).read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "encoder.tflite",
+        "metadata.json",
+        "modulator.tflite",
+        "step.tflite",
+    ]
+
+
+def test_signatures_have_names(quantized) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    signatures = Interpreter(str(quantized[1] / "step.tflite")).get_signature_list()
+    states = [f"Conv2d_{block}_lstm_{part}" for block in (5, 11, 13) for part in "hc"]
+    assert list(signatures) == ["step"]
+    assert sorted(signatures["step"]["outputs"]) == sorted([*states, "logits"])
+    assert sorted(signatures["step"]["inputs"]) == sorted([*states, "Conv2d_3", "skip2", "modulation", "spatial_guide"])
+
+
+def test_a_network_without_state_at_another_size(tiny_osmn, tmp_path) -> None:
+    """The release's decoder, a size that has to be padded, and an export in the folder's place before."""
+    (tmp_path / "step.tflite").write_bytes(b"old")
+    folder = export_litert(tiny_osmn, tmp_path, size=(72, 80), source={"preset": "somewhere"})
+    assert find_export(folder) == folder
+    network = ExportedNetwork(folder)
+    assert (network.metadata.network_size, network.metadata.state) == ((72, 80), {})
+    assert json.loads((folder / "metadata.json").read_text())["source"] == {"preset": "somewhere"}
+
+    guide = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
+    spatial = np.random.default_rng(1).uniform(0, 1, (72, 80)).astype(np.float32)
+    frame = random_frames(72, 80)
+    expected = tiny_osmn({
+        "frame": keras.ops.convert_to_tensor(frame[None]),
+        "visual_guide": keras.ops.convert_to_tensor(guide[None]),
+        "spatial_guide": keras.ops.convert_to_tensor(spatial[None, ..., None]),
+    })  # fmt: skip
+    network.encode(frame)
+    logits, states = network.step([spatial], [network.modulate(guide)], [{}])
+    np.testing.assert_allclose(logits[0], numpy(expected)[0, ..., 0], rtol=0, atol=1e-4)
+    assert states == [{}]
+
+
+def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconvnet, small_clip, monkeypatch) -> None:
+    monkeypatch.setattr(litert, "CALIBRATION_STEPS", 8)
+    graphs = litert._Graphs(tiny_reconvnet, (64, 96), 2)
+    samples = list(litert.calibration_samples(graphs, [small_clip]))
+    assert len(samples) == 8  # four frames with each of the two objects
+    assert all(not samples[index]["Conv2d_11_lstm_h"].any() for index in (0, 4))
+    first = {name: keras.ops.convert_to_tensor(value) for name, value in samples[0].items()}
+    outputs = tiny_reconvnet.object_network(first)
+    for name in graphs.state:
+        np.testing.assert_allclose(samples[1][name], numpy(outputs[name]), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(samples[0]["spatial_guide"], samples[1]["spatial_guide"])  # of the given mask
+    assert np.abs(samples[2]["spatial_guide"] - samples[1]["spatial_guide"]).max() > 0.01
+    assert samples[0]["spatial_guide"].shape == (2, 64, 96, 1)
+    assert np.abs(samples[4]["modulation"] - samples[0]["modulation"]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantize": "int4"}, "quantize: expected one of none, float16, dynamic, int8, received 'int4'"),
+        ({"quantize": "int8"}, "calibration: quantize='int8' needs clips"),
+        ({"quantize": "int8", "calibration": []}, "calibration: quantize='int8' needs clips"),
+        ({"objects": 0}, "objects: expected at least 1, received 0"),
+        ({"size": (16, 96)}, "size: expected at least 32 x 32 pixels, received 16 x 96"),
+    ],
+)
+def test_refused_arguments(tiny_reconvnet, tmp_path, arguments, message) -> None:
+    with pytest.raises(InputError, match=message):
+        export_litert(tiny_reconvnet, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (([], np.ones((80, 100), np.uint8)), "received none"),
+        (([random_frames(40, 50)], np.ones((80, 100), np.uint8)), r"\[80, 100\], received \[40, 50, 3\]"),
+        (([random_frames(80, 100)], np.zeros((80, 100), np.uint8)), "has no object in it"),
+    ],
+)
+def test_refused_clips(tiny_reconvnet, clip, message) -> None:
+    graphs = litert._Graphs(tiny_reconvnet, (64, 96), 1)
+    with pytest.raises(InputError, match=f"calibration: .*{message}"):
+        next(litert.calibration_samples(graphs, [clip]))
+
+
+@pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"], indirect=True)
+def test_half_precision_models_are_refused(mixed_precision, tmp_path) -> None:
+    from osmn_tf.models.osmn import OSMN
+
+    with pytest.raises(InputError, match=r"model: expected one that computes in float32, received bfloat16"):
+        export_litert(OSMN(**TINY), tmp_path / "out")

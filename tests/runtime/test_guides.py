@@ -1,0 +1,94 @@
+"""The guides in NumPy are those of `osmn_tf.guides`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from keras import ops
+from support import numpy, random_frames
+
+from osmn_tf import guides as reference
+from osmn_tf.runtime import guides
+from osmn_tf.runtime.frames import resize, resize_frame
+
+SIZES = ((37, 53), (64, 96), (90, 41))
+
+
+def random_masks(height: int, width: int, seed: int) -> list[np.ndarray]:
+    """Boxes, scattered pixels, ellipses, single pixels, all of the frame: odd and even numbers of pixels."""
+    rng = np.random.default_rng(seed)
+    ys, xs = np.mgrid[:height, :width]
+    masks = [np.zeros((height, width), np.uint8) for _ in range(7)]
+    for mask in masks[:3]:
+        top, left = rng.integers(0, height - 4), rng.integers(0, width - 4)
+        mask[top : top + rng.integers(1, height), left : left + rng.integers(1, width)] = 1
+    masks[3][rng.random((height, width)) < 0.02] = 1
+    masks[4][((ys - 0.4 * height) / 9) ** 2 + ((xs - 0.8 * width) / 14) ** 2 < 1] = 1
+    masks[5][rng.integers(0, height), rng.integers(0, width)] = 1
+    masks[6][:] = 1
+    return masks
+
+
+def test_spatial_guide_of_a_mask_by_hand() -> None:
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1, 2] = mask[2, 2] = 1  # centre (1.5, 2), deviations too small: sigma 5
+    guide = guides.spatial_guide(mask)
+    assert guide.dtype == np.float32
+    np.testing.assert_allclose(guide[1, 2], np.exp(-(0.5**2) / 50), rtol=1e-6)
+    np.testing.assert_allclose(guide[3, 0], np.exp(-(1.5**2 + 2**2) / 50), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_spatial_guide(size: tuple[int, int]) -> None:
+    masks = [*random_masks(*size, seed=0), *random_masks(*size, seed=1)]
+    expected = numpy(reference.spatial_guide(np.stack(masks)))[..., 0]
+    np.testing.assert_allclose(np.stack([guides.spatial_guide(mask) for mask in masks]), expected, rtol=0, atol=1e-5)
+
+
+def test_an_empty_mask_has_an_empty_guide() -> None:
+    assert not guides.spatial_guide(np.zeros((8, 9), np.uint8)).any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_visual_guide(size: tuple[int, int]) -> None:
+    frame, background = random_frames(*size, seed=2), (123.0, 117.0, 104.0)
+    masks = [*random_masks(*size, seed=2), *random_masks(*size, seed=3)]
+    expected = numpy(reference.visual_guide(frame[None], np.stack(masks), 32, background))
+    received = np.stack([guides.visual_guide(frame, mask, 32, background) for mask in masks])
+    assert received.dtype == np.float32
+    # Both are in 0..255.
+    np.testing.assert_allclose(received / 255, expected / 255, rtol=0, atol=1e-5)
+    assert (received != background).any(axis=(1, 2, 3)).sum() >= len(masks) - 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("target", [(32, 40), (61, 97)])
+def test_network_mask(size: tuple[int, int], target: tuple[int, int]) -> None:
+    masks = np.stack([*random_masks(*size, seed=4), *random_masks(*size, seed=5)])
+    full = ops.cast(masks, "float32")[..., None]
+    nearest = numpy(ops.image.resize(full, target, interpolation="nearest", data_format="channels_last"))[..., 0]
+    touched = numpy(ops.image.resize(full, target, antialias=True, data_format="channels_last"))[..., 0] > 0
+    for mask, sampled, all_pixels in zip(masks, nearest, touched):
+        expected = sampled if sampled.any() else all_pixels
+        np.testing.assert_array_equal(guides.network_mask(mask, target), expected.astype(np.uint8))
+        assert expected.any()
+
+
+def test_a_pixel_between_the_samples_is_not_lost() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[1, 1] = 1
+    small = guides.network_mask(mask, (10, 10))
+    assert small[0, 0] == 1
+    assert small.sum() <= 4
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_frames_and_logits_are_resized_as_the_keras_segmenter_does(size: tuple[int, int]) -> None:
+    frame = random_frames(*size, seed=6)
+    for target in ((32, 40), (61, 97)):
+        exact = numpy(ops.image.resize(ops.cast(frame, "float32")[None], target, data_format="channels_last"))[0]
+        np.testing.assert_allclose(resize(frame.astype(np.float32), target), exact, rtol=0, atol=3e-3)
+        decided = np.abs(exact - np.floor(exact) - 0.5) > 3e-3
+        assert decided.mean() > 0.8
+        np.testing.assert_array_equal(resize_frame(frame, target)[decided], np.rint(exact)[decided])
+    assert resize_frame(frame, size) is frame

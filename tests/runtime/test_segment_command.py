@@ -1,0 +1,116 @@
+"""`osmn segment` with an exported network: without Keras and TensorFlow, and as with any other preset."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from osmn_tf.cli import segment_job
+from osmn_tf.cli.main import main
+from osmn_tf.inference.masks import read_label_png, write_mask
+from osmn_tf.inference.overlay import write_image
+from osmn_tf.runtime import VideoSegmenter
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"keras", "tensorflow", "jax", "torch", "h5py"}:
+            raise ImportError(f"{name} is not to be imported here")
+
+sys.meta_path.insert(0, Blocker())
+import osmn_tf.runtime
+from osmn_tf.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def video(frames: list[np.ndarray], tmp_path: Path) -> Path:
+    """The clip as a folder of images: nothing is lost in them."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        write_image(folder / f"{index:05d}.png", frame)
+    return folder
+
+
+@pytest.fixture
+def mask(first_mask: np.ndarray, tmp_path: Path) -> Path:
+    write_mask(tmp_path / "first.png", first_mask)
+    return tmp_path / "first.png"
+
+
+@pytest.fixture
+def expected(exported: Path, frames: list[np.ndarray], first_mask: np.ndarray) -> list[np.ndarray]:
+    return [mask for _, mask in VideoSegmenter(exported).track(frames, first_mask)]
+
+
+def read_masks(folder: Path) -> list[np.ndarray]:
+    return [read_label_png(path) for path in sorted(folder.glob("*.png"))]
+
+
+def test_segments_without_keras_and_tensorflow(exported, video, mask, expected, tmp_path) -> None:
+    arguments = ["segment", str(video), "--mask", str(mask), "--out", str(tmp_path / "out"), "--no-overlay"]
+    command = [sys.executable, "-c", BLOCKED, *arguments, "--preset", str(exported / "step.tflite")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "8 frames in" in done.stdout
+    for received, label_mask in zip(read_masks(tmp_path / "out" / "clip"), expected, strict=True):
+        np.testing.assert_array_equal(received, label_mask)
+    # The folder is the same network as the file in it.
+    done = subprocess.run([*command[:-1], str(exported)], capture_output=True, text=True, check=False)
+    assert "clip is done already" in done.stdout
+
+
+def test_an_interrupted_run_continues(exported, video, mask, expected, tmp_path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    arguments = ["segment", str(video), "--mask", str(mask), "--out", str(out), "--quiet", "--preset", str(exported)]
+    monkeypatch.setattr(segment_job, "SNAPSHOT_INTERVAL", 3)
+    steps: list[int] = []
+    step = VideoSegmenter.step
+
+    def failing(self: VideoSegmenter, frame: np.ndarray) -> np.ndarray:
+        steps.append(1)
+        if len(steps) == 6:
+            raise OSError(5, "Input/output error")
+        return step(self, frame)
+
+    monkeypatch.setattr(VideoSegmenter, "step", failing)
+    assert main(arguments) == 1
+    kept = len(read_masks(out / "clip"))
+    assert 3 <= kept < 8
+    before, steps[:] = len(steps), [1] * 6
+    assert main(arguments) == 0
+    assert len(steps) - 6 < before + 3  # it did not begin again
+    for received, label_mask in zip(read_masks(out / "clip"), expected, strict=True):
+        np.testing.assert_array_equal(received, label_mask)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--quality", "good"], "--finetune: an exported network cannot be trained"),
+        (["--finetune", "3"], "--finetune: an exported network cannot be trained"),
+        (["--network-size", "32x64"], "runs at no other size, received 32 x 64"),
+    ],
+)
+def test_what_an_exported_network_cannot_do(exported, video, mask, tmp_path, capsys, more, message) -> None:
+    out = tmp_path / "out"
+    arguments = ["segment", str(video), "--mask", str(mask), "--out", str(out), "--preset", str(exported), *more]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_missing_export(video, mask, tmp_path, capsys) -> None:
+    arguments = ["segment", str(video), "--mask", str(mask), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--preset", str(tmp_path / "lost.tflite")]) == 2
+    assert f"{tmp_path / 'lost.tflite'} does not exist" in capsys.readouterr().err
