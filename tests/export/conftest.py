@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -21,13 +22,9 @@ def clip() -> tuple[list[np.ndarray], np.ndarray]:
     from osmn_tf.data.examples import example_path
 
     folder = example_path("meadow")
-    frames = []
-    for index, frame in enumerate(osmn_tf.read_video(folder / "meadow.mp4")):
-        if index % 5 == 0:
-            frames.append(np.ascontiguousarray(frame[::3, ::3]))
-        if len(frames) == 6:
-            break
-    return frames, np.ascontiguousarray(osmn_tf.read_mask(folder / "first_mask.png")[::3, ::3])
+    frames = itertools.islice(osmn_tf.read_video(folder / "meadow.mp4"), 6)
+    mask = osmn_tf.read_mask(folder / "first_mask.png")
+    return [np.ascontiguousarray(frame[::3, ::3]) for frame in frames], np.ascontiguousarray(mask[::3, ::3])
 
 
 @pytest.fixture(scope="session")

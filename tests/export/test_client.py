@@ -1,0 +1,450 @@
+"""The clients against a server without this package: same masks, restarts, time-outs, and what errors say."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from support import needs_tensorflow
+
+from osmn_tf.client import GrpcClient, LocalClient, RestClient, ServerError
+from osmn_tf.client.remote_segmenter import RemoteSegmenter, encode_frame
+from osmn_tf.client.transport import Patience, TransientError, Transport, readable
+from osmn_tf.errors import InputError, MissingDependencyError
+
+CLIENTS = {"grpc": GrpcClient, "rest": RestClient}
+
+
+@pytest.fixture
+def connect(server):
+    """Makes clients of the server, and closes them after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(kind: str, model: str = "lite", **options) -> RemoteSegmenter:
+            address = server.grpc if kind == "grpc" else server.rest
+            return stack.enter_context(CLIENTS[kind](address, model, **options))
+
+        yield make
+
+
+def tracked(segmenter, frames, mask) -> list[np.ndarray]:
+    return [found for _, found in segmenter.track(frames, mask)]
+
+
+@pytest.fixture(scope="module")
+def expected(lite_folder, clip):
+    """The masks of the clip, without a server (which `test_saved_model` compares with the segmenter)."""
+    return tracked(LocalClient(lite_folder), *clip)
+
+
+# The same masks -------------------------------------------------------------------------------------------------
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("kind", "encoding"), [("grpc", "raw"), ("grpc", "png"), ("rest", "png")])
+def test_masks_are_the_models(server, connect, clip, expected, kind, encoding) -> None:
+    assert server.tell("modules") == "none"  # the server has not imported this package
+    with connect(kind, encoding=encoding) as segmenter:
+        np.testing.assert_array_equal(tracked(segmenter, *clip), expected)
+        assert segmenter.labels == (1, 2, 3)
+
+
+@needs_tensorflow
+def test_jpeg_changes_few_pixels_and_is_smaller(connect, clip, expected) -> None:
+    with connect("grpc", encoding="jpeg") as segmenter:
+        masks = tracked(segmenter, *clip)
+    assert 0 < max((a != b).mean() for a, b in zip(masks, expected)) < 0.03
+    assert len(encode_frame(clip[0][0], "jpeg")) < 0.7 * len(encode_frame(clip[0][0], "png"))
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("kind", "encoding"), [("grpc", "raw"), ("rest", "png")])
+def test_objects_come_and_go_as_in_the_segmenter(connect, lite, clip, kind, encoding) -> None:
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+
+    frames, mask = clip
+    results = []
+    for segmenter in (connect(kind, encoding=encoding), VideoSegmenter(lite, (96, 160))):
+        masks = [segmenter.start(frames[0], np.where(mask == 3, 0, mask).astype(np.uint8))]
+        masks.append(segmenter.step(frames[1]))
+        moved = np.where(mask == 3, 7, 0).astype(np.uint8)
+        masks.append(segmenter.add(frames[2], moved))
+        segmenter.remove(1)
+        assert segmenter.labels == (2, 7)
+        masks.append(segmenter.step(frames[3]))
+        masks.append(segmenter.add(frames[4], np.where(mask == 2, 2, 0).astype(np.uint8)))  # begins again
+        assert segmenter.labels == (7, 2)
+        masks.append(segmenter.step(frames[5]))
+        results.append(masks)
+    assert set(np.unique(results[0][3])) == {0, 2, 7}
+    for found, wanted in zip(*results):
+        assert (found != wanted).mean() <= 0.001
+
+
+# Interruptions --------------------------------------------------------------------------------------------------
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_a_video_survives_a_restart_of_the_server(server, connect, clip, expected, kind) -> None:
+    frames, mask = clip
+    masks = []
+    with connect(kind, retry_for=20) as segmenter:
+        for index, (_, found) in enumerate(segmenter.track(frames, mask)):
+            masks.append(found)
+            if index == 2:
+                assert server.tell("stop") == "done"
+                timer = threading.Timer(0.5, server.tell, ["start"])
+                timer.start()
+        timer.join()
+    np.testing.assert_array_equal(masks, expected)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_server_down(server, connect, clip, kind) -> None:
+    server.tell("stop")
+    try:
+        began = time.monotonic()
+        with pytest.raises(
+            ServerError, match=r"the server cannot be reached \(.*refused\) \(tried \d+ times in 0\.\d s"
+        ):
+            connect(kind, retry_for=0.5).start(clip[0][0], clip[1])
+        assert time.monotonic() - began < 3
+        with pytest.raises(ServerError, match=r"\(tried once\)"):
+            connect(kind, retry_for=0).start(clip[0][0], clip[1])
+    finally:
+        server.tell("start")
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_time_out(server, connect, clip, kind) -> None:
+    server.tell("delay 1")
+    try:
+        with pytest.raises(ServerError, match=r"no answer within 0\.2 s \(tried [2-9] times"):
+            connect(kind, timeout=0.2, retry_for=0.5).start(clip[0][0], clip[1])
+    finally:
+        server.tell("delay 0")
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("kind", "encoding"), [("grpc", "raw"), ("rest", "png")])
+def test_a_snapshot_continues_in_another_client(connect, clip, expected, tmp_path, kind, encoding) -> None:
+    frames, mask = clip
+    first = connect(kind, encoding=encoding)
+    first.start(frames[0], mask)
+    first.step(frames[1])
+    np.savez(tmp_path / "video.npz", **first.snapshot())
+    second = connect(kind, encoding=encoding)
+    with np.load(tmp_path / "video.npz") as stored:
+        second.restore(dict(stored))
+    np.testing.assert_array_equal(second.step(frames[2]), expected[2])
+    other_kind = connect("grpc", encoding="png" if encoding == "raw" else "raw")
+    with np.load(tmp_path / "video.npz") as stored, pytest.raises(InputError, match="state is not of lite version 3"):
+        other_kind.restore(dict(stored))
+
+
+# What errors say ------------------------------------------------------------------------------------------------
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+@pytest.mark.parametrize(("options", "which"), [({"model": "nets"}, "'nets'"), ({"version": 9}, "'lite' version 9")])
+def test_no_such_model(connect, clip, kind, options, which) -> None:
+    with pytest.raises(ServerError, match=f": the server has no model {which} \\(Servable not found"):
+        connect(kind, **options).start(clip[0][0], clip[1])
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_missing_signature(connect, clip, kind, monkeypatch) -> None:
+    monkeypatch.setattr(RemoteSegmenter, "_step", "forward")
+    message = r"model 'lite' version 3 has no signature 'forward'; it has modulate, .*step_scores\. Was it written by"
+    with pytest.raises(ServerError, match=message):
+        connect(kind).start(clip[0][0], clip[1])
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_state_of_another_model(connect, clip, kind) -> None:
+    frames, mask = clip
+    segmenter = connect(kind)
+    segmenter.start(frames[0], mask)
+    snapshot = segmenter.snapshot()
+    digest_changed = {
+        **snapshot,
+        "carried/session_bytes": snapshot["carried/session_bytes"]
+        ^ np.eye(1, snapshot["carried/session_bytes"].shape[1], dtype=np.uint8),
+    }
+    segmenter.restore(digest_changed)
+    with pytest.raises(ServerError, match=r"session_bytes: not of this model and .*another digest"):
+        segmenter.step(frames[1])
+    segmenter.restore({**snapshot, "carried/session_bytes": snapshot["carried/session_bytes"][:, 3:]})
+    with pytest.raises(ServerError, match="a record has another length"):
+        segmenter.step(frames[1])
+    with pytest.raises(InputError, match="its state is of other version 3, the client's model is lite version 3"):
+        segmenter.restore({**snapshot, "model": np.array("other")})
+
+
+@needs_tensorflow
+def test_state_of_another_shape_or_dtype(connect, clip) -> None:
+    frames, mask = clip
+    segmenter = connect("grpc", encoding="raw")
+    segmenter.start(frames[0], mask)
+    carried = dict(segmenter._carried)
+    for name, change, message in (
+        ("modulation", lambda x: np.pad(x, ((0, 0), (0, 5))), r"modulation: the shape \[3,2197\] is not compatible"),
+        ("Conv2d_5_lstm_h", lambda x: x[:, 1:], r"Conv2d_5_lstm_h: the shape \[3,11,20,48\] is not compatible"),
+        ("guide_masks", lambda x: x[1:], "guide_masks and state: expected the same number of objects"),
+        ("Conv2d_5_lstm_c", lambda x: x.astype(np.float64), "double"),
+    ):
+        segmenter._carried = {**carried, name: change(carried[name])}
+        with pytest.raises(ServerError, match=message) as error:
+            segmenter.step(frames[1])
+        assert "\n" not in str(error.value)
+    segmenter._carried = carried
+    with pytest.raises(InputError, match="its state is not of lite version 3"):
+        segmenter.restore({**segmenter.snapshot(), "carried/modulation": carried["modulation"][:, 1:]})
+
+
+@needs_tensorflow
+def test_wrong_frames_and_masks(connect, clip) -> None:
+    frames, mask = clip
+    segmenter = connect("grpc")
+    with pytest.raises(InputError, match="frame: expected uint8 RGB"):
+        tracked(segmenter, [frames[0].astype(np.float32)], mask)
+    with pytest.raises(InputError, match="mask: expected 285 x 160 pixels as the frame has, received 280 x 160"):
+        segmenter.start(frames[0], mask[:, 5:])
+    segmenter.start(frames[0], mask)
+    with pytest.raises(InputError, match="frame: expected 285 x 160 pixels as in the first frame"):
+        segmenter.step(frames[0][1:])
+    # What the server itself says to other clients
+    transport = segmenter.transport
+    for inputs, message in (
+        (
+            {"frame": frames[0], "mask": mask[1:]},
+            r"mask: expected height and.*\[160 285\] \[159 285\]",
+        ),
+        ({"frame": frames[0][..., 0], "mask": mask}, r"frame: the shape \[160,285\] is not compatible with"),
+        ({"frame": frames[0].astype(np.float32), "mask": mask}, "float vs. expect uint8"),
+        ({"frame": frames[0], "mask": 0 * mask}, "mask: no object in it"),
+        ({"frame": frames[0]}, "Missing but required: {mask}"),
+    ):
+        with pytest.raises(ServerError, match=message):
+            transport.predict("modulate", inputs, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RestClient("localhost:8501", "m"), "address: expected http://HOST:PORT"),
+        (lambda: RestClient("http://localhost:8501", "m", encoding="raw"), "encoding: expected png or jpeg"),
+        (lambda: RestClient("http://localhost:8501", "m", encoding="gif"), "encoding: expected one of png, jpeg, raw"),
+        (lambda: RestClient("http://localhost:8501", "m", timeout=0), "timeout: expected a positive number"),
+        (lambda: RestClient("http://localhost:8501", "m", retry_for=-1), "retry_for: expected 0 or more"),
+    ],
+)
+def test_wrong_arguments(make, message) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("module", "package"), [("grpc", "grpcio"), ("tensorflow_serving", "tensorflow-serving-api")])
+def test_missing_extra(monkeypatch, module, package) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=rf"'{package}', which is not installed.*osmn-tf\[serving\]"):
+        GrpcClient("localhost:8500", "m")
+
+
+# Answers of servers that are none of ours -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def web_server():
+    """An HTTP server that gives the answers in `answers`, (status, body), in turn."""
+    answers: list[tuple[int, bytes]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", answers
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def start_once(segmenter, clip) -> None:
+    with segmenter:
+        segmenter.start(clip[0][0], clip[1])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (200, b"<html>", "the answer is no JSON object"),
+        (200, b"{}", "the answer does not describe a model's signatures"),
+        (500, b"oops", r"Internal Server Error \(HTTP 500\)"),
+        (404, b"nginx", r"the server has no model 'm' \(Not Found\)"),
+        (400, b'{"error": "Malformed request"}', r"Malformed request \(HTTP 400\)"),
+        (503, b'{"error": "loading"}', r"loading \(HTTP 503\) \(tried once\)"),
+    ],
+)
+def test_strange_answers(web_server, clip, status, body, message) -> None:
+    where, answers = web_server
+    answers.append((status, body))
+    with pytest.raises(ServerError, match=message) as error:
+        start_once(RestClient(where, "m", retry_for=0), clip)
+    assert "\n" not in str(error.value)
+
+
+def test_an_overloaded_server_is_asked_again(web_server, clip) -> None:
+    where, answers = web_server
+    answers += [(503, b""), (429, b""), (404, b"{}")]
+    with pytest.raises(ServerError, match="has no model"):
+        start_once(RestClient(where, "m", retry_for=5), clip)
+    assert answers == []
+
+
+# Without a server -----------------------------------------------------------------------------------------------
+
+
+class EchoTransport(Transport):
+    """A model whose mask is the frame's red channel; counts steps, and fails when told to."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", "echo")
+        self.reads_before_step: list[int] = []
+        self.read = 0
+
+    def describe(self, version):
+        import ml_dtypes
+
+        carried = {"labels": ("int32", (None,)), "h": (ml_dtypes.bfloat16.__name__, (None, 2))}
+        return version or 4, {"modulate": {}, "step": {"frame": ("uint8", (None, None, 3)), **carried}}
+
+    def predict(self, signature, inputs, version):
+        import ml_dtypes
+
+        if signature == "modulate":
+            labels = np.setdiff1d(inputs["mask"], [0]).astype(np.int32)
+            return {"labels": labels, "h": np.ones((len(labels), 2), ml_dtypes.bfloat16)}
+        time.sleep(0.02)
+        self.reads_before_step.append(self.read)
+        return {"mask": inputs["frame"][..., 0], "h": inputs["h"] * 2}
+
+
+def test_frames_are_read_while_the_server_works() -> None:
+    transport = EchoTransport()
+
+    def frames():
+        for index in range(5):
+            transport.read = index
+            yield np.full((4, 6, 3), 1 if index else 0, np.uint8)
+
+    masks = tracked(RemoteSegmenter(transport, "raw"), frames(), np.full((4, 6), 9, np.uint8))
+    assert [int(mask[0, 0]) for mask in masks] == [9] * 5  # the server's label 1 is object 9
+    assert transport.reads_before_step == [2, 3, 4, 4]  # always one frame ahead
+
+
+def test_reading_stops_with_the_caller() -> None:
+    read = []
+
+    def frames():
+        for index in range(1000):
+            read.append(index)
+            yield np.zeros((4, 6, 3), np.uint8)
+
+    tracking = RemoteSegmenter(EchoTransport(), "raw").track(frames(), np.ones((4, 6), np.uint8))
+    next(tracking)
+    next(tracking)
+    tracking.close()
+    assert len(read) <= 4
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+def test_errors_of_the_source_come_out() -> None:
+    def frames():
+        yield np.zeros((4, 6, 3), np.uint8)
+        raise InputError("clip.mp4: damaged")
+
+    with pytest.raises(InputError, match=r"clip\.mp4: damaged"):
+        tracked(RemoteSegmenter(EchoTransport(), "raw"), frames(), np.ones((4, 6), np.uint8))
+
+
+def test_bfloat16_survives_a_file(tmp_path) -> None:
+    segmenter = RemoteSegmenter(EchoTransport(), "raw")
+    frame = np.zeros((4, 6, 3), np.uint8)
+    segmenter.start(frame, np.ones((4, 6), np.uint8))
+    segmenter.step(frame)
+    np.savez(tmp_path / "video.npz", **segmenter.snapshot())
+    other = RemoteSegmenter(EchoTransport(), "raw")
+    with np.load(tmp_path / "video.npz") as stored:
+        other.restore(dict(stored))
+    assert other._carried["h"].dtype.name == "bfloat16"
+    assert other._carried["h"].astype(np.float32).tolist() == [[2.0, 2.0]]
+
+
+def test_more_objects_than_labels_on_the_server() -> None:
+    segmenter = RemoteSegmenter(EchoTransport(), "raw")
+    frame = np.zeros((4, 6, 3), np.uint8)
+    mask = np.zeros((4, 6), np.uint8)
+    for label in range(1, 255):
+        mask[0, 0] = label
+        segmenter.add(frame, mask)
+        segmenter.remove(label)  # ids are used again
+    assert segmenter.labels == ()
+
+
+def test_pauses_grow_until_patience_ends(monkeypatch) -> None:
+    clock, pauses = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def fail():
+        clock[0] += 0.01
+        raise TransientError("away")
+
+    with pytest.raises(ServerError, match=r"^here: away \(tried \d+ times in \d+\.\d s\)$"):
+        Patience(retry_for=10).call(fail, "here")
+    assert 0.05 <= pauses[0] <= 0.1
+    assert 0.1 <= pauses[1] <= 0.2
+    assert max(pauses) <= 2.0
+    assert 7 < sum(pauses) < 10
+
+
+def test_readable() -> None:
+    message = (
+        "Graph execution error:\n\nDetected at node Assert/Assert defined at (most recent call last):\n"
+        "<stack traces unavailable>\nassertion failed: [mask: two sizes:] [160 285] [157 285]\n\t [[{{node A}}]] [Op:f]"
+    )
+    assert readable(message) == "mask: two sizes: [160 285] [157 285]"
+    assert (
+        readable("Detected at node X\n  Unknown image file format.\n\t [[{{node D}}]]") == "Unknown image file format."
+    )
+    shape = "Shape of tensor PartitionedCall/a/Conv2d_5_lstm_h_1 [3,9] is not compatible with expected shape [?,12]."
+    assert readable(shape) == "Conv2d_5_lstm_h: the shape [3,9] is not compatible with expected shape [?,12]."
+    assert readable("") == "no message"
