@@ -5,6 +5,7 @@ examples:
   osmn benchmark evaluate DAVIS --sequences bear bus --workers 2
   osmn benchmark train reconvnet_lite_clips --set data.root=/data
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
+  osmn benchmark litert DAVIS --split dev --network-size 256x448
   osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
 
@@ -22,6 +23,9 @@ from osmn_tf.inference.quality import LEARNING_RATE, check_rate
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation.finetune_curve import CurvePoint
+    from osmn_tf.export.litert_benchmark import Form
+
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +83,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     infer.add_argument("--no-peers", action="store_true", help="leave the simpler programs out")
     infer.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak, to say how much of it is used")
     infer.set_defaults(run_part=_run_infer)
+    litert = parts.add_parser(
+        "litert",
+        help="J, agreement with Keras, size and time of a preset's LiteRT files",
+        description="Exports a preset to LiteRT in several forms, segments a DAVIS split with each and with Keras, and"
+        " times them in turns: one object, frames of the data set's size, from the frame to its mask.",
+    )
+    litert.add_argument("root", metavar="DAVIS_ROOT")
+    litert.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+    litert.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
+    litert.add_argument(
+        "--quantize",
+        nargs="+",
+        choices=QUANTIZATIONS,
+        default=list(QUANTIZATIONS),
+        metavar="FORM",
+        help="(%(default)s)",
+    )
+    litert.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
+    litert.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
+    litert.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
+    litert.add_argument("--calibration-split", default="train", metavar="NAME", help="clips for int8 (%(default)s)")
+    litert.add_argument("--threads", type=int, default=2, metavar="N", help="of LiteRT (default 2)")
+    litert.add_argument("--repeat", type=int, default=10, metavar="N", help="turns of ten frames (default 10)")
+    litert.add_argument("--out", metavar="DIR", help="keep the exports here, a folder each")
+    litert.set_defaults(run_part=_run_litert)
     train = parts.add_parser(
         "train",
         help="samples per second of a training configuration, and how long a step waits for its data",
@@ -130,6 +159,54 @@ def _run_infer(arguments: argparse.Namespace) -> int:
                     line += f"  {times.operations / times.step / 1e12 / arguments.peak:.1%} of the peak"
                 print(line, flush=True)
     return 0
+
+
+def _run_litert(arguments: argparse.Namespace) -> int:
+    from osmn_tf.cli.options import parse_size
+    from osmn_tf.cli.quiet import start_backend
+
+    size = parse_size(arguments.network_size) if arguments.network_size else None
+    start_backend()
+    from osmn_tf.export.litert_benchmark import measure
+    from osmn_tf.models.presets import load
+
+    names, forms = measure(
+        load(arguments.preset),
+        arguments.root,
+        year=arguments.year,
+        split=arguments.split,
+        sequences=arguments.sequences,
+        calibration_split=arguments.calibration_split,
+        size=size,
+        forms=arguments.quantize,
+        threads=arguments.threads,
+        repeat=arguments.repeat,
+        out=arguments.out,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    print(format_forms(names, forms))
+    load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{os.cpu_count()} cores, load average {load_average}; LiteRT with {arguments.threads} threads")
+    return 0
+
+
+def format_forms(names: Sequence[str], forms: Sequence[Form]) -> str:
+    """A table with a row for every form of a network; J and IoU in percent, the mean and every sequence."""
+    keras_j = sum(forms[0].j) / len(names)
+    lines = [
+        f"{'form':<9}{'J':>7}{'lost':>7}{'IoU':>7}{'MB':>7}{'ms, min':>9}{'median':>8}{'CPU ms':>8}"
+        + "".join(f"  {name}" for name in names)
+    ]
+    for form in forms:
+        j, iou = sum(form.j) / len(names), sum(form.iou) / len(names)
+        megabytes = "-" if form.bytes is None else f"{form.bytes / 1e6:.1f}"
+        shortest, median = form.seconds
+        lines.append(
+            f"{form.name:<9}{100 * j:7.2f}{100 * (keras_j - j):7.2f}{100 * iou:7.2f}{megabytes:>7}"
+            f"{1e3 * shortest:9.1f}{1e3 * median:8.1f}{1e3 * form.cpu_seconds:8.1f}"
+            + "".join(f"  {100 * value:>{len(name)}.1f}" for name, value in zip(names, form.j))
+        )
+    return "\n".join(lines)
 
 
 def _run_train(arguments: argparse.Namespace) -> int:
