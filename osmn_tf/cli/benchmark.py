@@ -6,6 +6,7 @@ examples:
   osmn benchmark train reconvnet_lite_clips --set data.root=/data
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
   osmn benchmark litert DAVIS --split dev --network-size 256x448
+  osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/reconvnet_lite/1
   osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
 
@@ -108,6 +109,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     litert.add_argument("--repeat", type=int, default=10, metavar="N", help="turns of ten frames (default 10)")
     litert.add_argument("--out", metavar="DIR", help="keep the exports here, a folder each")
     litert.set_defaults(run_part=_run_litert)
+    serving = parts.add_parser(
+        "serving",
+        help="masks per second, latencies and bytes a frame of a server, over gRPC and REST",
+        description="Times the steps of a video on a server with a model of 'osmn export', one after the other, from"
+        " the frame to its mask, in every form in which frames are sent; with --folder also without a server.",
+    )
+    serving.add_argument("video", metavar="VIDEO_OR_FOLDER", help="its first 30 frames are used")
+    serving.add_argument("--mask", required=True, metavar="PNG", help="of the first frame")
+    serving.add_argument("--server", default="localhost:8500", metavar="HOST:PORT", help="gRPC (default: %(default)s)")
+    serving.add_argument("--rest", metavar="http://HOST:PORT", help="measure REST too")
+    serving.add_argument("--model", default="reconvnet_lite", help="name on the server (default: %(default)s)")
+    serving.add_argument("--folder", metavar="NAME/1", help="measure this exported folder in this process too")
+    serving.add_argument("--steps", type=int, default=50, metavar="N", help="of each measurement (default: 50)")
+    serving.set_defaults(run_part=_run_serving)
     train = parts.add_parser(
         "train",
         help="samples per second of a training configuration, and how long a step waits for its data",
@@ -195,7 +210,7 @@ def format_forms(names: Sequence[str], forms: Sequence[Form]) -> str:
     keras_j = sum(forms[0].j) / len(names)
     lines = [
         f"{'form':<9}{'J':>7}{'lost':>7}{'IoU':>7}{'MB':>7}{'ms, min':>9}{'median':>8}{'CPU ms':>8}"
-        + "".join(f"  {name}" for name in names)
+        + "".join(f"  {name:>4}" for name in names)
     ]
     for form in forms:
         j, iou = sum(form.j) / len(names), sum(form.iou) / len(names)
@@ -204,9 +219,38 @@ def format_forms(names: Sequence[str], forms: Sequence[Form]) -> str:
         lines.append(
             f"{form.name:<9}{100 * j:7.2f}{100 * (keras_j - j):7.2f}{100 * iou:7.2f}{megabytes:>7}"
             f"{1e3 * shortest:9.1f}{1e3 * median:8.1f}{1e3 * form.cpu_seconds:8.1f}"
-            + "".join(f"  {100 * value:>{len(name)}.1f}" for name, value in zip(names, form.j))
+            + "".join(f"  {100 * value:>{max(4, len(name))}.1f}" for name, value in zip(names, form.j))
         )
     return "\n".join(lines)
+
+
+def _run_serving(arguments: argparse.Namespace) -> int:
+    from osmn_tf.client import GrpcClient, LocalClient, RemoteSegmenter, RestClient
+    from osmn_tf.client.speed import format_table, measure
+    from osmn_tf.inference.masks import read_mask
+    from osmn_tf.inference.video_io import open_source
+
+    source = open_source(arguments.video, end=30)
+    mask = read_mask(arguments.mask, size=(source.info.height, source.info.width))
+    frames = list(source)
+    address, model = arguments.server, arguments.model
+    clients: dict[str, RemoteSegmenter] = {}
+    if arguments.folder:
+        clients["no server"] = LocalClient(arguments.folder)
+    for encoding in ("raw", "png", "jpeg"):
+        clients[f"gRPC, {encoding}"] = GrpcClient(address, model, encoding=encoding)
+    if arguments.rest:
+        for encoding in ("png", "jpeg"):
+            clients[f"REST, {encoding}"] = RestClient(arguments.rest, model, encoding=encoding)
+    speeds = []
+    for name, client in clients.items():
+        with client:
+            speeds.append(measure(name, client, frames, mask, arguments.steps))
+    print(format_table(speeds))
+    load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    objects = len(set(mask[mask > 0].tolist()))
+    print(f"{source.info.width} x {source.info.height} pixels, {objects} objects; load average {load_average}")
+    return 0
 
 
 def _run_train(arguments: argparse.Namespace) -> int:
