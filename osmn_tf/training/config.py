@@ -45,7 +45,7 @@ class ModelConfig:
         network: "OSMN" or "ReConvNet".
         arguments: of the network's constructor.
         initial: weights to start from: a preset's name or folder (of an OSMN too for a ReConvNet: its ConvLSTMs are
-            new then), a `.keras` or a `.weights.h5` file.
+            new then; of a ReConvNet too for an OSMN: they are left out), a `.keras` or a `.weights.h5` file.
         backbone_weights: "imagenet" or a weight file of keras.applications, for both trunks; not used where there is an
             `initial`.
         freeze: patterns of layer names ("*_bn", "modulator_*") whose layers keep their weights; frozen BatchNorm uses

@@ -177,10 +177,12 @@ def build_model(config: cfg.ModelConfig) -> OSMN:
 
 
 def _copy_weights(source: OSMN, target: OSMN) -> None:
-    """Copies all weights by name; `target` may have ConvLSTMs that `source` has not."""
+    """Copies all weights by name; one of the two may have ConvLSTMs that the other has not."""
     targets = {weight.path: weight for weight in target.weights}
     new = set(targets)
     for weight in source.weights:
+        if optimization.is_recurrent(weight.path) and not isinstance(target, ReConvNet):
+            continue
         found = targets.get(weight.path)
         if found is None or tuple(found.shape) != tuple(weight.shape):
             there = "nothing" if found is None else list(found.shape)

@@ -20,6 +20,7 @@ def test_every_stage_has_a_smoke_variant() -> None:
         "osmn_davis",
         "osmn_lite_coco",
         "osmn_lite_davis",
+        "osmn_lite_frames",
         "reconvnet_davis",
         "reconvnet_lite_clips",
         "reconvnet_lite_frames",

@@ -13,9 +13,11 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from support import randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
+from osmn_tf.models.reconvnet import ReConvNet
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
 
@@ -170,6 +172,18 @@ def test_initial_weights_of_the_stage_before(tmp_path: Path) -> None:
         stages.build_model(cfg.ModelConfig("OSMN", wider, initial=str(tmp_path / "osmn")))
     with pytest.raises(InputError, match=r"model\.initial: preset: no preset, folder"):
         stages.build_model(cfg.ModelConfig("OSMN", {}, initial=str(tmp_path / "nothing")))
+
+
+def test_an_osmn_starts_from_the_osmn_part_of_a_reconvnet(tmp_path: Path) -> None:
+    arguments = {"backbone": "mobilenet", "visual_hidden": 8, "guide_size": 32}
+    source = randomise(ReConvNet(**arguments, recurrent_channels=(4, 4, 4)))
+    source.save_to_preset(tmp_path / "reconvnet")
+    model = stages.build_model(cfg.ModelConfig("OSMN", arguments, initial=str(tmp_path / "reconvnet")))
+    theirs = {weight.path: weight.numpy() for weight in source.weights}
+    for weight in model.weights:
+        np.testing.assert_array_equal(weight.numpy(), theirs.pop(weight.path), err_msg=weight.path)
+    assert len(theirs) == 23
+    assert all("lstm" in path or "modulator_recurrent" in path for path in theirs)
 
 
 def test_mistakes_come_before_anything_is_built(data_root: Path, tmp_path: Path) -> None:
