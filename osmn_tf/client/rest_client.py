@@ -45,9 +45,7 @@ class RestTransport(Transport):
             }
             return int(document["model_spec"]["version"]), signatures
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ServerError(
-                f"{self.address}: the answer does not describe a model's signatures"
-            ) from error
+            raise ServerError(f"{self.address}: the answer does not describe a model's signatures") from error
 
     def predict(self, signature: str, inputs: Tensors, version: int) -> Tensors:
         body = json.dumps(

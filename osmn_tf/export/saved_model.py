@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +116,8 @@ def export_saved_model(
     temporary = parent / f".{version}.{uuid.uuid4().hex[:8]}.part"
     try:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(module, str(temporary), signatures=signatures, options=options)
+        with _quiet_tensorflow():
+            tf.saved_model.save(module, str(temporary), signatures=signatures, options=options)
         extra = temporary / EXTRA_ASSETS
         extra.mkdir()
         if warm_up:
@@ -148,6 +151,18 @@ def export_saved_model(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow from announcing the temporary folder; warnings are shown."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def make_record(segmenter: VideoSegmenter, state_dtype: str, digest: bytes) -> SessionRecord:

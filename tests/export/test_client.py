@@ -16,6 +16,8 @@ from osmn_tf.client import GrpcClient, LocalClient, RestClient, ServerError
 from osmn_tf.client.remote_segmenter import RemoteSegmenter, encode_frame
 from osmn_tf.client.transport import Patience, TransientError, Transport, readable
 from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.inference.masks import write_mask
+from osmn_tf.inference.video_io import write_video
 
 CLIENTS = {"grpc": GrpcClient, "rest": RestClient}
 
@@ -448,3 +450,34 @@ def test_readable() -> None:
     shape = "Shape of tensor PartitionedCall/a/Conv2d_5_lstm_h_1 [3,9] is not compatible with expected shape [?,12]."
     assert readable(shape) == "Conv2d_5_lstm_h: the shape [3,9] is not compatible with expected shape [?,12]."
     assert readable("") == "no message"
+
+
+def test_measuring_counts_steps_bytes_and_time() -> None:
+    from osmn_tf.client.speed import Speed, format_table, measure
+
+    transport = EchoTransport()
+    frames = [np.zeros((4, 6, 3), np.uint8)] * 2
+    speed = measure("echo", RemoteSegmenter(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=5, warm_up=3)
+    assert len(transport.reads_before_step) == 8
+    assert len(speed.seconds) == 5
+    assert min(speed.seconds) >= 0.02
+    with pytest.raises(InputError, match="received 2 and 0"):
+        measure("echo", RemoteSegmenter(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=0)
+    table = format_table([Speed("gRPC, png", (0.1, 0.1, 0.1, 0.3, 0.2), 0.05, 2048.0, 1500.0)])
+    assert table.splitlines()[1].split() == ["gRPC,", "png", "6.2", "100.0", "260.0", "296.0", "50.0", "2.0", "1.5"]
+
+
+@needs_tensorflow
+def test_benchmark_command(server, clip, tmp_path, capsys) -> None:
+    from osmn_tf.cli.main import main
+
+    write_video(tmp_path / "clip.mp4", [frame[:160, :284] for frame in clip[0][:2]], 24)
+    write_mask(tmp_path / "first.png", clip[1][:160, :284])
+    command = ["benchmark", "serving", str(tmp_path / "clip.mp4"), "--mask", str(tmp_path / "first.png")]
+    assert main([*command, "--server", server.grpc, "--rest", server.rest, "--model", "lite", "--steps", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:10] for line in lines[1:6]] == ["gRPC, raw ", "gRPC, png ", "gRPC, jpeg", "REST, png ", "REST, jpeg"]
+    received = {line[:10].strip(): float(line.split()[-1]) for line in lines[1:6]}
+    assert received["gRPC, png"] == pytest.approx(3 * 164.297, rel=0.01)  # three sessions and a small PNG
+    assert received["REST, png"] == pytest.approx(received["gRPC, png"] * 4 / 3, rel=0.01)  # base64
+    assert lines[6].startswith("284 x 160 pixels, 3 objects; load average")
