@@ -87,6 +87,25 @@ def test_vgg_gives_the_segmenters_masks(vgg_segmenter, vgg_client, count, size) 
     assert differing(tracked(vgg_client, frames, mask), expected) <= 0.001
 
 
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_fifty_real_frames_with_two_objects(lite_segmenter, lite_client) -> None:
+    root = os.environ.get("OSMN_DATA_ROOT")
+    if root is None:
+        pytest.skip("OSMN_DATA_ROOT is not set")
+    from osmn_tf.inference.masks import read_mask
+    from osmn_tf.inference.video_io import open_source
+
+    frames = list(open_source(Path(root) / "davis/JPEGImages/480p/hike", end=50))
+    person = read_mask(Path(root) / "davis/Annotations/480p/hike/00000.png")
+    rows = np.flatnonzero(person.any(axis=1))
+    mask = np.where(np.arange(len(person))[:, None] < rows.mean(), person, 2 * person)  # the upper and the lower half
+    expected = tracked(lite_segmenter, frames, mask)
+    assert len(expected) == 50
+    assert {1, 2} & set(np.unique(expected[-1]).tolist())
+    assert differing(tracked(lite_client, frames, mask), expected) <= 0.001
+
+
 def test_scores_and_state_are_the_segmenters(lite_segmenter, lite_client, clip) -> None:
     frames, mask = clip
     segmenter = lite_segmenter
