@@ -466,6 +466,37 @@ def test_command_says_what_it_wrote(lite_export, capsys) -> None:
     assert "reconvnet_lite/3 exists" in capsys.readouterr().err
 
 
+def test_command_hands_litert_its_options(tiny_reconvnet, tmp_path, monkeypatch, capsys) -> None:
+    from osmn_tf.cli.main import main
+    from osmn_tf.data.examples import example_path
+    from osmn_tf.export import litert
+
+    calls = []
+
+    def export_litert(model, out_dir, **options):
+        calls.append((model, options))
+        (Path(out_dir) / "step.tflite").write_bytes(bytes(1_300_000))
+
+    monkeypatch.setattr(litert, "export_litert", export_litert)
+    tiny_reconvnet.save_to_preset(tmp_path / "tiny", {"licence": "CC0"})
+    clip = f"{example_path() / 'meadow.mp4'}:{example_path() / 'first_mask.png'}"
+    command = ["export", "--preset", str(tmp_path / "tiny"), "--format", "litert", "--out", str(tmp_path / "out")]
+    assert main([*command, "--quantize", "int8", "--size", "64x128", "--objects", "2", "--calibration", clip]) == 0
+    assert "step.tflite: 1.3 MB" in capsys.readouterr().out
+    ((model, options),) = calls
+    assert model.get_config()["guide_size"] == 32
+    ((frames, mask),) = options.pop("calibration")
+    assert next(iter(frames)).shape == (480, 854, 3)
+    assert mask.shape == (480, 854)
+    assert options.pop("source")["licence"] == "CC0"
+    assert options == {"size": (64, 128), "objects": 2, "quantize": "int8"}
+    assert main(command) == 2
+    assert "is not empty; give another folder, or --force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert calls[1][1].pop("calibration") is None
+    assert {**calls[1][1], "source": None} == {"size": None, "objects": 1, "quantize": "none", "source": None}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
