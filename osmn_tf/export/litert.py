@@ -11,7 +11,7 @@ The guides are made outside, in NumPy: their medians do not convert to built-in 
 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
 nearly all of the time and most of the weights are. The encoder stays float32 in all forms but "float16": it has
-26,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with int8 activations it
+31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with int8 activations it
 costs more accuracy than everything else together. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
 """
