@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from osmn_tf.guides import SpatialGuide
+from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
 from osmn_tf.models.osmn import OSMN, _choice
 from osmn_tf.models.segmentation_network import Recurrence
 
@@ -76,6 +78,30 @@ class ReConvNet(OSMN):
                 raise ValueError(f"{weight.path} of the OSMN has no counterpart in this ReConvNet")
             targets[weight.path].assign(weight)
         return model
+
+    def weaken_memory(self, recurrent_scale: float = 0.5, forget_shift: float = 1.0) -> None:
+        """Makes the ConvLSTMs forget sooner, by changing their weights.
+
+        A network that was trained on clips of a few frames carries its state through hundreds of frames in use, where
+        small errors add up. (Not in the papers.)
+
+        Args:
+            recurrent_scale: factor on the recurrent kernels: how much of the hidden state h is seen. 0 to 1.
+            forget_shift: what is taken from the forget gates' biases: how soon the carry c fades. 0 or more.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        if not 0 <= recurrent_scale <= 1 or forget_shift < 0:
+            raise ValueError(
+                "recurrent_scale, forget_shift: expected 0 to 1 and 0 or more, received "
+                f"{recurrent_scale} and {forget_shift}"
+            )
+        for layer in self._flatten_layers():
+            if isinstance(layer, ModulatedConvLSTM2DCell):
+                layer.recurrent_kernel.assign(layer.recurrent_kernel * recurrent_scale)
+                gate = np.repeat([0.0, 1.0, 0.0, 0.0], layer.filters)  # i, f, c, o
+                layer.bias.assign(layer.bias - ops.cast(gate * forget_shift, layer.bias.dtype))
 
     def clip_model(self, length: int, height: int | None = None, width: int | None = None) -> keras.Model:
         """The network unrolled over a clip, sharing this model's weights: for training and for whole-clip inference.

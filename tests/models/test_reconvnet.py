@@ -207,6 +207,31 @@ def test_state_is_carried_from_frame_to_frame(tiny_reconvnet):
     assert difference > 1e-3 * numpy(fresh["logits"]).std()
 
 
+def test_weakened_memory(tiny_reconvnet):
+    """Literal weights; without h and with shut forget gates, a step does not depend on the state."""
+    model = ReConvNet.from_config(tiny_reconvnet.get_config())
+    model.set_weights(tiny_reconvnet.get_weights())
+    before = weight_dict(model)
+    model.weaken_memory(recurrent_scale=0.25, forget_shift=2.0)
+    changed = {path for path, value in weight_dict(model).items() if not np.array_equal(value, before[path])}
+    layers = [f"seg_Conv2d_{index}_lstm" for index in (5, 11, 13)]
+    assert changed == {f"{layer}/{name}" for layer in layers for name in ("recurrent_kernel", "bias")}
+    for layer, filters in zip(layers, (4, 6, 8)):
+        kernel, bias = (weight_dict(model)[f"{layer}/{name}"] for name in ("recurrent_kernel", "bias"))
+        np.testing.assert_array_equal(kernel, 0.25 * before[f"{layer}/recurrent_kernel"])
+        expected = before[f"{layer}/bias"].copy()
+        expected[filters : 2 * filters] -= 2.0
+        np.testing.assert_array_equal(bias, expected)
+
+    model.weaken_memory(recurrent_scale=0.0, forget_shift=100.0)
+    batch = tensors(object_batch(model, 1, 64, 96))
+    fresh = model({**batch, **model.initial_state(1, 64, 96)})
+    np.testing.assert_allclose(numpy(model(batch)["logits"]), numpy(fresh["logits"]), rtol=0, atol=1e-5)
+    for arguments in ({"recurrent_scale": 1.5}, {"recurrent_scale": -0.1}, {"forget_shift": -1.0}):
+        with pytest.raises(ValueError, match="recurrent_scale, forget_shift: expected 0 to 1 and 0 or more"):
+            model.weaken_memory(**arguments)
+
+
 # The clip call ----------------------------------------------------------------------------------------------------
 
 
