@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, TINY, randomise
+from support import BACKEND, numpy, random_frames, tensors
 
 from osmn_tf.cli import benchmark
 from osmn_tf.cli.main import main
@@ -14,7 +16,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.inference.masks import write_mask
 from osmn_tf.inference.overlay import write_image
-from osmn_tf.models.osmn import OSMN
+from osmn_tf.runtime.network import ExportedNetwork
 
 if BACKEND != "tensorflow":
     pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
@@ -55,19 +57,49 @@ def test_calibration_takes_the_beginnings_of_sequences(davis) -> None:
         calibration_clips([], protocol)
 
 
-def test_table_of_a_small_network(davis, tmp_path, capsys) -> None:
-    randomise(OSMN(**TINY), seed=2).save_to_preset(str(tmp_path / "tiny"))
-    arguments = ["--preset", str(tmp_path / "tiny"), "--split", "scored", "--quantize", "none", "--repeat", "1"]
-    assert main(["benchmark", "litert", str(davis), *arguments, "--out", str(tmp_path / "kept")]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+@pytest.fixture(scope="module")
+def benchmarked(davis, tiny_osmn, tmp_path_factory) -> tuple[Path, str]:
+    """Where the float files of an OSMN are that were timed at 72 x 80, and what was printed."""
+    folder = tmp_path_factory.mktemp("benchmarked")
+    tiny_osmn.save_to_preset(str(folder / "tiny"))
+    kept = folder / "kept" / "none"
+    kept.mkdir(parents=True)
+    (kept / "step.tflite").write_bytes(b"of an export before")
+    arguments = ["--preset", str(folder / "tiny"), "--split", "scored", "--network-size", "72x80"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        more = ["--quantize", "none", "--repeat", "1", "--out", str(kept.parent)]
+        assert main(["benchmark", "litert", str(davis), *arguments, *more]) == 0
+    return kept, output.getvalue()
+
+
+def test_table_of_a_small_network(benchmarked) -> None:
+    folder, output = benchmarked
+    lines = [line.split() for line in output.splitlines()]
     assert lines[0] == ["form", "J", "lost", "IoU", "MB", "ms,", "min", "median", "CPU", "ms", "scored"]
     assert lines[1][:5] == ["keras", lines[1][1], "0.00", "100.00", "-"]
     assert lines[2][0] == "none"
     assert float(lines[2][3]) > 99.0
-    size = sum(path.stat().st_size for path in (tmp_path / "kept" / "none").glob("*.tflite"))
+    size = sum(path.stat().st_size for path in folder.glob("*.tflite"))
     assert float(lines[2][4]) == pytest.approx(size / 1e6, abs=0.06)
     assert 0 < float(lines[2][5]) <= float(lines[2][6])
     assert lines[3][1] == "cores,"
+
+
+def test_files_of_a_network_without_state(benchmarked, tiny_osmn) -> None:
+    """The release's decoder, at a size that has to be padded."""
+    network = ExportedNetwork(benchmarked[0])
+    assert (network.metadata.network_size, network.metadata.state) == ((72, 80), {})
+    guide = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
+    spatial = np.random.default_rng(1).uniform(0, 1, (72, 80)).astype(np.float32)
+    frame = random_frames(72, 80)
+    inputs = {"frame": frame[None], "visual_guide": guide[None], "spatial_guide": spatial[None, ..., None]}
+    expected = numpy(tiny_osmn(tensors(inputs)))[0, ..., 0]
+    network.encode(frame)
+    logits, states = network.step([spatial], [network.modulate(guide)], [{}])
+    np.testing.assert_allclose(logits[0], expected, rtol=0, atol=1e-4)
+    assert np.abs(expected).max() > 0.1
+    assert states == [{}]
 
 
 def test_means_and_losses() -> None:
