@@ -110,6 +110,18 @@ class Metadata:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
 
+def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
+    """The folder of an exported network and what is known of it, given the folder or one of its `.tflite` files.
+
+    Raises:
+        InputError: it is not an exported network, or its metadata is damaged.
+    """
+    folder = find_export(path)
+    if folder is None:
+        raise InputError(f"preset: {path} is not an exported network (no folder with {METADATA_FILE} in it)")
+    return folder, Metadata.read(folder)
+
+
 def default_threads() -> int:
     """Threads that a network gets unless it is told otherwise: the cores that this process may use, at most four."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -203,14 +215,10 @@ class ExportedNetwork:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        folder = find_export(path)
-        if folder is None:
-            raise InputError(f"preset: {path} is not an exported network (no folder with {METADATA_FILE} in it)")
         if threads is not None and threads < 1:
             raise InputError(f"threads: expected at least 1, received {threads}")
-        self.folder = folder
-        self.metadata = metadata = Metadata.read(folder)
         threads = threads or default_threads()
+        self.folder, self.metadata = folder, metadata = read_metadata(path)
         paths = {graph: _checked_file(folder, metadata, graph) for graph in GRAPHS}
         height, width = metadata.network_size
         batch = metadata.objects

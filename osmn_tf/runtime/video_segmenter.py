@@ -12,7 +12,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.tracking import MERGES, ObjectTracker
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize, resize_frame
-from osmn_tf.runtime.network import ExportedNetwork
+from osmn_tf.runtime.network import ExportedNetwork, read_metadata
 
 
 @dataclass
@@ -59,13 +59,13 @@ class VideoSegmenter(ObjectTracker):
     ) -> None:
         if merge not in MERGES:
             raise InputError(f"merge: expected one of {', '.join(MERGES)}, received {merge!r}")
-        self.network = ExportedNetwork(path, threads)
-        self.network_size = self.network.metadata.network_size
+        self.network_size = read_metadata(path)[1].network_size
         if network_size is not None and tuple(network_size) != self.network_size:
             raise InputError(
                 f"network_size: {path} was exported for {self.network_size[0]} x {self.network_size[1]} and runs at no "
                 f"other size, received {network_size[0]} x {network_size[1]}"
             )
+        self.network = ExportedNetwork(path, threads)
         self.merge = merge
         self.exclusive = exclusive
         self.recover = recover
