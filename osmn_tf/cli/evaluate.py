@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from osmn_tf import files
 from osmn_tf.cli.options import parse_size
+from osmn_tf.cli.quiet import start_backend
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
@@ -117,6 +118,7 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
+    start_backend()
     track, settings = run_preset.preset_track(preset, size, arguments.finetune, arguments.finetune_rate)
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
