@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import runpy
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from osmn_tf.client import GrpcClient, LocalClient, RestClient, ServerError
 from osmn_tf.client.remote_segmenter import RemoteSegmenter, encode_frame
 from osmn_tf.client.transport import Patience, TransientError, Transport, readable
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference.masks import write_mask
+from osmn_tf.inference.masks import read_label_png, write_mask
 from osmn_tf.inference.video_io import write_video
 
+SCRIPT = Path(__file__).parents[2] / "tools" / "serving" / "segment.py"
 CLIENTS = {"grpc": GrpcClient, "rest": RestClient}
 
 
@@ -96,7 +99,7 @@ def test_objects_come_and_go_as_in_the_segmenter(connect, lite, clip, kind, enco
 def test_a_video_survives_a_restart_of_the_server(server, connect, clip, expected, kind) -> None:
     frames, mask = clip
     masks = []
-    with connect(kind, retry_for=20) as segmenter:
+    with connect(kind, retry_for=60) as segmenter:
         for index, (_, found) in enumerate(segmenter.track(frames, mask)):
             masks.append(found)
             if index == 2:
@@ -114,10 +117,10 @@ def test_server_down(server, connect, clip, kind) -> None:
     try:
         began = time.monotonic()
         with pytest.raises(
-            ServerError, match=r"the server cannot be reached \(.*refused\) \(tried \d+ times in 0\.\d s"
+            ServerError, match=r"the server cannot be reached \(.*refused\) \(tried \d+ times in \d+\.\d s"
         ):
             connect(kind, retry_for=0.5).start(clip[0][0], clip[1])
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10  # by default it would be 60
         with pytest.raises(ServerError, match=r"\(tried once\)"):
             connect(kind, retry_for=0).start(clip[0][0], clip[1])
     finally:
@@ -129,8 +132,8 @@ def test_server_down(server, connect, clip, kind) -> None:
 def test_time_out(server, connect, clip, kind) -> None:
     server.tell("delay 1")
     try:
-        with pytest.raises(ServerError, match=r"no answer within 0\.2 s \(tried [2-9] times"):
-            connect(kind, timeout=0.2, retry_for=0.5).start(clip[0][0], clip[1])
+        with pytest.raises(ServerError, match=r"no answer within 0\.2 s \(tried \d+ times"):
+            connect(kind, timeout=0.2, retry_for=2).start(clip[0][0], clip[1])
     finally:
         server.tell("delay 0")
 
@@ -335,7 +338,8 @@ class EchoTransport(Transport):
     def __init__(self) -> None:
         super().__init__("nowhere", "echo")
         self.reads_before_step: list[int] = []
-        self.read = 0
+        self.read = 0  # index of the last frame that was read
+        self.awaits = [0] * 20  # a step is not done before this frame is read, or two seconds have passed
 
     def describe(self, version):
         import ml_dtypes
@@ -350,12 +354,17 @@ class EchoTransport(Transport):
             labels = np.setdiff1d(inputs["mask"], [0]).astype(np.int32)
             return {"labels": labels, "h": np.ones((len(labels), 2), ml_dtypes.bfloat16)}
         time.sleep(0.02)
+        for _ in range(200):  # a busy machine may be slow to read
+            if self.read >= self.awaits[len(self.reads_before_step)]:
+                break
+            time.sleep(0.01)
         self.reads_before_step.append(self.read)
         return {"mask": inputs["frame"][..., 0], "h": inputs["h"] * 2}
 
 
 def test_frames_are_read_while_the_server_works() -> None:
     transport = EchoTransport()
+    transport.awaits = [2, 3, 4, 4]
 
     def frames():
         for index in range(5):
@@ -481,3 +490,22 @@ def test_benchmark_command(server, clip, tmp_path, capsys) -> None:
     assert received["gRPC, png"] == pytest.approx(3 * 164.297, rel=0.01)  # three sessions and a small PNG
     assert received["REST, png"] == pytest.approx(received["gRPC, png"] * 4 / 3, rel=0.01)  # base64
     assert lines[6].startswith("284 x 160 pixels, 3 objects; load average")
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_script_writes_the_masks_of_a_video(server, clip, tmp_path, capsys, kind) -> None:
+    frames, mask = clip
+    frames, mask = [frame[:160, :284] for frame in frames[:3]], mask[:160, :284]  # video codecs want even sides
+    write_video(tmp_path / "clip.mp4", frames, 24)
+    write_mask(tmp_path / "first.png", mask)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    address = server.grpc if kind == "grpc" else server.rest
+    command = [str(tmp_path / "clip.mp4"), "--mask", str(tmp_path / "first.png"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--server", address, "--model", "lite", "--encoding", "jpeg"]) == 0
+    assert "3 masks written to" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_label_png(tmp_path / "out" / "00000.png"), mask)
+    last = read_label_png(tmp_path / "out" / "00002.png")
+    assert ((last > 0) & (mask > 0)).sum() > 0.5 * (mask > 0).sum()
+    assert main([*command, "--server", address]) == 2
+    assert "the server has no model 'reconvnet_lite'" in capsys.readouterr().err

@@ -1,18 +1,12 @@
-"""The files in tools/serving: valid for the server's own messages, and leading to masks."""
+"""The files in tools/serving are valid for the server's own messages (the script is in `test_client`)."""
 
 from __future__ import annotations
 
 import re
-import runpy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from support import needs_tensorflow
-
-from osmn_tf.inference.masks import read_label_png, write_mask
-from osmn_tf.inference.video_io import write_video
 
 SERVING = Path(__file__).parents[2] / "tools" / "serving"
 
@@ -81,22 +75,3 @@ def test_compose_file_gives_the_server_these_files() -> None:
         if name.endswith("_file"):
             assert (SERVING / mounted[value]).is_file()
     assert mounted["/models"] == "./models"
-
-
-@needs_tensorflow
-@pytest.mark.parametrize("kind", ["grpc", "rest"])
-def test_script_writes_the_masks_of_a_video(server, clip, tmp_path, capsys, kind) -> None:
-    frames, mask = clip
-    frames, mask = [frame[:160, :284] for frame in frames[:3]], mask[:160, :284]  # video codecs want even sides
-    write_video(tmp_path / "clip.mp4", frames, 24)
-    write_mask(tmp_path / "first.png", mask)
-    main = runpy.run_path(str(SERVING / "segment.py"))["main"]
-    address = server.grpc if kind == "grpc" else server.rest
-    command = [str(tmp_path / "clip.mp4"), "--mask", str(tmp_path / "first.png"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--server", address, "--model", "lite", "--encoding", "jpeg"]) == 0
-    assert "3 masks written to" in capsys.readouterr().out
-    np.testing.assert_array_equal(read_label_png(tmp_path / "out" / "00000.png"), mask)
-    last = read_label_png(tmp_path / "out" / "00002.png")
-    assert ((last > 0) & (mask > 0)).sum() > 0.5 * (mask > 0).sum()
-    assert main([*command, "--server", address]) == 2
-    assert "the server has no model 'reconvnet_lite'" in capsys.readouterr().err
