@@ -51,7 +51,8 @@ class FineTuneOptions:
         length: frames of the clip that every transformation becomes. 1: single frames with a zero state, as the first
             frame of a video is seen. More, for recurrent networks: the picture moves on smoothly, and the frames after
             the first are guided by the network's own masks.
-        augmentation: the random transformations of the annotated frames.
+        augmentation: the random transformations of the annotated frames. They magnify more than those of training: an
+            object that is far away in the annotated frame may come near.
         motion: how far the picture moves within a clip, and away from the mask that its first spatial guide is made of,
             at most; in units of the ranges of `augmentation`.
         lovasz: weight of the Lovasz hinge beside the cross-entropy.
@@ -64,7 +65,7 @@ class FineTuneOptions:
     train_visual_modulator: bool = False
     batch: int = 3
     length: int = 1
-    augmentation: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
+    augmentation: AugmentOptions = dataclasses.field(default_factory=lambda: AugmentOptions(scale=(0.7, 2.5)))
     motion: float = 0.3
     lovasz: float = 0.5
 
