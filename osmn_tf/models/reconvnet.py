@@ -97,11 +97,12 @@ class ReConvNet(OSMN):
                 "recurrent_scale, forget_shift: expected 0 to 1 and 0 or more, received "
                 f"{recurrent_scale} and {forget_shift}"
             )
-        for layer in self._flatten_layers():
+        for layer in self.object_network.layers:
             if isinstance(layer, ModulatedConvLSTM2DCell):
                 layer.recurrent_kernel.assign(layer.recurrent_kernel * recurrent_scale)
-                gate = np.repeat([0.0, 1.0, 0.0, 0.0], layer.filters)  # i, f, c, o
-                layer.bias.assign(layer.bias - ops.cast(gate * forget_shift, layer.bias.dtype))
+                if layer.bias is not None:
+                    forget = np.repeat([0.0, 1.0, 0.0, 0.0], layer.filters)  # the gates are i, f, c, o
+                    layer.bias.assign(layer.bias - ops.cast(forget * forget_shift, layer.bias.dtype))
 
     def clip_model(self, length: int, height: int | None = None, width: int | None = None) -> keras.Model:
         """The network unrolled over a clip, sharing this model's weights: for training and for whole-clip inference.
