@@ -103,7 +103,7 @@ class ObjectTracker(abc.ABC):
         frame, mask = self._check_frame(frame), self._check_mask(mask)
         given = object_labels(mask)
         self.remove([label for label in self._labels if label in given])
-        result = self.step(frame)
+        result = self.step(frame) if self._labels else np.zeros_like(mask)
         self._begin(frame, np.stack([mask == label for label in given]).astype(np.uint8))
         self._labels += given
         return np.where(mask > 0, mask, result)

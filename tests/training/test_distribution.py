@@ -85,7 +85,8 @@ def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: 
         velocities = 0
         for number, path in enumerate(paths):
             expected, received = one[f"v{number}"], several[f"v{number}"]
-            assert np.linalg.norm(received - expected) <= 1e-5 * np.linalg.norm(expected), path
+            # Moments of 1e-10 belong to gradients of which only rounding is left.
+            assert np.linalg.norm(received - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-12, path
             velocities += path.endswith("velocity") and bool(expected.any())
     assert velocities > 150
     np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-5)
