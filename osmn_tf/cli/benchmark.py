@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import speed
+from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.inference.quality import LEARNING_RATE, check_rate
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation.finetune_curve import CurvePoint
     from osmn_tf.export.litert_benchmark import Form
-
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="J and F of every annotation of a DAVIS folder against the annotation of the frame before, in"
         " memory: once as 'osmn evaluate' computes them, once with OpenCV word for word. The numbers must be equal.",
     )
-    evaluate.add_argument("root", metavar="DAVIS_ROOT")
-    evaluate.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
-    evaluate.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
-    evaluate.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
+    _add_data_set(evaluate)
     evaluate.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     evaluate.add_argument(
         "--repeat", type=int, default=3, metavar="N", help="runs, of which the fastest counts (default 3)"
@@ -53,11 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Fine-tunes a preset on the first frame of every sequence and segments the sequence after each of"
         " the given numbers of steps: mean J in percent, and the seconds that the steps take.",
     )
-    finetune.add_argument("root", metavar="DAVIS_ROOT")
+    _add_data_set(finetune)
     finetune.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
-    finetune.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
-    finetune.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
-    finetune.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
     finetune.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
     finetune.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
     finetune.set_defaults(run_part=_run_finetune)
@@ -90,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Exports a preset to LiteRT in several forms, segments a DAVIS split with each and with Keras, and"
         " times them in turns: one object, frames of the data set's size, from the frame to its mask.",
     )
-    litert.add_argument("root", metavar="DAVIS_ROOT")
+    _add_data_set(litert)
     litert.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
     litert.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     litert.add_argument(
@@ -101,9 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORM",
         help="(%(default)s)",
     )
-    litert.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
-    litert.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
-    litert.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
     litert.add_argument("--calibration-split", default="train", metavar="NAME", help="clips for int8 (%(default)s)")
     litert.add_argument("--threads", type=int, default=2, metavar="N", help="of LiteRT (default 2)")
     litert.add_argument("--repeat", type=int, default=10, metavar="N", help="turns of ten frames (default 10)")
@@ -133,6 +123,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--steps", type=int, default=20, metavar="N", help="batches per measurement (default 20)")
     train.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak, to say how much of it is used")
     train.set_defaults(run_part=_run_train)
+
+
+def _add_data_set(parser: argparse.ArgumentParser) -> None:
+    """The arguments that choose sequences of DAVIS."""
+    parser.add_argument("root", metavar="DAVIS_ROOT")
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
+    parser.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
+    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
+from osmn_tf.export import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from osmn_tf.inference.video_io import FrameSource
@@ -25,7 +26,6 @@ EXAMPLES = """examples:
   osmn export --preset reconvnet_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
 """
 FORMATS = ("saved-model", "litert")
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 
 # Options of one format, by their names in the parsed arguments.
 _SAVED_MODEL_OPTIONS = ("name", "model_version", "state_dtype", "no_warm_up", "merge", "own_guides", "no_recover")

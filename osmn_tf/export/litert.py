@@ -33,6 +33,7 @@ import keras
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.inference.masks import VOID
 from osmn_tf.runtime import guides
@@ -47,7 +48,6 @@ Tensor = Any
 Clip = tuple[Iterable[np.ndarray], np.ndarray]
 """(frames uint8 RGB [H, W, 3], the first frame's mask uint8 [H, W])."""
 
-QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
 _BY_GRAPH = {
     "none": dict.fromkeys(GRAPHS, "none"),

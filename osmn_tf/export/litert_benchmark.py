@@ -20,6 +20,7 @@ from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, find_sequences
 from osmn_tf.evaluation.protocols import Sequence as Video
 from osmn_tf.evaluation.run_preset import frame_files, given_masks, read_frame
+from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert import CALIBRATION_STEPS, export_litert
 from osmn_tf.inference.masks import VOID, read_label_png
 from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
@@ -68,7 +69,7 @@ def measure(
     sequences: Iterable[str] | None = None,
     calibration_split: str = "train",
     size: tuple[int, int] | None = None,
-    forms: Sequence[str] = ("none", "float16", "dynamic", "int8"),
+    forms: Sequence[str] = QUANTIZATIONS,
     threads: int = 2,
     repeat: int = 10,
     out: str | os.PathLike[str] | None = None,

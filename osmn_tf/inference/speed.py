@@ -208,23 +208,21 @@ def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) 
     state = model.initial_state(1, height, width)
     guides = visual_guide(frame[None], ops.convert_to_tensor(masks), model.guide_size, model.guide_background)
 
-    def logits(mask: Tensor, guide: Tensor, state: dict[str, Tensor]) -> Tensor:
-        inputs = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial_guide(mask), **state}
-        outputs = model({name: ops.convert_to_tensor(x) for name, x in inputs.items()}, training=False)
-        return outputs["logits"] if isinstance(outputs, dict) else outputs
+    def inputs(one_mask: Tensor, guide: Tensor) -> dict[str, Tensor]:
+        tensors = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial_guide(one_mask), **state}
+        return {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
 
-    function = compile_function(logits, [model])
+    call = compile_function(lambda one_mask, guide: model(inputs(one_mask, guide), training=False), [model])
 
-    def by_predict(mask: np.ndarray, guide: Tensor) -> Tensor:
-        inputs = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial_guide(mask), **state}
-        return model.predict({name: ops.convert_to_numpy(x) for name, x in inputs.items()}, verbose=0)
+    def predict(one_mask: np.ndarray, guide: Tensor) -> Any:
+        arrays = {name: ops.convert_to_numpy(x) for name, x in inputs(one_mask, guide).items()}
+        return model.predict(arrays, verbose=0)
+
+    program = call if compiled else predict
 
     def run() -> None:
         for index in range(len(masks)):
-            one_mask, guide = masks[index : index + 1], guides[index : index + 1]
-            if compiled:
-                ops.convert_to_numpy(function(one_mask, guide, state))
-            else:
-                by_predict(one_mask, guide)
+            outputs = program(masks[index : index + 1], guides[index : index + 1])
+            ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs)
 
     return run
