@@ -7,6 +7,7 @@ examples:
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
   osmn benchmark litert DAVIS --split dev --network-size 256x448
   osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/reconvnet_lite/1
+  osmn benchmark segment dog.mp4 --mask dog.png --presets reconvnet_lite exported/ --precisions float32 mixed_bfloat16
   osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
 
@@ -77,6 +78,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     infer.add_argument("--no-peers", action="store_true", help="leave the simpler programs out")
     infer.add_argument("--peak", type=float, metavar="TFLOPS", help="the device's peak, to say how much of it is used")
     infer.set_defaults(run_part=_run_infer)
+    segment = parts.add_parser(
+        "segment",
+        help="milliseconds per frame of 'osmn segment', from the video to the files, beside the network alone",
+        description="Runs presets and exported networks on one video, in turns on frames in memory and as the whole of"
+        " 'osmn segment' (decoding, mask files, overlay video, contact sheet). The last column compares the masks with"
+        " those of the first row.",
+    )
+    segment.add_argument("video", metavar="VIDEO_OR_FOLDER")
+    segment.add_argument("--mask", required=True, metavar="PNG", help="of the first frame")
+    segment.add_argument(
+        "--presets",
+        nargs="+",
+        default=["reconvnet_lite"],
+        metavar="NAME",
+        help="presets, and folders of 'osmn export --format litert' (%(default)s)",
+    )
+    segment.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["float32"],
+        metavar="POLICY",
+        help="of presets (default float32)",
+    )
+    segment.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: its own)")
+    segment.add_argument("--frames", type=int, default=60, metavar="N", help="of the video (default 60)")
+    segment.add_argument("--repeat", type=int, default=5, metavar="N", help="turns, whose median counts (default 5)")
+    segment.set_defaults(run_part=_run_segment)
     litert = parts.add_parser(
         "litert",
         help="J, agreement with Keras, size and time of a preset's LiteRT files",
@@ -171,6 +199,34 @@ def _run_infer(arguments: argparse.Namespace) -> int:
                 if arguments.peak and times.operations:
                     line += f"  {times.operations / times.step / 1e12 / arguments.peak:.1%} of the peak"
                 print(line, flush=True)
+    return 0
+
+
+def _run_segment(arguments: argparse.Namespace) -> int:
+    from osmn_tf.cli.options import parse_size
+    from osmn_tf.cli.quiet import start_backend
+
+    size = parse_size(arguments.network_size) if arguments.network_size else None
+    start_backend()
+    from osmn_tf.cli.segment_speed import measure
+
+    columns = ("network ms", "whole ms", "ratio", "frames/s", "IoU")
+    print(f"{'network':<22}{'precision':<16}" + "".join(f"{name:>12}" for name in columns))
+    for times in measure(
+        arguments.video,
+        arguments.mask,
+        presets=arguments.presets,
+        precisions=arguments.precisions,
+        network_size=size,
+        frames=arguments.frames,
+        repeat=arguments.repeat,
+    ):
+        print(
+            f"{os.path.basename(times.network):<22}{times.precision or 'as exported':<16}"
+            f"{1e3 * times.network_alone:12.1f}{1e3 * times.whole:12.1f}{times.whole / times.network_alone:12.2f}"
+            f"{1 / times.whole:12.1f}{times.iou:12.4f}",
+            flush=True,
+        )
     return 0
 
 

@@ -114,3 +114,48 @@ def test_a_missing_export(video, mask, tmp_path, capsys) -> None:
     arguments = ["segment", str(video), "--mask", str(mask), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--preset", str(tmp_path / "lost.tflite")]) == 2
     assert f"{tmp_path / 'lost.tflite'} does not exist" in capsys.readouterr().err
+
+
+def test_benchmark_has_a_row_for_every_network_and_precision(
+    exported, tiny_reconvnet, video, mask, tmp_path, capsys
+) -> None:
+    tiny_reconvnet.save_to_preset(tmp_path / "tiny")
+    words = [
+        "benchmark",
+        "segment",
+        str(video),
+        "--mask",
+        str(mask),
+        "--presets",
+        str(tmp_path / "tiny"),
+        str(exported),
+    ]
+    assert main([*words, "--precisions", "float32", "mixed_bfloat16", "--frames", "4", "--repeat", "1"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["network", "precision", "network", "ms", "whole", "ms", "ratio", "frames/s", "IoU"]
+    assert [row.split()[:2] for row in rows] == [
+        ["tiny", "float32"],
+        ["tiny", "mixed_bfloat16"],
+        [exported.name, "as"],
+    ]
+    for row in rows:
+        alone, whole, ratio, rate, iou = map(float, row.split()[-5:])
+        assert alone > 0
+        assert ratio == pytest.approx(whole / alone, rel=0.1)
+        assert rate == pytest.approx(1e3 / whole, rel=0.1)
+        assert 0 <= iou <= 1
+    assert [row.split()[-1] for row in (rows[0], rows[2])] == ["1.0000", "1.0000"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--repeat", "0"], "repeat, frames: expected at least 1 and 2"),
+        (["--frames", "1"], "repeat, frames: expected at least 1 and 2"),
+        (["--precisions", "int8"], "precision: expected one of float32"),
+        (["--presets", "nothing"], "no preset"),
+    ],
+)
+def test_bad_input_of_the_benchmark(words, message, video, mask, capsys) -> None:
+    assert main(["benchmark", "segment", str(video), "--mask", str(mask), *words]) == 2
+    assert message in capsys.readouterr().err
