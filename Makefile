@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
 EXAMPLE := osmn_tf/examples/meadow
 # Workers that share the tests, whole modules each; at most four, since each holds networks in memory.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint clean
 

@@ -2,7 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+# With several workers the modules that take minutes begin first, so that no worker is left alone with one of them.
+LONG = (
+    "training/test_distribution.py",
+    "training/test_stages.py",
+    "notebooks/test_02_train.py",
+    "inference/test_online.py",
+    "cli/test_finetune.py",
+    "notebooks/test_03_export_and_serve.py",
+    "notebooks/test_01_quickstart.py",
+    "export/test_saved_model.py",
+    "models/test_osmn.py",
+    "models/test_reconvnet.py",
+)
+# Whole VGG-16s with their 150 M parameters of fc6 and fc7: TensorFlow never gives the memory back, so they come last.
+LARGE = ("convert/test_vgg16.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the modules into the order above (with pytest-xdist: give `--no-loadscope-reorder`)."""
+    root = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        module = item.path.relative_to(root).as_posix()
+        if module in LONG:
+            return LONG.index(module) - len(LONG)
+        return int(module in LARGE)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ def test_every_stage_has_a_smoke_variant() -> None:
         "reconvnet_davis",
         "reconvnet_lite_clips",
         "reconvnet_lite_frames",
+        "reconvnet_lite_memory",
         "reconvnet_lite_polish",
         "youtube_vos",
     ]

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +42,30 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trains in five processes at a time; the folders are called one, mirrored, workers and jax."""
+    """Trains in five processes, two at a time; the folders are called one, mirrored, workers and jax."""
     root = tmp_path_factory.mktemp("distribution")
     initial = stages.build_model(cfg.load("reconvnet_lite_clips_smoke").model)
     initial.save_to_preset(str(root / "initial"))
 
-    def start(folder: str, *settings: str, **environment: str) -> subprocess.Popen[bytes]:
+    def train(folder: str, *settings: str, **environment: str) -> int:
         words = [sys.executable, "-m", "osmn_tf.cli.main", "train", "reconvnet_lite_clips_smoke", "--quiet"]
         words += ["--run-dir", str(root / folder)]
         for setting in (f"data.root={data_root}", f"model.initial={root / 'initial'}", *SETTINGS, *settings):
             words += ["--set", setting]
         with open(root / f"{folder}.{environment.get('WORKER', '')}.log", "wb") as log:
             variables = {**os.environ, "KERAS_BACKEND": "tensorflow", **environment}
-            return subprocess.Popen(words, env=variables, stdout=log, stderr=log)
+            return subprocess.run(words, env=variables, stdout=log, stderr=log, timeout=900, check=False).returncode
 
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-    processes = [start("one"), start("mirrored", "train.devices=['CPU:0', 'CPU:1']"), start("jax", KERAS_BACKEND="jax")]
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        processes.append(start("workers", TF_CONFIG=json.dumps(task), WORKER=str(index)))
-    try:
-        codes = [process.wait(timeout=900) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(train, "one"),
+            pool.submit(train, "mirrored", "train.devices=['CPU:0', 'CPU:1']"),
+            pool.submit(train, "jax", KERAS_BACKEND="jax"),
+            *(pool.submit(train, "workers", TF_CONFIG=task, WORKER=str(i)) for i, task in enumerate(tasks)),
+        ]
+        codes = [run.result() for run in runs]
     logs = "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in sorted(root.glob("*.log")))
     assert codes == [0] * 5, logs
     return root
