@@ -22,6 +22,7 @@ import numpy as np
 from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
+from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from osmn_tf.cli.segment_job import Network, Segmenter
@@ -69,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("the network")
     network.add_argument("--preset", default="reconvnet_lite", help="name, folder, .keras, .tflite file (%(default)s)")
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
+    network.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="what the network computes in: mixed_bfloat16 is faster where the processor has bfloat16 (%(default)s)",
+    )
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
@@ -112,6 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
     network = find_network(arguments.preset)  # a wrong name is found before anything is written
     if network.exported and arguments.finetune:
         raise InputError("--finetune: an exported network cannot be trained; take the preset that it was made of")
+    if network.exported and arguments.precision != "float32":
+        raise InputError("--precision: an exported network computes in what it was exported in")
     job = SegmentationJob(arguments, source, given)
     if job.is_complete():
         print(f"{job.name} is done already; --force does it again.")
@@ -141,7 +150,7 @@ def _make_segmenter(arguments: argparse.Namespace, network: Network, size: tuple
     from osmn_tf.inference.video_segmenter import VideoSegmenter
     from osmn_tf.models.presets import load
 
-    return VideoSegmenter(load(arguments.preset), size, **settings)
+    return VideoSegmenter(load(arguments.preset, arguments.precision), size, **settings)
 
 
 def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int]]:

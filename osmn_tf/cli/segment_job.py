@@ -172,7 +172,7 @@ class SegmentationJob:
         files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
         facts: list[Any] = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         facts += [arguments.start, arguments.end, arguments.every, arguments.network_size, arguments.merge]
-        facts += [arguments.own_guides, arguments.no_recover, arguments.both_ways]
+        facts += [arguments.own_guides, arguments.no_recover, arguments.both_ways, arguments.precision]
         facts += [arguments.finetune, arguments.finetune_rate if arguments.finetune else None]
         facts += [(index, hashlib.sha256(mask.tobytes()).hexdigest()) for index, mask in sorted(self.given.items())]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

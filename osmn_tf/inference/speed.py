@@ -22,10 +22,10 @@ from osmn_tf.inference.video_segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import load
 from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.precision import computing_in
 
 Tensor = Any
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
 UNTRAINED: dict[str, Callable[[], OSMN]] = {
     # Their speed does not depend on the weights. The small head spares 150 M parameters that a step never uses.
@@ -65,14 +65,8 @@ def build_network(name: str, precision: str) -> OSMN:
     Raises:
         InputError: there is no such precision or preset.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        return UNTRAINED[name]() if name in UNTRAINED else load(name)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with computing_in(precision):
+        return UNTRAINED[name]() if name in UNTRAINED else load(name, precision)
 
 
 def measure(

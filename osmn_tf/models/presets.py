@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import atomic_path, ensure_directory, write_text
+from osmn_tf.precision import computing_in
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -82,18 +83,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(name: str | os.PathLike[str]) -> OSMN:
+def load(name: str | os.PathLike[str], precision: str | None = None) -> OSMN:
     """Loads a network with its weights.
 
     Args:
         name: a shipped preset ("reconvnet_lite"), a preset folder or a `.keras` file.
+        precision: what it computes in, "float32", "mixed_bfloat16" or "mixed_float16" (Keras's dtype policies; its
+            weights are float32 in all of them); default: Keras's global policy, or what a `.keras` file says.
 
     Returns:
         An `OSMN` or `ReConvNet`.
 
     Raises:
-        InputError: it does not exist, or its files are damaged, incomplete or do not fit together.
+        InputError: it does not exist, its files are damaged, incomplete or do not fit together, or there is no such
+            precision.
     """
+    if precision is None:
+        return _load(name)
+    with computing_in(precision):
+        model = _load(name)
+        if str(name).endswith(".keras"):  # its layers have brought their own policies
+            copy = type(model).from_config(model.get_config())
+            copy.set_weights(model.get_weights())
+            model = copy
+    return model
+
+
+def _load(name: str | os.PathLike[str]) -> OSMN:
     import keras
 
     import osmn_tf.models.reconvnet  # registers both classes

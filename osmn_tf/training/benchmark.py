@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
 
@@ -52,13 +53,9 @@ def measure(config: cfg.Config, steps: int = 20, warm_up: int = 3) -> Throughput
         InputError: the data are missing or do not fit.
     """
     samples = stages.open_samples(config.data, config.train.seed)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.train.precision)
-    try:
+    with computing_in(config.train.precision):
         model = stages.build_model(config.model)
         network = stages.compile_network(config, model)
-    finally:
-        keras.config.set_dtype_policy(policy)
     batches = iter(stages.open_batches(config, samples, stages.batch_options(config, model)))
 
     def repeat(action: Callable[[], Any]) -> float:

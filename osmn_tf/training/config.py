@@ -20,11 +20,11 @@ from osmn_tf.augment import AugmentOptions
 from osmn_tf.data.synthetic import ClipOptions
 from osmn_tf.errors import InputError
 from osmn_tf.files import write_text
+from osmn_tf.precision import PRECISIONS
 from osmn_tf.training import schema
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 NETWORKS = ("OSMN", "ReConvNet")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine", "steps")
 
 

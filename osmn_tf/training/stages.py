@@ -29,6 +29,7 @@ from osmn_tf.evaluation.keras_metrics import MeanIoU
 from osmn_tf.models import presets
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
 from osmn_tf.training import distribution, optimization
 from osmn_tf.training.callbacks import Checkpointing, ProgressBar, RunLog, Validation
@@ -265,15 +266,10 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
     if chief:
         _claim(folder, config)
 
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(train.precision)
-    try:
-        with distribution.scope(strategy):
-            keras.utils.set_random_seed(train.seed)
-            model = build_model(config.model)
-            network = compile_network(config, model, metrics=not workers)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with computing_in(train.precision), distribution.scope(strategy):
+        keras.utils.set_random_seed(train.seed)
+        model = build_model(config.model)
+        network = compile_network(config, model, metrics=not workers)
 
     checkpoint = Checkpoint(folder / CHECKPOINT_FILE, network)
     state = checkpoint.restore()

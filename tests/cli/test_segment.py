@@ -94,6 +94,15 @@ def test_equals_the_library(
     assert any((reference["00001"] != labels).any() for labels in reference.values())  # not one mask repeated
 
 
+def test_half_precision_gives_nearly_the_same_masks(
+    segment: Callable[..., int], video: Path, mask: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    assert segment(video, "--mask", mask, "--no-overlay", "--precision", "mixed_bfloat16") == 0
+    received = masks_in(tmp_path / "out" / "clip")
+    assert received.keys() == reference.keys()
+    assert np.mean([(received[name] == reference[name]).mean() for name in reference]) > 0.95
+
+
 def test_selected_frames_keep_their_numbers(
     segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path
 ) -> None:

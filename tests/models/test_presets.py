@@ -124,6 +124,23 @@ def test_keras_files_load_by_the_same_function(tiny_osmn, tmp_path):
         np.testing.assert_array_equal(numpy(found), numpy(expected))
 
 
+@pytest.mark.parametrize("kind", ["preset", "keras"])
+def test_precision_is_chosen_at_loading(kind, preset, tiny_osmn, tmp_path):
+    path = preset
+    if kind == "keras":
+        path = tmp_path / "model.keras"
+        tiny_osmn.save(path)
+    before = keras.config.dtype_policy()
+    model = presets.load(path, "mixed_bfloat16")
+    assert keras.config.dtype_policy() == before
+    assert model.frame_encoder.output["Conv2d_3"].dtype == "bfloat16"
+    for weight, given in zip(model.weights, tiny_osmn.weights, strict=True):
+        assert weight.dtype == "float32"
+        np.testing.assert_array_equal(weight, given)
+    with pytest.raises(InputError, match="precision: expected one of float32, mixed_bfloat16, mixed_float16, received"):
+        presets.load(path, "int8")
+
+
 def test_saving_again_replaces_the_files(preset, tiny_reconvnet):
     tiny_reconvnet.save_to_preset(preset)
     assert type(osmn_tf.load(preset)) is ReConvNet
