@@ -40,8 +40,9 @@ def test_wheel_carries_presets_and_examples(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for file in ("config.json", "metadata.json", "model.weights.h5"):
-        assert f"osmn_tf/saved_models/reconvnet_lite/{file}" in names
+    for preset in ("osmn_lite", "reconvnet_lite"):
+        for file in ("config.json", "metadata.json", "model.weights.h5"):
+            assert f"osmn_tf/saved_models/{preset}/{file}" in names
     assert "osmn_tf/examples/meadow/meadow.mp4" in names
     assert "osmn_tf/examples/meadow/masks/00059.png" in names
     assert "osmn_tf/py.typed" in names
