@@ -123,7 +123,7 @@ def test_damaged_state_of_an_interrupted_run(
     assert segment(*arguments, "--force") == 0
 
 
-@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], 0), (["--quality", "best"], 100)])
+@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], 0), (["--quality", "best"], 300)])
 def test_quality_is_a_number_of_steps(
     arguments: list[str], steps: int, segment: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
