@@ -86,7 +86,8 @@ def test_objects_come_and_go_as_in_the_segmenter(connect, lite, clip, kind, enco
         assert segmenter.labels == (7, 2)
         masks.append(segmenter.step(frames[5]))
         results.append(masks)
-    assert set(np.unique(results[0][3])) == {0, 2, 7}
+    assert {2, 7} <= set(np.unique(results[0][2]))
+    assert not (results[0][3] == 1).any()
     for found, wanted in zip(*results):
         assert (found != wanted).mean() <= 0.001
 
