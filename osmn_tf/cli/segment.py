@@ -42,7 +42,7 @@ QUALITY_HELP = (
     "Online fine-tuning trains the network on the given masks before it segments the video. "
     + "; ".join(
         f"{name}: {steps or 'no'} steps, J {SCORES[name][0]} on six held-out videos"
-        + (f", {SCORES[name][1]} s on two busy CPU cores" if steps else "")
+        + (f", {SCORES[name][1]} s on two CPU cores" if steps else "")
         for name, steps in QUALITIES.items()
     )
     + "."
