@@ -257,13 +257,19 @@ def tf_dataset(
         values = tf.numpy_function(load, [number], [dtype for dtype, _ in fields.values()], stateful=False)
         return {name: tf.ensure_shape(value, shape) for value, (name, (_, shape)) in zip(values, fields.items())}
 
+    def prepare_in_graph(raw: dict[str, Any]) -> Batch:
+        return prepare(raw, options)
+
     first = epoch * schedule.steps_per_epoch + step
     last = np.iinfo(np.int64).max // share if epochs is None else epochs * schedule.steps_per_epoch
     dataset = tf.data.Dataset.range(first * share, last * share)
-    dataset = dataset.map(load_in_graph, num_parallel_calls=workers or os.cpu_count() or 1, deterministic=True)
+    # AutoGraph would read and rewrite the source of all that is called, for seconds, and there is nothing to rewrite.
+    plain = tf.autograph.experimental.do_not_convert
+    threads = workers or os.cpu_count() or 1
+    dataset = dataset.map(plain(load_in_graph), num_parallel_calls=threads, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True)
     if prepared:
-        dataset = dataset.map(lambda raw: prepare(raw, options), num_parallel_calls=1, deterministic=True)
+        dataset = dataset.map(plain(prepare_in_graph), num_parallel_calls=1, deterministic=True)
     return dataset.prefetch(2)
 
 
@@ -273,7 +279,7 @@ def _compiled(function: Callable[[dict[str, Tensor]], Batch]) -> Callable[[dict[
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function)
+        return tf.function(function, autograph=False)
     if backend == "jax":
         import jax
 
