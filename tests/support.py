@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
+
+from osmn_tf.inference.compilation import compile_function
 
 BACKEND = keras.backend.backend()
 
@@ -24,11 +31,43 @@ TINY = {
     "network_size": (64, 96),
 }
 
+# VGG-16's layers with few channels, for `osmn_tf.backbones.vgg16.BLOCKS`: most tests do not depend on its widths.
+NARROW_VGG = ((2,) * 2, (3,) * 2, (4,) * 3, (5,) * 3, (6,) * 3)
+
+
+def narrow_command(*words: str, prelude: str = "") -> list[str]:
+    """`osmn WORDS...` in a process of its own that builds the narrow VGG-16, after the statements of `prelude`."""
+    program = f"""from osmn_tf.backbones import vgg16
+vgg16.BLOCKS = {NARROW_VGG}
+{prelude}
+from osmn_tf.cli.main import main
+raise SystemExit(main())"""
+    return [sys.executable, "-c", program, *words]
+
 
 def numpy(tensor) -> np.ndarray:
     """A tensor of any backend as float32 (or integer) array."""
     array = keras.ops.convert_to_numpy(tensor)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def call(model: keras.Model, inputs: Any) -> Any:
+    """`model(inputs)`. On JAX it is compiled as a whole: its hundreds of operations one by one take longer."""
+    return _compiled(model)(inputs) if BACKEND == "jax" else model(inputs)
+
+
+def as_one(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    """`function`, on JAX compiled as a whole for every shape, and for every value of the `static` arguments."""
+    if BACKEND != "jax":
+        return function
+    import jax
+
+    return jax.jit(function, static_argnames=static)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(model: keras.Model) -> Callable[[Any], Any]:
+    return compile_function(lambda inputs: model(inputs, training=False), [model])
 
 
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:

@@ -47,9 +47,13 @@ class Checkpoint:
     def restore(self) -> dict[str, Any]:
         """Restores the checkpoint and returns its state; an empty dict if there is none.
 
+        What a run that was killed while it wrote has left behind is removed.
+
         Raises:
             InputError: the file is damaged or of another network.
         """
+        for unfinished in self.path.parent.glob(f".{self.path.stem}.*.part{self.path.suffix}"):
+            unfinished.unlink(missing_ok=True)
         if not self.path.exists():
             return {}
         variables = self._variables()

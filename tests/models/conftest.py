@@ -6,16 +6,8 @@ import pytest
 
 
 @pytest.fixture
-def narrow_vgg(monkeypatch):
-    """VGG-16 with the same layers and few channels: what does not depend on its width is tested quickly."""
-    from osmn_tf.backbones import vgg16
-
-    monkeypatch.setattr(vgg16, "BLOCKS", ((2,) * 2, (3,) * 2, (4,) * 3, (5,) * 3, (6,) * 3))
-
-
-@pytest.fixture
 def narrow_mobilenet(monkeypatch):
-    """The same for MobileNet: ConvLSTMs of 1024 channels take half a minute to initialise."""
+    """As `narrow_vgg` for MobileNet: ConvLSTMs of 1024 channels take half a minute to initialise."""
     from osmn_tf.backbones import mobilenet
 
     strides = [stride for _, stride in mobilenet.BLOCKS]

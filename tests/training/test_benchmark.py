@@ -27,8 +27,8 @@ def test_three_forward_passes_to_a_step() -> None:
 
 
 @pytest.mark.slow
-def test_command(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["benchmark", "train", "osmn_lite_davis_smoke", "--set", f"data.root={data_root}", "--steps", "2"]
+def test_command(narrow_vgg: None, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "train", "osmn_davis_smoke", "--set", f"data.root={data_root}", "--steps", "2"]
     assert main([*words, "--peak", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[:3]] == ["pipeline alone", "step alone", "together"]

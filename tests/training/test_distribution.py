@@ -7,25 +7,35 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import narrow_command, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.training import config as cfg
 from osmn_tf.training import distribution, stages
 
-# Two rates, clipping, averages, clips with own guides: what could depend on how a batch is shared out.
+CONFIG = "reconvnet_davis_smoke"
+RATE = 1e-4
+QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # as in the Makefile
+# Two rates, clipping, decay, averages, clips with own guides: what could depend on how a batch is shared out.
 SETTINGS = (
+    "model.arguments.batch_statistics=false",
+    "model.freeze=[]",
+    "loss.cross_entropy=1",
+    "loss.l2=1e-3",
+    f"optimizer.learning_rate={RATE}",
+    "optimizer.schedule=cosine",
+    "optimizer.warmup_steps=1",
+    "optimizer.weight_decay=1e-2",
+    "optimizer.clip_norm=0.5",
+    "optimizer.ema=0.9",
     "train.steps=5",
     "train.batch_size=4",
     "train.checkpoint_every=1",
-    "optimizer.recurrent_learning_rate=1e-4",
-    "optimizer.clip_norm=0.5",
-    "loss.l2=1e-3",
     "validation=null",
 )
 
@@ -41,15 +51,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(data_root: Path, narrow_vgg_module: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trains in five processes, two at a time; the folders are called one, mirrored, workers and jax."""
     root = tmp_path_factory.mktemp("distribution")
-    initial = stages.build_model(cfg.load("reconvnet_lite_clips_smoke").model)
+    initial = randomise(stages.build_model(cfg.load(CONFIG).model))
     initial.save_to_preset(str(root / "initial"))
 
     def train(folder: str, *settings: str, **environment: str) -> int:
-        words = [sys.executable, "-m", "osmn_tf.cli.main", "train", "reconvnet_lite_clips_smoke", "--quiet"]
-        words += ["--run-dir", str(root / folder)]
+        words = narrow_command("train", CONFIG, "--quiet", "--run-dir", str(root / folder))
         for setting in (f"data.root={data_root}", f"model.initial={root / 'initial'}", *SETTINGS, *settings):
             words += ["--set", setting]
         with open(root / f"{folder}.{environment.get('WORKER', '')}.log", "wb") as log:
@@ -62,7 +71,7 @@ def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         runs = [
             pool.submit(train, "one"),
             pool.submit(train, "mirrored", "train.devices=['CPU:0', 'CPU:1']"),
-            pool.submit(train, "jax", KERAS_BACKEND="jax"),
+            pool.submit(train, "jax", KERAS_BACKEND="jax", XLA_FLAGS=QUICK_XLA),
             *(pool.submit(train, "workers", TF_CONFIG=task, WORKER=str(i)) for i, task in enumerate(tasks)),
         ]
         codes = [run.result() for run in runs]
@@ -86,13 +95,15 @@ def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: 
         velocities = 0
         for number, path in enumerate(paths):
             expected, received = one[f"v{number}"], several[f"v{number}"]
-            # A moment is a sum in which gradients nearly cancel: its own size says little about its rounding. And a
-            # weight that begins at zero and hardly gets a gradient holds little but rounding.
-            relative, absolute = (1e-2, 1e-10) if path.endswith(("momentum", "velocity")) else (1e-5, 1e-9)
-            assert np.linalg.norm(received - expected) <= relative * np.linalg.norm(expected) + absolute, path
+            difference = np.linalg.norm(received - expected)
+            # The sharing out of a batch changes the rounding of its frames to 8 bits here and there.
+            if path.endswith(("momentum", "velocity")):
+                assert difference <= 0.05 * np.linalg.norm(expected) + 1e-10, path
+            else:  # an Adam step moves a weight by up to the learning rate
+                assert difference <= 0.05 * RATE * np.sqrt(expected.size), path
             velocities += path.endswith("velocity") and bool(expected.any())
-    assert velocities > 150
-    np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-5)
+    assert velocities == 86
+    np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-4)
 
 
 @pytest.mark.slow

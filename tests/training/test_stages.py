@@ -5,15 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import yaml
-from support import randomise
+from support import narrow_command, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
@@ -58,7 +56,7 @@ def eagerly():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-@pytest.mark.usefixtures("eagerly")
+@pytest.mark.usefixtures("eagerly", "narrow_vgg")
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, tmp_path: Path) -> None:
     settings = [] if name != "osmn_davis" else ["train.precision=mixed_bfloat16"]
@@ -88,40 +86,54 @@ def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, t
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-TINY = (
+# BatchNorm's statistics, Adam's moments, the schedule and the averages: all that has to go on after an interruption.
+SETTINGS = (
+    "model.freeze=[]",
+    "optimizer.learning_rate=1e-3",
+    "optimizer.schedule=cosine",
+    "optimizer.warmup_steps=1",
+    "optimizer.drop_at=[]",
+    "optimizer.weight_decay=1e-2",
+    "optimizer.ema=0.9",
     "train.steps=6",
     "train.checkpoint_every=2",
     "validation=null",
-    "train.batch_size=2",
 )
+
+# Kills the process when the second checkpoint is written and not in its place yet.
+KILLED_WHILE_IT_WRITES = """
+import os, signal
+replace, checkpoints = os.replace, []
+def replace_or_die(source, target):
+    checkpoints.extend([target] * str(target).endswith("checkpoint.npz"))
+    if len(checkpoints) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = replace_or_die
+"""
 
 
 def final_weights(folder: Path) -> list[np.ndarray]:
     return [np.asarray(w) for w in presets.load(folder / "final").get_weights()]
 
 
-def command(config: str, data_root: Path, run_dir: Path, *settings: str) -> list[str]:
-    words = [sys.executable, "-m", "osmn_tf.cli.main", "train", config, "--run-dir", str(run_dir), "--quiet"]
-    for setting in (f"data.root={data_root}", *settings):
-        words += ["--set", setting]
-    return words
-
-
 @pytest.mark.slow
-def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(data_root: Path, tmp_path: Path) -> None:
-    """`kill -9` somewhere behind the first checkpoint: BatchNorm, Adam, its schedule and the averages go on."""
-    arguments = command("osmn_lite_coco_smoke", data_root, tmp_path / "killed", *TINY)
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    try:
-        checkpoint = tmp_path / "killed" / "checkpoint.npz"
-        while not checkpoint.exists() and process.poll() is None:
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    narrow_vgg: None, data_root: Path, tmp_path: Path
+) -> None:
+    """`kill -9` after four steps, of which two are in the checkpoint and all in the log."""
+    words = ["train", "osmn_coco_smoke", "--run-dir", str(tmp_path / "killed"), "--quiet"]
+    for setting in (f"data.root={data_root}", *SETTINGS):
+        words += ["--set", setting]
+    process = subprocess.run(narrow_command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
+    assert process.returncode == -signal.SIGKILL
+    assert [row["step"] for row in read_log(tmp_path / "killed")] == ["2", "4"]
+    checkpoint = tmp_path / "killed" / "checkpoint.npz"
+    assert len(list((tmp_path / "killed").glob(".checkpoint*"))) == 1
     assert not (tmp_path / "killed" / "final").exists()
-    config = load("osmn_lite_coco_smoke", data_root, *TINY)
+    config = load("osmn_coco_smoke", data_root, *SETTINGS)
     resumed = stages.train(config, tmp_path / "killed", progress=False)
+    assert not list((tmp_path / "killed").glob(".checkpoint*"))
     whole = stages.train(config, tmp_path / "whole", progress=False)
     assert resumed.step == whole.step == 6
     first, second = final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")
@@ -134,18 +146,20 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(data_root: Pat
     assert again.step == 6
     for a, b in zip(final_weights(tmp_path / "whole"), second, strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(InputError, match=r"holds a run with another optimizer\.learning_rate: 0\.0004 there, 0\.5 now"):
-        stages.train(load("osmn_lite_coco_smoke", data_root, *TINY, "optimizer.learning_rate=0.5"), tmp_path / "whole")
+    with pytest.raises(InputError, match=r"holds a run with another optimizer\.learning_rate: 0\.001 there, 0\.5 now"):
+        stages.train(load("osmn_coco_smoke", data_root, *SETTINGS, "optimizer.learning_rate=0.5"), tmp_path / "whole")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"checkpoint\.npz is damaged"):
         stages.train(config, tmp_path / "killed", progress=False)
 
 
 @pytest.mark.slow
-def test_early_stopping_keeps_the_best(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_stopping_keeps_the_best(
+    narrow_vgg: None, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = iter([(0.5, 0.4), (0.7, 0.1), (0.6, 0.9), (0.7, 0.9), (0.9, 0.9)])
     monkeypatch.setattr("osmn_tf.training.callbacks.Validation.evaluate", lambda self: next(scores))
-    config = load("osmn_lite_davis_smoke", data_root, "train.steps=6", "validation.every=1", "validation.patience=2")
+    config = load("osmn_davis_smoke", data_root, "train.steps=6", "validation.every=1", "validation.patience=2")
     result = stages.train(config, tmp_path, progress=False)
     assert (result.step, result.stopped_early) == (4, True)
     assert result.best == {"step": 2, "j_mean": 0.7, "f_mean": 0.1}
