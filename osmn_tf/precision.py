@@ -10,22 +10,17 @@ from osmn_tf.errors import InputError
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def check_precision(precision: str) -> None:
-    """Raises an InputError where `precision` is none of `PRECISIONS`."""
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
-
-
 @contextlib.contextmanager
 def computing_in(precision: str) -> Iterator[None]:
     """Inside, new networks compute in `precision`; their weights are float32 in all of them.
 
     Raises:
-        InputError: there is no such precision.
+        InputError: `precision` is none of `PRECISIONS`.
     """
     import keras
 
-    check_precision(precision)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

@@ -195,8 +195,8 @@ def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Ca
     return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
 
 
-def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], Any]:
-    """The whole network for one object after the other, as the release runs it."""
+def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:
+    """The whole network for one object after the other, as the release runs it: logits [1, H, W, 1] of each."""
     height, width = frame.shape[:2]
     masks = np.stack([mask == label for label in range(1, int(mask.max()) + 1)]).astype(np.uint8)
     state = model.initial_state(1, height, width)
@@ -214,9 +214,11 @@ def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) 
 
     program = call if compiled else predict
 
-    def run() -> None:
+    def run() -> list[np.ndarray]:
+        logits = []
         for index in range(len(masks)):
             outputs = program(masks[index : index + 1], guides[index : index + 1])
-            ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs)
+            logits.append(ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs))
+        return logits
 
     return run

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import TINY, randomise
+from support import TINY, random_frames, randomise
 
+from osmn_tf import runtime
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
+from osmn_tf.export.litert import export_litert
 from osmn_tf.inference import speed
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 
 
@@ -26,6 +29,44 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
     assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
     # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
     assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
+
+
+@pytest.mark.parametrize("network", [OSMN, ReConvNet])
+def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp_path):
+    """The segmenter's step, the programs it is timed against, an exported network and half precision."""
+    model = randomise(network(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)), seed=3)
+    first, second = random_frames(2, *model.network_size)
+    mask = speed._stripes(*model.network_size, 3)
+
+    def step(segmenter):
+        segmenter.start(first, mask)
+        masks = segmenter.step(second)
+        return masks, np.stack([segmenter.scores[label] for label in (1, 2, 3)])
+
+    masks, scores = step(VideoSegmenter(model, keep_scores=True, exclusive=False))
+    assert {0, 1} < set(np.unique(masks))
+    exported = export_litert(model, tmp_path / "exported", objects=2)
+    exported_masks, exported_scores = step(runtime.VideoSegmenter(exported, keep_scores=True, exclusive=False))
+    np.testing.assert_allclose(exported_scores, scores, atol=2e-3)  # the logits reach hundreds
+    assert np.mean(exported_masks == masks) > 0.999
+
+    model.save_to_preset(tmp_path / "preset")
+    # Random weights magnify rounding: 8 bits of bfloat16, 11 of float16.
+    for precision, error, agreement in (("mixed_bfloat16", 0.05, 0.88), ("mixed_float16", 0.01, 0.97)):
+        half = speed.build_network(str(tmp_path / "preset"), precision)
+        half_masks, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
+        assert 0 < np.abs(half_scores - scores).mean() < error, precision
+        assert np.mean(half_masks == masks) > agreement, precision
+
+    # The simpler programs begin with an empty state, where the segmenter has one of the first frame.
+    segmenter = VideoSegmenter(model, keep_scores=True)
+    segmenter.start(first, mask)
+    segmenter._state = model.initial_state(3, *model.network_size)
+    segmenter.step(second)
+    expected = np.stack(list(segmenter.scores.values()))
+    for compiled in (True, False):
+        logits = np.concatenate(speed._unshared(model, second, mask, compiled)())[..., 0]
+        np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, atol=2e-3)
 
 
 def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
