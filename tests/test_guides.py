@@ -8,11 +8,16 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from support import box_mask, numpy, random_frames
+from support import as_one, box_mask, numpy, random_frames
 
-from osmn_tf.guides import VGG_MEAN_RGB, SpatialGuide, mask_statistics, spatial_guide, visual_guide
+from osmn_tf import guides
+from osmn_tf.guides import VGG_MEAN_RGB, SpatialGuide
 
 pytestmark = pytest.mark.backend
+
+mask_statistics = as_one(guides.mask_statistics)
+spatial_guide = as_one(guides.spatial_guide)
+visual_guide = as_one(guides.visual_guide, "size", "background")
 
 
 # Literal versions -------------------------------------------------------------------------------------------------

@@ -14,28 +14,21 @@ SIZE = (96, 128)
 LENGTH = 12
 
 
-@pytest.fixture(scope="session")
-def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", autouse=True)
+def _narrow(narrow_vgg_module: None) -> None:
+    """The preset is of a narrow VGG-16, and so must be what is built to read it."""
+
+
+@pytest.fixture(scope="module")
+def tiny_preset(_narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ReConvNet that takes little time a frame; its masks mean nothing, but depend on its state."""
-    import keras
+    from support import randomise
 
     from osmn_tf.models.reconvnet import ReConvNet
 
-    keras.utils.set_random_seed(3)
-    model = ReConvNet(
-        backbone="mobilenet",
-        visual_hidden=8,
-        guide_size=64,
-        decoder="refinement",
-        normalization="signed_unit",
-        recurrent_channels=(4, 4, 4),
-        network_size=(64, 96),
-    )
-    for weight in model.weights:
-        if weight.path.startswith("seg_") and weight.path.endswith("lstm/kernel"):
-            weight.assign(np.random.default_rng(0).normal(0, 0.5, weight.shape))
+    model = ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=64, network_size=(64, 96))
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    model.save_to_preset(str(folder), {"description": "random weights"})
+    randomise(model, seed=3).save_to_preset(str(folder), {"description": "random weights"})
     return folder
 
 

@@ -10,13 +10,14 @@ from osmn_tf.evaluation.finetune_curve import CurvePoint
 
 
 @pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    from support import TINY, randomise
+def preset(narrow_vgg_module, tmp_path_factory):
+    from support import randomise
 
     from osmn_tf.models.osmn import OSMN
 
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    randomise(OSMN(**TINY), seed=2).save_to_preset(str(folder))
+    model = OSMN(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96))
+    randomise(model, seed=2).save_to_preset(str(folder))
     return folder
 
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from support import BACKEND, numpy, random_frames
+from support import BACKEND, call, numpy, random_frames
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
@@ -693,12 +693,13 @@ def reference_scores(model, frames, guide_mask):
     """One object through the network, frame by frame from its documented parts, at network size (= frame size)."""
     guide_mask = guide_mask[None]
     crop = visual_guide(frames[:1], guide_mask, model.guide_size, model.guide_background)
-    modulation, state = model.visual_modulator(crop), model.initial_state(1, *frames.shape[1:3])
+    modulation, state = call(model.visual_modulator, crop), model.initial_state(1, *frames.shape[1:3])
 
     def run(frame):
-        features = model.frame_encoder({"frame": frame[None]})
+        features = call(model.frame_encoder, {"frame": frame[None]})
         guide = spatial_guide(guide_mask)
-        outputs = dict(model.object_network({**features, "spatial_guide": guide, "modulation": modulation, **state}))
+        inputs = {**features, "spatial_guide": guide, "modulation": modulation, **state}
+        outputs = dict(call(model.object_network, inputs))
         return numpy(outputs.pop("logits"))[..., 0], outputs
 
     if state:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import JIT, TINY, needs_tensorflow, numpy, object_batch, random_frames, randomise, tensors
+from support import JIT, TINY, call, needs_tensorflow, numpy, object_batch, random_frames, randomise, tensors
 
 from osmn_tf.models.osmn import OSMN
 
@@ -64,7 +64,7 @@ def test_vgg_parameters_and_names(release_network):
 
 def test_vgg_modulator_starts_with_scales_of_one_whatever_it_sees(release_network):
     guide = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
-    scales = numpy(release_network.visual_modulator(guide))
+    scales = numpy(call(release_network.visual_modulator, guide))
     assert scales.shape == (1, 3840)
     assert np.all(scales == 1.0)
 
@@ -80,7 +80,7 @@ def test_vgg_fc_modulator_equals_the_release(release_network):
     guide = rng.uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
     weights = {weight.path: weight.value for weight in release_network.visual_modulator.weights}
     expected = release.vgg_modulator_fc(guide, weights).numpy()
-    found = numpy(release_network.visual_modulator(guide))
+    found = numpy(call(release_network.visual_modulator, guide))
     fc8.set_weights(before)
     assert expected.std() > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
@@ -96,7 +96,7 @@ def test_vgg_equals_the_release(vgg_osmn, size):
     assert np.abs(gamma - 1).max() > 0.1
     expected = release.vgg_logits(batch["frame"], batch["spatial_guide"], gamma, weights).numpy()
     assert np.abs(expected[0] - expected[1]).max() > 0.1 * expected.std()
-    found = numpy(vgg_osmn(batch))
+    found = numpy(call(vgg_osmn, batch))
     assert found.shape == (2, *size, 1)
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.std())
 
@@ -111,12 +111,12 @@ def test_early_modulation_widths(narrow_vgg):
     assert found["modulator_sp_conv2/kernel"] == (1, 1, 1, 6)
     randomise(model)
     batch = object_batch(model, 1, 20, 28)
-    logits = numpy(model(batch))
+    logits = numpy(call(model, batch))
     # The first scale and the first shift belong to conv1_1: the frame encoder ends before them.
     assert set(model.frame_encoder.output) == {"conv1_1"}
     weights = model.get_layer("object_network").get_layer("modulator_sp_conv1_bn")
     weights.beta.assign(weights.beta + 1.0)
-    assert np.abs(numpy(model(batch)) - logits).max() > 1e-3
+    assert np.abs(numpy(call(model, batch)) - logits).max() > 1e-3
 
 
 def test_early_modulation_widths_of_the_release():
@@ -157,7 +157,7 @@ def test_mobilenet_parameters_and_names():
     assert len(expected) == 310
     assert shapes(model) == expected
     guide = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
-    scales = numpy(model.visual_modulator(guide))
+    scales = numpy(call(model.visual_modulator, guide))
     assert scales.shape == (1, 1920)
     assert np.all(scales == 1.0)
 
@@ -170,7 +170,7 @@ def test_mobilenet_equals_the_release(tiny_osmn):
     gamma = release.mobilenet_modulator(batch["visual_guide"], weights)
     assert np.abs(gamma - 1).max() > 0.1
     expected = release.mobilenet_logits(batch["frame"], batch["spatial_guide"], gamma, weights).numpy()
-    np.testing.assert_allclose(numpy(tiny_osmn(batch)), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(numpy(call(tiny_osmn, batch)), expected, atol=1e-4 * expected.std())
 
 
 @needs_tensorflow
@@ -183,7 +183,7 @@ def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(tiny_osmn):
     guide = np.pad(batch["spatial_guide"], ((0, 0), (0, 3), (0, 21), (0, 0)))
     gamma = release.mobilenet_modulator(batch["visual_guide"], weights)
     expected = release.mobilenet_logits(padded, guide, gamma, weights).numpy()[:, :61, :75]
-    np.testing.assert_allclose(numpy(tiny_osmn(batch)), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(numpy(call(tiny_osmn, batch)), expected, atol=1e-4 * expected.std())
 
 
 # Sizes, objects, precision ----------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(tiny_osmn):
 def test_video_sizes(narrow_vgg, tiny_osmn, tiny_reconvnet, size):
     vgg = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32))
     for model in (vgg, tiny_osmn, tiny_reconvnet):
-        outputs = model(object_batch(model, 1, *size))
+        outputs = call(model, object_batch(model, 1, *size))
         logits = numpy(outputs["logits"] if isinstance(outputs, dict) else outputs)
         assert logits.shape == (1, *size, 1)
         assert np.all(np.isfinite(logits))
@@ -210,7 +210,7 @@ def test_one_graph_for_many_sizes(narrow_vgg, backbone, decoder):
         batch = object_batch(model, 2, height, width)
         found = model.predict(batch, verbose=0)
         assert found.shape == (2, height, width, 1)
-        np.testing.assert_allclose(found, numpy(model(batch)), atol=1e-4 * found.std())
+        np.testing.assert_allclose(found, numpy(call(model, batch)), atol=1e-4 * found.std())
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.backend), 5])
@@ -219,14 +219,14 @@ def test_objects_in_one_call_equal_one_by_one(narrow_vgg, tiny_osmn, tiny_reconv
     early = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, modulate_early=True))
     for model in (vgg, early, tiny_osmn, tiny_reconvnet):
         batch = tensors(object_batch(model, count, 45, 70, seed=count))
-        modulation = model.visual_modulator(batch.pop("visual_guide"))
+        modulation = call(model.visual_modulator, batch.pop("visual_guide"))
         frame = batch.pop("frame")[:1]
-        features = model.frame_encoder({"frame": frame})
+        features = call(model.frame_encoder, {"frame": frame})
         assert all(x.shape[0] == 1 for x in features.values())
-        together = model.object_network({**features, **batch, "modulation": modulation})
+        together = call(model.object_network, {**features, **batch, "modulation": modulation})
         for index in range(count):
             one = {name: x[index : index + 1] for name, x in {**batch, "modulation": modulation}.items()}
-            alone = model.object_network({**features, **one})
+            alone = call(model.object_network, {**features, **one})
             for name, expected in alone.items():
                 found = numpy(together[name])[index : index + 1]
                 tolerance = 1e-4 * max(1.0, numpy(expected).std())
@@ -239,10 +239,10 @@ def test_mixed_precision(mixed_precision, tiny_osmn):
     model = OSMN.from_config(tiny_osmn.get_config())
     model.set_weights(tiny_osmn.get_weights())
     batch = object_batch(model, 1, 45, 70)
-    found = model(batch)
+    found = call(model, batch)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     assert keras.backend.standardize_dtype(model.frame_encoder.output["Conv2d_3"].dtype) == mixed_precision[6:]
-    expected = numpy(tiny_osmn(batch))
+    expected = numpy(call(tiny_osmn, batch))
     assert np.all(np.isfinite(numpy(found)))
     assert np.abs(numpy(found) - expected).mean() < 0.1 * expected.std()
 
@@ -327,12 +327,12 @@ def test_keras_file_round_trip(tiny_osmn, tmp_path):
     assert copy.get_config() == tiny_osmn.get_config()
     assert copy.network_size == (64, 96)
     batch = object_batch(copy, 1, 40, 50)
-    np.testing.assert_array_equal(numpy(copy(batch)), numpy(tiny_osmn(batch)))
+    np.testing.assert_array_equal(numpy(call(copy, batch)), numpy(call(tiny_osmn, batch)))
 
 
 @pytest.mark.backend
 def test_raw_frames_of_uint8_and_float_are_the_same(tiny_osmn):
     frame = random_frames(1, 32, 64)
-    first = tiny_osmn.frame_encoder({"frame": frame})["Conv2d_3"]
-    second = tiny_osmn.frame_encoder({"frame": frame.astype(np.float32)})["Conv2d_3"]
+    first = call(tiny_osmn.frame_encoder, {"frame": frame})["Conv2d_3"]
+    second = call(tiny_osmn.frame_encoder, {"frame": frame.astype(np.float32)})["Conv2d_3"]
     np.testing.assert_array_equal(numpy(first), numpy(second))
