@@ -58,9 +58,9 @@ def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp
         assert 0 < np.abs(half_scores - scores).mean() < error, precision
         assert np.mean(half_masks == masks) > agreement, precision
 
-    # The simpler programs begin with an empty state, where the segmenter has one of the first frame.
+    # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
     segmenter = VideoSegmenter(model, keep_scores=True)
-    segmenter.start(first, mask)
+    segmenter.start(second, mask)
     segmenter._state = model.initial_state(3, *model.network_size)
     segmenter.step(second)
     expected = np.stack(list(segmenter.scores.values()))
