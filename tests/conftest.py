@@ -20,9 +20,9 @@ LONG = (
     "export/test_saved_model.py",
     "models/test_osmn.py",
     "models/test_reconvnet.py",
+    # Whole VGG-16s with the 150 M parameters of fc6 and fc7. TensorFlow never gives the memory back, so they come late.
+    "convert/test_vgg16.py",
 )
-# Whole VGG-16s with their 150 M parameters of fc6 and fc7: TensorFlow never gives the memory back, so they come last.
-LARGE = ("convert/test_vgg16.py",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,9 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         module = item.path.relative_to(root).as_posix()
-        if module in LONG:
-            return LONG.index(module) - len(LONG)
-        return int(module in LARGE)
+        return LONG.index(module) if module in LONG else len(LONG)
 
     items.sort(key=place)
 

@@ -53,7 +53,6 @@ def scores(segmenter: VideoSegmenter, frame: np.ndarray, mask: np.ndarray) -> li
     return [jaccard(mask == label, result == label) for label in np.unique(mask) if label]
 
 
-@pytest.mark.backend
 def test_learns_all_objects_of_the_frame(segmenter: VideoSegmenter) -> None:
     frame, mask = scene(8, 60)
     before = scores(segmenter, frame, mask)
