@@ -19,6 +19,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.models.flop import forward_flop
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import load
 from osmn_tf.models.reconvnet import ReConvNet
@@ -43,7 +44,7 @@ class StepTimes:
         step: `VideoSegmenter.step`: resize, guides, network, merge.
         convolutions: the step's convolutions alone, at their shapes and in the same precision, one after the other;
             None where the backend is not TensorFlow.
-        operations: floating-point operations of these convolutions; None as above.
+        operations: floating-point operations of these convolutions; on JAX of the whole network; None on PyTorch.
         unshared: the whole published network for every object by itself, visual modulator included, in one compiled
             call each.
         predict: the same by `Model.predict`, with the guides made outside of it.
@@ -105,6 +106,8 @@ def measure(
         operations = None
         if keras.backend.backend() == "tensorflow":
             programs["convolutions"], operations = _bare_convolutions(segmenter, frames[1])
+        elif keras.backend.backend() == "jax":
+            operations = _counted_by_jax(segmenter, frames[1])
         if peers:
             programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
             programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
@@ -193,6 +196,19 @@ def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Ca
 
     tensors = [(image, kernel) for _, (image, kernel), _ in calls]
     return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
+
+
+def _counted_by_jax(segmenter: VideoSegmenter, frame: np.ndarray) -> float | None:
+    """The operations that JAX counts in the two networks of a step."""
+    model = segmenter.model
+    inputs = {"frame": ops.convert_to_tensor(frame[None])}
+    others = {"spatial_guide": spatial_guide(segmenter._guide_masks), "modulation": segmenter._modulation}
+    features = model.frame_encoder(inputs)
+    counts = [
+        forward_flop(model.frame_encoder, inputs),
+        forward_flop(model.object_network, {**features, **others, **segmenter._state}),
+    ]
+    return None if None in counts else sum(count or 0.0 for count in counts)
 
 
 def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:

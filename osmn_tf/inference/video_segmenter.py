@@ -12,6 +12,7 @@ from keras import ops
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.tracking import MERGES, ObjectTracker
 
@@ -78,6 +79,8 @@ class VideoSegmenter(ObjectTracker):
         self.exclusive = exclusive
         self.recover = recover
         self.keep_scores = keep_scores
+        self._frame_encoder = FoldedNetwork(model.frame_encoder)
+        self._object_network = FoldedNetwork(model.object_network)
         models = [model.visual_modulator, model.frame_encoder, model.object_network]
         self._compiled_modulate = compile_function(self._modulate, models)
         self._compiled_step = compile_function(self._step, models)
@@ -121,10 +124,9 @@ class VideoSegmenter(ObjectTracker):
         """One frame for all objects: (index map uint8 [H, W], next guide masks, new state, logits [N, H, W])."""
         size = (int(frame.shape[0]), int(frame.shape[1]))
         small = _resize(ops.cast(frame, "float32")[None], self.network_size)
-        features = self.model.frame_encoder({"frame": ops.cast(ops.round(small), "uint8")}, training=False)
-        outputs = self.model.object_network(
-            {**features, "spatial_guide": spatial_guide(guide_masks), "modulation": modulation, **state},
-            training=False,
+        features = self._frame_encoder({"frame": ops.cast(ops.round(small), "uint8")})
+        outputs = self._object_network(
+            {**features, "spatial_guide": spatial_guide(guide_masks), "modulation": modulation, **state}
         )
         logits = outputs.pop("logits")
         won = logits[..., 0] > 0

@@ -1,1 +1,1 @@
-"""Layers of the networks: modulation, modulated ConvLSTM, fixed bilinear upsampling."""
+"""Layers of the networks: modulation, modulated ConvLSTM, fusion of side outputs, fixed bilinear upsampling."""

@@ -45,14 +45,26 @@ class BilinearTransposedConv(keras.layers.Layer):
     The kernel is a non-trainable weight because the release stores it: a checkpoint's kernel is compared with it.
 
     Input: [B, H, W, C]. Output: [B, (H - 1) * stride + 2 * stride, (W - 1) * stride + 2 * stride, C].
+
+    Args:
+        stride: the factor.
+        channels: of the stored kernel; default: the input's. All of them hold the same filter, so that an input may
+            have fewer.
+
+    Raises:
+        ValueError: the input has more channels than the kernel.
     """
 
-    def __init__(self, stride: int, **kwargs: Any) -> None:
+    def __init__(self, stride: int, channels: int | None = None, **kwargs: Any) -> None:
         super().__init__(trainable=False, **{key: value for key, value in kwargs.items() if key != "trainable"})
         self.stride = stride
+        self.channels = channels
 
     def build(self, input_shape: Shape) -> None:
-        channels = int(input_shape[-1] or 0)
+        received = int(input_shape[-1] or 0)
+        channels = self.channels or received
+        if received > channels:
+            raise ValueError(f"{self.name}: expected at most {channels} channels, received {received}")
         self.kernel = self.add_weight(
             name="kernel",
             shape=(2 * self.stride, 2 * self.stride, channels, channels),
@@ -61,7 +73,9 @@ class BilinearTransposedConv(keras.layers.Layer):
         )
 
     def call(self, inputs: Tensor) -> Tensor:
-        return ops.conv_transpose(inputs, self.kernel, strides=self.stride, padding="valid")
+        channels = inputs.shape[-1]
+        kernel = self.kernel[:, :, :channels, :channels]
+        return ops.conv_transpose(inputs, kernel, strides=self.stride, padding="valid")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
@@ -73,7 +87,7 @@ class BilinearTransposedConv(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "stride": self.stride}
+        return {**super().get_config(), "stride": self.stride, "channels": self.channels}
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")

@@ -11,6 +11,7 @@ from typing import Any
 
 from keras import layers
 
+from osmn_tf.layers.fusion import SideFusion
 from osmn_tf.layers.modulation import ObjectAxis
 from osmn_tf.layers.upsampling import BilinearTransposedConv, CentreCropLike, CornerUpsampling, ResizeLike
 
@@ -24,35 +25,35 @@ def side_output(features: Tensor, channels: int, name: str) -> Tensor:
     return layers.Conv2D(channels, 3, padding="same", name=name)(features)
 
 
-def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor, modulation: Tensor) -> Tensor:
-    """Release decoder of the VGG form: fixed bilinear upsampling, floor centre crop, concatenation, one 1x1.
+def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor) -> Tensor:
+    """Release decoder of the VGG form: one 1x1 over all sides, fixed bilinear upsampling, floor centre crop.
 
     Args:
         sides: linear side outputs at strides 2, 4, 8, 16; the first is the frame's (batch 1 or N).
         guide: [N, H, W, 1], gives the output size.
-        modulation: [N, M], gives the number of objects.
     """
+    *scores, bias = SideFusion(dtype="float32", name="seg_upscore_fuse")(sides)
+    channels = sides[0].shape[-1]
     upsampled = []
-    for level, side in enumerate(sides, start=2):
-        x = BilinearTransposedConv(2 ** (level - 1), name=f"seg_score_multi{level}_up")(side)
-        x = CentreCropLike(name=f"seg_crop{level}")(x, guide)
-        upsampled.append(ObjectAxis(name="seg_side2_per_object")(x, modulation) if level == 2 else x)
-    x = layers.Concatenate(name="seg_hypercolumn")(upsampled)
-    return layers.Conv2D(1, 1, dtype="float32", name="seg_upscore_fuse")(x)
+    for level, score in enumerate(scores, start=2):
+        name = f"seg_score_multi{level}_up"
+        x = BilinearTransposedConv(2 ** (level - 1), channels, dtype="float32", name=name)(score)
+        upsampled.append(CentreCropLike(dtype="float32", name=f"seg_crop{level}")(x, guide))
+    return layers.Add(dtype="float32", name="seg_hypercolumn")([*upsampled, bias])
 
 
-def hypercolumn_mobilenet(sides: Sequence[Tensor], modulation: Tensor) -> Tensor:
-    """Release decoder of the MobileNet form: sides to half resolution, one 1x1, to full resolution.
+def hypercolumn_mobilenet(sides: Sequence[Tensor]) -> Tensor:
+    """Release decoder of the MobileNet form: one 1x1 over all sides, to half resolution, to full resolution.
 
     Args:
         sides: linear side outputs at strides 4, 8, 16, 32; the first may be the frame's (batch 1 or N).
     """
+    *scores, bias = SideFusion(dtype="float32", name="seg_score")(sides)
     upsampled = [
-        CornerUpsampling(2**level, name=f"seg_side{level}_up")(side) for level, side in enumerate(sides, start=1)
+        CornerUpsampling(2**level, dtype="float32", name=f"seg_side{level}_up")(score)
+        for level, score in enumerate(scores, start=1)
     ]
-    upsampled[0] = ObjectAxis(name="seg_side1_per_object")(upsampled[0], modulation)
-    x = layers.Concatenate(name="seg_hypercolumn")(upsampled)
-    x = layers.Conv2D(1, 1, dtype="float32", name="seg_score")(x)
+    x = layers.Add(dtype="float32", name="seg_hypercolumn")([*upsampled, bias])
     return CornerUpsampling(2, dtype="float32", name="seg_score_up")(x)
 
 

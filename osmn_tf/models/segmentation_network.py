@@ -160,7 +160,7 @@ def vgg16_network(
         sides = [decoders.side_output(maps[block], side_channels, name) for block, name in VGG16_SIDES.items()]
         if not modulate_early:
             sides[0] = hand_over("side2", sides[0])
-        logits = decoders.hypercolumn_vgg16(sides, guide, modulation)
+        logits = decoders.hypercolumn_vgg16(sides, guide)
     else:
         skips = {2 ** (block - 1): decoders.refinement_skip(maps[block], 2 ** (block - 1)) for block in VGG16_SIDES}
         if not modulate_early:
@@ -226,7 +226,7 @@ def mobilenet_network(
             decoders.side_output(maps[2 ** (level + 2)], side_channels, f"seg_conv{index}_16")
             for level, index in enumerate(MOBILENET_MODULATED)
         ]
-        logits = decoders.hypercolumn_mobilenet(sides, modulation)
+        logits = decoders.hypercolumn_mobilenet(sides)
     else:
         skips = {stride: decoders.refinement_skip(x, stride) for stride, x in maps.items()}
         skips[2] = hand_over("skip2", skips[2])

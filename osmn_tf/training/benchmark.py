@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
-from keras import ops
-
+from osmn_tf.models.flop import forward_flop
 from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
@@ -87,36 +85,3 @@ def measure(config: cfg.Config, steps: int = 20, warm_up: int = 3) -> Throughput
     together = (time.perf_counter() - began) / steps
     flop = forward_flop(network, inputs)
     return Throughput(config.train.batch_size, pipeline, step, together, waiting / steps, flop)
-
-
-def forward_flop(network: keras.Model, inputs: dict[str, Any]) -> float | None:
-    """Floating-point operations of a forward pass, as the backend's compiler counts them (None for PyTorch)."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        variables = [variable.value for variable in network.variables]
-
-        def forward(values: list[Any], arguments: dict[str, Any]) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(network.variables, values))):
-                return network(arguments, training=False)
-
-        cost = jax.jit(forward).lower(variables, inputs).cost_analysis()
-        return None if cost is None else float(cost["flops"])
-    if backend == "tensorflow":
-        import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        tensors = {name: ops.convert_to_tensor(value) for name, value in inputs.items()}
-        function = tf.function(lambda arguments: network(arguments, training=False), autograph=False)
-        graph = convert_variables_to_constants_v2(function.get_concrete_function(tensors)).graph
-        options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
-        options["output"] = "none"
-        logger = tf.get_logger()
-        level = logger.level
-        logger.setLevel("ERROR")  # the profiler warns of its own use of old functions
-        try:
-            return float(tf.compat.v1.profiler.profile(graph, options=options).total_float_ops)
-        finally:
-            logger.setLevel(level)
-    return None

@@ -71,7 +71,7 @@ def vgg():
         network_size=(64, 96),
         name="vgg",
     )
-    return randomise(model, seed=5)
+    return randomise(model, seed=7)  # it calls about a third of every frame an object
 
 
 class ServerProcess:

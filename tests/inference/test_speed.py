@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import TINY, random_frames, randomise
+from support import BACKEND, TINY, random_frames, randomise
 
 from osmn_tf import runtime
 from osmn_tf.cli.main import main
@@ -29,6 +29,17 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
     assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
     # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
     assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
+
+
+@pytest.mark.backend
+@pytest.mark.skipif(BACKEND != "jax", reason="on other backends JAX counts nothing")
+def test_jax_counts_the_operations_of_a_step(narrow_vgg, monkeypatch):
+    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)))
+    monkeypatch.setattr(speed, "build_network", lambda name, precision: model)
+    one, two = (row.operations for row in speed.measure("narrow", objects=[1, 2], repeat=1, peers=False))
+    assert 1.2 * one < two < 2 * one
+    # All of VGG-16's convolutions at these channels, without padding's share, and the ConvLSTMs'.
+    assert one > 2 * 9 * (60 * 92 * (3 * 2 + 2 * 2) + 15 * 23 * 2 * (4 * 4))
 
 
 @pytest.mark.parametrize("network", [OSMN, ReConvNet])

@@ -30,20 +30,19 @@ RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 CERTAIN = (255 - 128) / 16  # the logit of a pure colour
 
 
-class Recorder:
-    """Passes calls on to a model and keeps the batch size of each."""
+class Recorder(keras.layers.Layer):
+    """Passes its input on and keeps the batch size of each call."""
 
-    def __init__(self, model):
-        self.model, self.batches = model, []
+    def __init__(self):
+        super().__init__(dtype="uint8", autocast=False)
+        self.batches = []
 
-    def __call__(self, inputs, **arguments):
-        leaf = inputs if not isinstance(inputs, dict) else inputs.get("frame", inputs.get("modulation"))
-        self.batches.append(leaf.shape[0])
-        return self.model(inputs, **arguments)
+    def call(self, x):
+        self.batches.append(x.shape[0])
+        return x
 
-    @property
-    def variables(self):
-        return self.model.variables
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
 
 
 class ByColour(keras.layers.Layer):
@@ -57,25 +56,29 @@ class ByColour(keras.layers.Layer):
 
 @pytest.fixture(scope="module")
 def network():
+    calls = {name: Recorder() for name in ("visual_modulator", "frame_encoder", "object_network")}
     guide = keras.Input((16, 16, 3))
-    total = keras.layers.Lambda(lambda x: ops.sum(x, (1, 2)), output_shape=(3,))(guide)
+    seen = calls["visual_modulator"](guide)
+    total = keras.layers.Lambda(lambda x: ops.sum(x, (1, 2)), output_shape=(3,))(seen)
     unit = keras.layers.Lambda(lambda x: x / ops.maximum(ops.max(x, -1, keepdims=True), 1.0))(total)
     frame = keras.Input((None, None, 3), dtype="uint8", name="frame")
-    colour = keras.layers.Rescaling(1 / 16, -8.0)(frame)
+    colour = keras.layers.Rescaling(1 / 16, -8.0)(calls["frame_encoder"](frame))
     inputs = {
         "colour": keras.Input((None, None, 3), name="colour"),
         "spatial_guide": keras.Input((None, None, 1), name="spatial_guide"),
         "modulation": keras.Input((3,), name="modulation"),
         "count": keras.Input((1, 1, 1), name="count"),
     }
-    logits, count = ByColour()(*inputs.values())
+    colours, spatial, modulation, steps = inputs.values()
+    logits, count = ByColour()(colours, spatial, calls["object_network"](modulation), steps)
     return SimpleNamespace(
         guide_size=16,
         guide_background=(0.0, 0.0, 0.0),
         network_size=(HEIGHT, WIDTH),
-        visual_modulator=Recorder(keras.Model(guide, unit)),
-        frame_encoder=Recorder(keras.Model({"frame": frame}, {"colour": colour})),
-        object_network=Recorder(keras.Model(inputs, {"logits": logits, "count": count})),
+        visual_modulator=keras.Model(guide, unit),
+        frame_encoder=keras.Model({"frame": frame}, {"colour": colour}),
+        object_network=keras.Model(inputs, {"logits": logits, "count": count}),
+        calls=calls,
         initial_state=lambda objects, height, width: {"count": ops.zeros((objects, 1, 1, 1))},
     )
 
@@ -627,17 +630,17 @@ def test_both_ways_from_the_first_frame_is_the_forward_pass(network):
 def test_the_frame_encoder_runs_once_per_frame_and_the_modulator_once_per_object(network):
     """On TensorFlow and JAX calls are counted while a step is compiled: there, one per compiled step."""
     frames = moving()
-    for recorder in (network.frame_encoder, network.object_network, network.visual_modulator):
+    for recorder in network.calls.values():
         recorder.batches.clear()
     segmenter = VideoSegmenter(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2, blue=3))
     for frame in frames[1:]:
         segmenter.step(frame)
-    encoder, objects = network.frame_encoder.batches, network.object_network.batches
+    encoder, objects = network.calls["frame_encoder"].batches, network.calls["object_network"].batches
     assert set(encoder) == {1}
     assert set(objects) == {3}
     assert len(encoder) == len(objects)
-    assert network.visual_modulator.batches == [3]
+    assert network.calls["visual_modulator"].batches == [3]
     if BACKEND == "torch":
         assert len(encoder) == len(frames)
 

@@ -73,6 +73,17 @@ def test_transposed_conv_has_a_fixed_kernel():
     assert (copy.stride, copy.trainable) == (4, False)
 
 
+def test_transposed_conv_of_fewer_channels_than_are_stored():
+    x = image(1, 3, 4, 1)
+    layer = BilinearTransposedConv(4, channels=16)
+    found = numpy(layer(x))
+    assert tuple(layer.kernel.shape) == (8, 8, 16, 16)
+    np.testing.assert_array_equal(found, numpy(BilinearTransposedConv(4)(x)))
+    assert BilinearTransposedConv.from_config(layer.get_config()).channels == 16
+    with pytest.raises(ValueError, match="expected at most 2 channels, received 3"):
+        BilinearTransposedConv(4, channels=2)(image(1, 3, 4, 3))
+
+
 @needs_tensorflow
 @pytest.mark.parametrize("stride", [2, 4, 8, 16])
 def test_transposed_conv_equals_tensorflow(stride):
