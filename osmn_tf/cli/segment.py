@@ -38,14 +38,15 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export --format litert'
 """
 
-QUALITY_HELP = (
-    "Online fine-tuning trains the network on the given masks before it segments the video. "
-    + "; ".join(
-        f"{name}: {steps or 'no'} steps, J {SCORES[name][0]} on six held-out videos"
-        + (f", {SCORES[name][1]} s on two CPU cores" if steps else "")
-        for name, steps in QUALITIES.items()
-    )
-    + "."
+QUALITY_HELP = "\n".join(
+    [
+        "Online fine-tuning trains the network on the given masks before it segments the video.",
+        "Mean J on six held-out videos, and the time on two CPU cores:",
+        *(
+            f"  {name:5} {steps:4} steps: J {SCORES[name][0]}, {SCORES[name][1]:3} s"
+            for name, steps in QUALITIES.items()
+        ),
+    ]
 )
 
 
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="float32",
-        help="what it computes in: mixed_bfloat16 halves the time of VGG-16 where the processor has it (%(default)s)",
+        help="what it computes in: mixed_bfloat16 is faster where the processor has it (%(default)s)",
     )
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
