@@ -52,6 +52,7 @@ class FoldedNetwork:
 
     def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What `network(inputs, training=False)` gives, up to rounding."""
+        # `keras.models.clone_model`, the public way to replace operations, would add nodes to the network's own layers.
         standardized = self.network._standardize_inputs(inputs)
         return self.network._run_through_graph(standardized, operation_fn=self._inference_form)
 
