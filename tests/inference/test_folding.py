@@ -14,8 +14,6 @@ from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 
-pytestmark = pytest.mark.backend
-
 
 def narrow(network, **arguments):
     return randomise(network(visual_head="pooled", visual_hidden=4, guide_size=32, **arguments))
@@ -39,7 +37,15 @@ def both_forms(model, height, width):
     return [(arrays[0], arrays[1]), (arrays[2], arrays[3])]
 
 
-@pytest.mark.parametrize("network", ["tiny_osmn", "tiny_reconvnet", OSMN, ReConvNet])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("tiny_osmn", marks=pytest.mark.backend),
+        "tiny_reconvnet",
+        OSMN,
+        pytest.param(ReConvNet, marks=pytest.mark.backend),
+    ],
+)
 def test_the_same_numbers(network, narrow_vgg, request):
     model = request.getfixturevalue(network) if isinstance(network, str) else narrow(network)
     for plain, folded in both_forms(model, 45, 70):
@@ -59,6 +65,7 @@ def test_half_precision(mixed_precision, tiny_osmn):
     assert error < 3 * np.abs(plain["logits"] - exact).mean()
 
 
+@pytest.mark.backend
 def test_changed_weights_are_seen(tiny_osmn):
     model = OSMN.from_config(tiny_osmn.get_config())
     frame = tensors({"frame": np.full((1, 32, 64, 3), 100, np.uint8)})

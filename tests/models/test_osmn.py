@@ -267,7 +267,6 @@ def test_training_changes_every_trainable_weight(narrow_vgg):
         assert changed == ("score_multi" not in weight.path), weight.path
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("batch_statistics", [True, False])
 def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
     model = OSMN(**TINY, batch_statistics=batch_statistics)
@@ -319,7 +318,6 @@ def test_guide_background_is_what_the_network_subtracts():
     assert not numpy(normalised).any()
 
 
-@pytest.mark.backend
 def test_keras_file_round_trip(tiny_osmn, tmp_path):
     tiny_osmn.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
