@@ -18,8 +18,8 @@ from keras import ops
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.flop import forward_flop
 from osmn_tf.inference.video_segmenter import VideoSegmenter
-from osmn_tf.models.flop import forward_flop
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import load
 from osmn_tf.models.reconvnet import ReConvNet

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from osmn_tf.models.flop import forward_flop
+from osmn_tf.inference.flop import forward_flop
 from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages

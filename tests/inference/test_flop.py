@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from osmn_tf.models.flop import forward_flop
+from osmn_tf.inference.flop import forward_flop
 
 
 @pytest.mark.backend
