@@ -20,15 +20,15 @@ from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
-    from osmn_tf.inference.masks import read_mask as read_mask
-    from osmn_tf.inference.masks import write_mask as write_mask
-    from osmn_tf.inference.video_io import read_video as read_video
     from osmn_tf.inference.video_segmenter import VideoSegmenter as VideoSegmenter
     from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2D as ModulatedConvLSTM2D
+    from osmn_tf.masks.files import read_mask as read_mask
+    from osmn_tf.masks.files import write_mask as write_mask
     from osmn_tf.models.osmn import OSMN as OSMN
     from osmn_tf.models.presets import list_presets as list_presets
     from osmn_tf.models.presets import load as load
     from osmn_tf.models.reconvnet import ReConvNet as ReConvNet
+    from osmn_tf.video.source import read_video as read_video
 
 _LAZY = {
     "OSMN": "osmn_tf.models.osmn",
@@ -38,9 +38,9 @@ _LAZY = {
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
     "metrics": "osmn_tf.evaluation.metrics",
-    "read_mask": "osmn_tf.inference.masks",
-    "read_video": "osmn_tf.inference.video_io",
-    "write_mask": "osmn_tf.inference.masks",
+    "read_mask": "osmn_tf.masks.files",
+    "read_video": "osmn_tf.video.source",
+    "write_mask": "osmn_tf.masks.files",
 }
 
 __all__ = ["InputError", "__version__", *_LAZY]

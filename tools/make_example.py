@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from osmn_tf.data import drawing
 from osmn_tf.files import ensure_directory
-from osmn_tf.inference.masks import write_mask
-from osmn_tf.inference.video_io import VideoWriter
+from osmn_tf.masks.files import write_mask
+from osmn_tf.video.source import VideoWriter
 
 WIDTH, HEIGHT, FRAMES, RATE = 854, 480, 60, 24
 HORIZON = 190

@@ -19,14 +19,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from osmn_tf.benchmarks import evaluate as speed
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation import speed
 from osmn_tf.export import QUANTIZATIONS
-from osmn_tf.inference.quality import LEARNING_RATE, check_rate
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate
 
 if TYPE_CHECKING:
-    from osmn_tf.evaluation.finetune_curve import CurvePoint
-    from osmn_tf.export.litert_benchmark import Form
+    from osmn_tf.benchmarks.finetune import CurvePoint
+    from osmn_tf.benchmarks.litert import Form
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +173,7 @@ def _run_infer(arguments: argparse.Namespace) -> int:
 
     size = parse_size(arguments.network_size) if arguments.network_size else None
     start_backend()
-    from osmn_tf.inference.speed import measure
+    from osmn_tf.benchmarks.infer import measure
 
     columns = ("ms", "convolutions", "ratio", "unshared", "predict", "frames/s")
     print(f"{'network':<18}{'precision':<16}{'objects':>7}" + "".join(f"{name:>13}" for name in columns))
@@ -208,7 +208,7 @@ def _run_segment(arguments: argparse.Namespace) -> int:
 
     size = parse_size(arguments.network_size) if arguments.network_size else None
     start_backend()
-    from osmn_tf.cli.segment_speed import measure
+    from osmn_tf.benchmarks.segment import measure
 
     columns = ("network ms", "whole ms", "ratio", "frames/s", "IoU")
     print(f"{'network':<22}{'precision':<16}" + "".join(f"{name:>12}" for name in columns))
@@ -236,7 +236,7 @@ def _run_litert(arguments: argparse.Namespace) -> int:
 
     size = parse_size(arguments.network_size) if arguments.network_size else None
     start_backend()
-    from osmn_tf.export.litert_benchmark import measure
+    from osmn_tf.benchmarks.litert import measure
     from osmn_tf.models.presets import load
 
     names, forms = measure(
@@ -279,10 +279,10 @@ def format_forms(names: Sequence[str], forms: Sequence[Form]) -> str:
 
 
 def _run_serving(arguments: argparse.Namespace) -> int:
+    from osmn_tf.benchmarks.client import format_table, measure
     from osmn_tf.client import GrpcClient, LocalClient, RemoteSegmenter, RestClient
-    from osmn_tf.client.speed import format_table, measure
-    from osmn_tf.inference.masks import read_mask
-    from osmn_tf.inference.video_io import open_source
+    from osmn_tf.masks.files import read_mask
+    from osmn_tf.video.source import open_source
 
     source = open_source(arguments.video, end=30)
     mask = read_mask(arguments.mask, size=(source.info.height, source.info.width))
@@ -313,7 +313,7 @@ def _run_train(arguments: argparse.Namespace) -> int:
     from osmn_tf.cli.quiet import start_backend
 
     start_backend()
-    from osmn_tf.training import benchmark
+    from osmn_tf.benchmarks import train as benchmark
     from osmn_tf.training.config import load
 
     result = benchmark.measure(load(arguments.config, arguments.settings), arguments.steps)
@@ -333,7 +333,7 @@ def _run_finetune(arguments: argparse.Namespace) -> int:
     from osmn_tf.cli.quiet import start_backend
 
     start_backend()
-    from osmn_tf.evaluation.finetune_curve import measure_curves
+    from osmn_tf.benchmarks.finetune import measure_curves
     from osmn_tf.inference.video_segmenter import VideoSegmenter
     from osmn_tf.models.presets import load
 

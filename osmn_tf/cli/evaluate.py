@@ -29,7 +29,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import write_report
-from osmn_tf.inference.quality import LEARNING_RATE, check_rate, finetune_steps
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 
 if TYPE_CHECKING:
-    from osmn_tf.inference.video_io import FrameSource
+    from osmn_tf.video.source import FrameSource
 
 EXAMPLES = """examples:
   osmn export --preset reconvnet_lite --format saved-model --out models
@@ -151,8 +151,8 @@ def _run_litert(
 
 def _read_clip(text: str) -> tuple[FrameSource, np.ndarray]:
     """A value of --calibration: frames, and the mask of the first one."""
-    from osmn_tf.inference.masks import read_mask
-    from osmn_tf.inference.video_io import open_source
+    from osmn_tf.masks.files import read_mask
+    from osmn_tf.video.source import open_source
 
     video, _, mask = text.rpartition(":")
     if not video:

@@ -21,12 +21,12 @@ import numpy as np
 
 from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
-from osmn_tf.inference.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from osmn_tf.cli.segment_job import Network, Segmenter
-    from osmn_tf.inference.video_io import FrameSource
+    from osmn_tf.jobs.segment import Network, Segmenter
+    from osmn_tf.video.source import FrameSource
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn segment` and returns its exit code."""
-    from osmn_tf.inference.video_io import open_source
+    from osmn_tf.video.source import open_source
 
     network_size = parse_size(arguments.network_size) if arguments.network_size else None
     arguments.finetune = finetune_steps(arguments.quality, arguments.finetune)
@@ -112,10 +112,10 @@ def run(arguments: argparse.Namespace) -> int:
     boxes = _parse_boxes(arguments)
     given = {} if boxes else read_masks(arguments.mask, source, arguments.resize_mask)
     if boxes:
-        from osmn_tf.inference.grabcut import mask_from_boxes
+        from osmn_tf.masks.prompts import mask_from_boxes
 
         given = {0: mask_from_boxes(source[0], boxes)}
-    from osmn_tf.cli.segment_job import SegmentationJob, find_network
+    from osmn_tf.jobs.segment import SegmentationJob, find_network
 
     network = find_network(arguments.preset)  # a wrong name is found before anything is written
     if network.exported and arguments.finetune:
@@ -159,7 +159,7 @@ def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int
         raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
     if not arguments.box:
         return []
-    from osmn_tf.inference.grabcut import parse_box
+    from osmn_tf.masks.prompts import parse_box
 
     return [parse_box(text) for text in arguments.box]
 
@@ -173,7 +173,7 @@ def read_masks(values: list[str], source: FrameSource, resize: bool) -> dict[int
     Raises:
         InputError: a mask is unreadable, unusable or of a frame that is not selected.
     """
-    from osmn_tf.inference.masks import read_mask
+    from osmn_tf.masks.files import read_mask
 
     given: dict[int, np.ndarray] = {}
     for value in values:

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from osmn_tf.data.dataset import VOID, DamagedFileError, ImageDataset, VideoDataset, VideoSequence, labels_of
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
+from osmn_tf.datasets.index import VOID, DamagedFileError, ImageDataset, VideoDataset, VideoSequence, labels_of
 from osmn_tf.errors import InputError
 
 RawSample = dict[str, np.ndarray]

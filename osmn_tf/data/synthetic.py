@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from osmn_tf.data import drawing
-from osmn_tf.data.dataset import VOID, ImageDataset
+from osmn_tf.datasets.index import VOID, ImageDataset
 from osmn_tf.errors import InputError
 
 _CONTROL = 4  # control points per axis of an elastic deformation

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from osmn_tf.inference.masks import VOID
+from osmn_tf.masks.files import VOID
 
 Tensor = Any
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.facts import has_stability
-from osmn_tf.inference.masks import VOID, label_values, read_label_png
+from osmn_tf.masks.files import VOID, label_values, read_label_png
 
 MAX_PROPOSALS = 20
 """Objects per sequence that an unsupervised method may propose (DAVIS 2017)."""

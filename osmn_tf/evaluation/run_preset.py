@@ -25,8 +25,8 @@ import osmn_tf
 from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
-from osmn_tf.inference.masks import VOID, read_label_png, write_mask
-from osmn_tf.inference.quality import LEARNING_RATE
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE
+from osmn_tf.masks.files import VOID, read_label_png, write_mask
 
 Array = NDArray[Any]
 Track = Callable[[Frames[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]

@@ -21,8 +21,8 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics, temporal
 from osmn_tf.evaluation.bitmask import BitWindow
 from osmn_tf.evaluation.protocols import MAX_PROPOSALS, Protocol, Sequence
-from osmn_tf.inference.masks import VOID, label_values
-from osmn_tf.inference.png import decode_png
+from osmn_tf.masks.files import VOID, label_values
+from osmn_tf.masks.png import decode_png
 
 Array = NDArray[Any]
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from osmn_tf.export.session_record import SessionRecord
 from osmn_tf.guides import visual_guide
-from osmn_tf.inference.masks import VOID
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.masks.files import VOID
 
 Tensor = Any
 

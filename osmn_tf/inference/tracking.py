@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osmn_tf.errors import InputError
-from osmn_tf.inference.masks import VOID
+from osmn_tf.masks.files import VOID
 
 if TYPE_CHECKING:
-    from osmn_tf.inference.video_io import FrameSource
+    from osmn_tf.video.source import FrameSource
 
 Masks = np.ndarray | Mapping[int, np.ndarray]
 
@@ -180,7 +180,7 @@ class ObjectTracker(abc.ABC):
 
         Args:
             frames: as in `track`, but iterable more than once and in reverse: a list or an
-                `osmn_tf.inference.video_io.FrameSource`.
+                `osmn_tf.video.source.FrameSource`.
             masks: {frame index: mask}.
 
         Yields:

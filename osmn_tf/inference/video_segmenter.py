@@ -11,13 +11,13 @@ from keras import ops
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.folding import FoldedNetwork
-from osmn_tf.inference.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.tracking import MERGES, ObjectTracker
 
 if TYPE_CHECKING:
-    from osmn_tf.inference.online import FineTuneOptions, OnlineFineTuner, Progress
+    from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner, Progress
     from osmn_tf.models.osmn import OSMN
 
 Tensor = Any
@@ -276,7 +276,7 @@ class VideoSegmenter(ObjectTracker):
         Args:
             options: of the fine-tuning; others than before replace the tuner.
         """
-        from osmn_tf.inference.online import FineTuneOptions, OnlineFineTuner
+        from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
 
         options = options or FineTuneOptions()
         if self._tuner is None or self._tuner.options != options:

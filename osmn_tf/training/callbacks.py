@@ -13,12 +13,12 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from osmn_tf.data.dataset import VideoDataset, VideoSequence
+from osmn_tf.datasets.index import VideoDataset, VideoSequence
 from osmn_tf.evaluation.metrics import jaccard_and_boundary_f
 from osmn_tf.files import write_text
-from osmn_tf.inference.masks import VOID
-from osmn_tf.inference.overlay import draw_overlay
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.masks.drawing import draw_overlay
+from osmn_tf.masks.files import VOID
 from osmn_tf.training import optimization
 from osmn_tf.training.checkpoint import Checkpoint
 from osmn_tf.training.config import TrainConfig, ValidationConfig

@@ -22,8 +22,8 @@ import yaml
 
 from osmn_tf import files
 from osmn_tf.data import sampling
-from osmn_tf.data.dataset import VideoDataset
 from osmn_tf.data.pipeline import BatchOptions, BatchSequence, tf_dataset
+from osmn_tf.datasets.index import VideoDataset
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.keras_metrics import MeanIoU
 from osmn_tf.models import presets
@@ -50,8 +50,8 @@ _FREE = ("data.root", "data.workers", "train.devices")
 
 def open_videos(source: cfg.SourceConfig, root: Path) -> VideoDataset:
     """The videos of a DAVIS or YouTube-VOS source."""
-    from osmn_tf.data.davis import open_davis
-    from osmn_tf.data.youtube_vos import open_youtube_vos
+    from osmn_tf.datasets.davis import open_davis
+    from osmn_tf.datasets.youtube_vos import open_youtube_vos
 
     if isinstance(source, cfg.DavisConfig):
         return open_davis(root / source.path, source.year, source.split, source.resolution)
@@ -66,9 +66,9 @@ def open_source(source: cfg.SourceConfig, data: cfg.DataConfig) -> sampling.Sour
     Raises:
         InputError: files are missing or damaged; the message names them.
     """
-    from osmn_tf.data.coco import open_coco
-    from osmn_tf.data.coco_tfrecord import open_coco_tfrecord
-    from osmn_tf.data.stills import open_stills
+    from osmn_tf.datasets.coco import open_coco
+    from osmn_tf.datasets.coco_tfrecord import open_coco_tfrecord
+    from osmn_tf.datasets.stills import open_stills
 
     root, size, length = Path(data.root), data.size, data.length
     if isinstance(source, cfg.VideoSourceConfig):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from osmn_tf.inference.masks import write_mask
-from osmn_tf.inference.video_writer import write_video
+from osmn_tf.masks.files import write_mask
+from osmn_tf.video.writer import write_video
 
 SIZE = (96, 128)
 LENGTH = 12

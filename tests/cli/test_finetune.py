@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import osmn_tf as osmn
-from osmn_tf.cli import segment_job
 from osmn_tf.cli.main import main
-from osmn_tf.inference.masks import read_label_png
-from osmn_tf.inference.online import OnlineFineTuner
-from osmn_tf.inference.quality import QUALITIES
+from osmn_tf.inference.adaptation.online import OnlineFineTuner
+from osmn_tf.inference.adaptation.quality import QUALITIES
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.jobs import segment as segment_job
+from osmn_tf.masks.files import read_label_png
 
 RATE = "1e-3"
 

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from osmn_tf.cli import segment_job
 from osmn_tf.cli.main import main
-from osmn_tf.inference.coco_json import decode_track
-from osmn_tf.inference.masks import read_label_png, write_mask
-from osmn_tf.inference.video_io import open_source
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.jobs import segment as segment_job
+from osmn_tf.masks.coco import decode_track
+from osmn_tf.masks.files import read_label_png, write_mask
+from osmn_tf.video.source import open_source
 from tests.cli.conftest import LENGTH, SIZE
 
 

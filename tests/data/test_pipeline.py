@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 from osmn_tf.augment import NO_AUGMENTATION, AugmentOptions
-from osmn_tf.data.coco import open_coco
-from osmn_tf.data.dataset import DamagedFileWarning
-from osmn_tf.data.davis import open_davis
 from osmn_tf.data.pipeline import BatchOptions, BatchSequence, _Loading, prepare, tf_dataset
 from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource, good_guide
-from osmn_tf.data.stills import open_stills
-from osmn_tf.data.youtube_vos import open_youtube_vos
+from osmn_tf.datasets.coco import open_coco
+from osmn_tf.datasets.davis import open_davis
+from osmn_tf.datasets.index import DamagedFileWarning
+from osmn_tf.datasets.stills import open_stills
+from osmn_tf.datasets.youtube_vos import open_youtube_vos
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
-
-from .conftest import make_davis, make_stills, truncate, two_boxes
+from tests.datasets.conftest import make_davis, make_stills, truncate, two_boxes
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 SIZE = (24, 32)

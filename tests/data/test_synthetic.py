@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from osmn_tf.data import drawing
-from osmn_tf.data.dataset import labels_of
-from osmn_tf.data.stills import open_stills
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
+from osmn_tf.datasets.index import labels_of
+from osmn_tf.datasets.stills import open_stills
 from osmn_tf.errors import InputError
-
-from .conftest import two_boxes, write_labels
+from tests.datasets.conftest import two_boxes, write_labels
 
 CALM = ClipOptions(
     max_objects=1,

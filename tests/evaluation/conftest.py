@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from osmn_tf.inference.masks import write_mask
+from osmn_tf.masks.files import write_mask
 
 HEIGHT, WIDTH = 48, 80
 

@@ -138,7 +138,7 @@ def youtube(tmp_path):
 
 
 def test_youtube_vos_objects_have_their_own_first_frames(youtube, tmp_path):
-    from osmn_tf.inference.masks import read_label_png
+    from osmn_tf.masks.files import read_label_png
 
     for path in (youtube / "Annotations/video").iterdir():
         mask = read_label_png(path)

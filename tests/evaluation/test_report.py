@@ -205,7 +205,7 @@ def test_the_benchmark_compares_both_implementations(davis, capsys):
 
 
 def test_the_literal_implementation_is_the_definition():
-    from osmn_tf.evaluation.speed import literal_scores
+    from osmn_tf.benchmarks.evaluate import literal_scores
 
     from . import literal
     from .test_metrics import random_cases

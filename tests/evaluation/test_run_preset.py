@@ -7,7 +7,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation.benchmark import evaluate_results
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.run_preset import segment_sequences
-from osmn_tf.inference.masks import read_label_png
+from osmn_tf.masks.files import read_label_png
 
 
 class Repeater:

@@ -19,7 +19,7 @@ import pytest
 def clip() -> tuple[list[np.ndarray], np.ndarray]:
     """Six frames of the example at a third of its size, 160 x 285, and the mask of the first with three objects."""
     import osmn_tf
-    from osmn_tf.data.examples import example_path
+    from osmn_tf.datasets.examples import example_path
 
     folder = example_path("meadow")
     frames = itertools.islice(osmn_tf.read_video(folder / "meadow.mp4"), 6)

@@ -18,8 +18,8 @@ from osmn_tf.client import GrpcClient, LocalClient, RestClient, ServerError
 from osmn_tf.client.remote_segmenter import RemoteSegmenter, encode_frame
 from osmn_tf.client.transport import Patience, TransientError, Transport, readable
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference.masks import read_label_png, write_mask
-from osmn_tf.inference.video_io import write_video
+from osmn_tf.masks.files import read_label_png, write_mask
+from osmn_tf.video.source import write_video
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "serving" / "segment.py"
 CLIENTS = {"grpc": GrpcClient, "rest": RestClient}
@@ -463,7 +463,7 @@ def test_readable() -> None:
 
 
 def test_measuring_counts_steps_bytes_and_time() -> None:
-    from osmn_tf.client.speed import Speed, format_table, measure
+    from osmn_tf.benchmarks.client import Speed, format_table, measure
 
     transport = EchoTransport()
     frames = [np.zeros((4, 6, 3), np.uint8)] * 2

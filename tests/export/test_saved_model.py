@@ -18,8 +18,8 @@ from support import box_mask, needs_tensorflow, random_frames
 
 from osmn_tf.client import LocalClient
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference.masks import write_mask
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.masks.files import write_mask
 
 pytestmark = needs_tensorflow
 
@@ -93,8 +93,8 @@ def test_fifty_real_frames_with_two_objects(lite_segmenter, lite_client) -> None
     root = os.environ.get("OSMN_DATA_ROOT")
     if root is None:
         pytest.skip("OSMN_DATA_ROOT is not set")
-    from osmn_tf.inference.masks import read_mask
-    from osmn_tf.inference.video_io import open_source
+    from osmn_tf.masks.files import read_mask
+    from osmn_tf.video.source import open_source
 
     frames = list(open_source(Path(root) / "davis/JPEGImages/480p/hike", end=50))
     person = read_mask(Path(root) / "davis/Annotations/480p/hike/00000.png")
@@ -468,7 +468,7 @@ def test_command_says_what_it_wrote(lite_export, capsys) -> None:
 
 def test_command_hands_litert_its_options(tiny_reconvnet, tmp_path, monkeypatch, capsys) -> None:
     from osmn_tf.cli.main import main
-    from osmn_tf.data.examples import example_path
+    from osmn_tf.datasets.examples import example_path
     from osmn_tf.export import litert
 
     calls = []

@@ -10,7 +10,7 @@ from support import TINY, box_mask, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
-from osmn_tf.inference.online import FineTuneOptions
+from osmn_tf.inference.adaptation.online import FineTuneOptions
 from osmn_tf.inference.video_segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet

@@ -19,9 +19,9 @@ from support import BACKEND, call, numpy, random_frames
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
-from osmn_tf.inference.masks import merge_scores, soft_aggregate
-from osmn_tf.inference.video_io import open_source
 from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.masks.files import merge_scores, soft_aggregate
+from osmn_tf.video.source import open_source
 
 pytestmark = pytest.mark.backend
 

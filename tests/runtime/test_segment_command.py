@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from osmn_tf.cli import segment_job
 from osmn_tf.cli.main import main
-from osmn_tf.inference.masks import read_label_png, write_mask
-from osmn_tf.inference.overlay import write_image
+from osmn_tf.jobs import segment as segment_job
+from osmn_tf.masks.drawing import write_image
+from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.runtime import VideoSegmenter
 
 BLOCKED = """

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from osmn_tf.inference.masks import write_mask
+from osmn_tf.masks.files import write_mask
 
 HEIGHT, WIDTH, LENGTH = 48, 72, 6
 

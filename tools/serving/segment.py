@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from osmn_tf.client import GrpcClient, RestClient
 from osmn_tf.errors import InputError
 from osmn_tf.files import ensure_directory
-from osmn_tf.inference.masks import read_mask, write_mask
-from osmn_tf.inference.video_io import open_source
+from osmn_tf.masks.files import read_mask, write_mask
+from osmn_tf.video.source import open_source
 
 
 def main(argv: Sequence[str] | None = None) -> int:

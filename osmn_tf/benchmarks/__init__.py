@@ -1,0 +1,1 @@
+"""Everything that measures time, or a curve over it."""

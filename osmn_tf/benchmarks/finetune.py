@@ -1,0 +1,139 @@
+"""What online fine-tuning is worth: J after different numbers of steps and at different learning rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osmn_tf.errors import InputError
+from osmn_tf.evaluation.metrics import jaccard
+from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences
+from osmn_tf.evaluation.run_preset import frame_files, given_masks, read_frame
+from osmn_tf.masks.files import VOID, read_label_png
+
+if TYPE_CHECKING:
+    from osmn_tf.inference.adaptation.online import FineTuneOptions
+    from osmn_tf.inference.video_segmenter import VideoSegmenter
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePoint:
+    """One sequence after some steps at one learning rate.
+
+    Attributes:
+        j: mean J over objects and scored frames.
+        seconds: of the steps so far, without the evaluation; with the compilation where it was needed.
+        tracking_seconds: of segmenting the sequence.
+    """
+
+    sequence: str
+    learning_rate: float
+    steps: int
+    j: float
+    seconds: float
+    tracking_seconds: float
+
+
+def measure_curves(
+    segmenter: VideoSegmenter,
+    root: str | os.PathLike[str],
+    *,
+    year: int = 2016,
+    split: str = "val",
+    sequences: Iterable[str] | None = None,
+    steps: Iterable[int] = (0, 25, 50, 100, 200, 300),
+    learning_rates: Iterable[float] = (1e-4,),
+    options: FineTuneOptions | None = None,
+    seed: int = 0,
+) -> Iterator[CurvePoint]:
+    """Fine-tunes on the first frame of every sequence and segments it after each of the given numbers of steps.
+
+    One training of the largest number of steps gives a whole curve.
+
+    Args:
+        segmenter: with the network to be measured.
+        root, year, split, sequences: the data set (`protocols.find_sequences`).
+        steps: numbers of steps; 0 is the network as it is.
+        learning_rates: each gives a curve.
+        options: see `VideoSegmenter.finetune`.
+        seed: of the fine-tuning.
+
+    Yields:
+        The points, a curve at a time.
+
+    Raises:
+        InputError: the data set is incomplete, or a number is out of its range.
+    """
+    points = sorted(set(steps))
+    if not points or points[0] < 0:
+        raise InputError(f"--steps: expected numbers of 0 or more, received {points or 'none'}")
+    rates = list(learning_rates)
+    protocol = PROTOCOLS[f"davis-{year}"]
+    for sequence in find_sequences(root, protocol, split=split, sequences=sequences):
+        video = _Video(segmenter, sequence, protocol)
+        before = video.score() if points[0] == 0 else None
+        for rate in rates:
+            if before is not None:
+                yield CurvePoint(sequence.name, rate, 0, before[0], 0.0, before[1])
+            if points[-1] == 0:
+                continue
+            watch = _Watch(video, set(points))
+            with segmenter.finetune(video.annotated, points[-1], rate, seed, options, watch):
+                pass
+            for steps_done, j, seconds, tracking_seconds in watch.measured:
+                yield CurvePoint(sequence.name, rate, steps_done, j, seconds, tracking_seconds)
+
+
+class _Video:
+    """A sequence in memory, with the masks to give and those to score against."""
+
+    def __init__(self, segmenter: VideoSegmenter, sequence: Sequence, protocol: Protocol) -> None:
+        paths = frame_files(sequence)
+        self.segmenter = segmenter
+        self.frames = [read_frame(path) for path in paths]
+        self.given = given_masks(sequence, protocol, [path.stem for path in paths])
+        self.annotated = [(self.frames[index], mask) for index, mask in sorted(self.given.items())]
+        self.labels = sequence.labels
+        self.truth: dict[int, Array] = {}
+        for index, path in enumerate(paths):
+            if path.stem in sequence.frames:
+                mask = read_label_png(sequence.annotations / f"{path.stem}.png")
+                if sequence.binary or protocol.merge_objects:
+                    mask = ((mask != 0) & ((mask != VOID) | sequence.binary)).astype(np.uint8)
+                self.truth[index] = mask
+
+    def score(self) -> tuple[float, float]:
+        """(mean J, seconds) of segmenting it with the weights that the network has now."""
+        began = time.perf_counter()
+        masks = [mask for _, mask in self.segmenter.track(self.frames, self.given)]
+        seconds = time.perf_counter() - began
+        scores = [
+            jaccard(truth == label, masks[index] == label)
+            for index, truth in self.truth.items()
+            for label in self.labels
+        ]
+        return float(np.mean(scores)), seconds
+
+
+class _Watch:
+    """Scores the video after some of the steps of a fine-tuning, and leaves that time out of the steps' time."""
+
+    def __init__(self, video: _Video, points: set[int]) -> None:
+        self.video, self.points = video, points
+        self.measured: list[tuple[int, float, float, float]] = []
+        self.began = time.perf_counter()
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        if done in self.points:
+            paused = time.perf_counter()
+            j, tracking_seconds = self.video.score()
+            self.measured.append((done, j, paused - self.began, tracking_seconds))
+            self.began += time.perf_counter() - paused

@@ -1,0 +1,240 @@
+"""How long a step takes beside the least that the machine needs for its convolutions, and beside simpler programs.
+
+Everything is timed in turns in one run: a machine that slows down slows all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from osmn_tf.benchmarks.flop import forward_flop
+from osmn_tf.errors import InputError
+from osmn_tf.guides import spatial_guide, visual_guide
+from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.presets import load
+from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.precision import computing_in
+
+Tensor = Any
+
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
+UNTRAINED: dict[str, Callable[[], OSMN]] = {
+    # Their speed does not depend on the weights. The small head spares 150 M parameters that a step never uses.
+    "osmn_vgg16": lambda: OSMN(visual_head="pooled", visual_hidden=64),
+    "reconvnet_vgg16": lambda: ReConvNet(visual_head="pooled", visual_hidden=64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTimes:
+    """Medians in seconds for one frame with all its objects.
+
+    Attributes:
+        network, precision, objects: what was timed.
+        step: `VideoSegmenter.step`: resize, guides, network, merge.
+        convolutions: the step's convolutions alone, at their shapes and in the same precision, one after the other;
+            None where the backend is not TensorFlow.
+        operations: floating-point operations of these convolutions; on JAX of the whole network; None on PyTorch.
+        unshared: the whole published network for every object by itself, visual modulator included, in one compiled
+            call each.
+        predict: the same by `Model.predict`, with the guides made outside of it.
+    """
+
+    network: str
+    precision: str
+    objects: int
+    step: float
+    convolutions: float | None
+    operations: float | None
+    unshared: float | None
+    predict: float | None
+
+
+def build_network(name: str, precision: str) -> OSMN:
+    """A preset, or one of `UNTRAINED` with random weights, that computes in `precision`.
+
+    Raises:
+        InputError: there is no such precision or preset.
+    """
+    with computing_in(precision):
+        return UNTRAINED[name]() if name in UNTRAINED else load(name, precision)
+
+
+def measure(
+    network: str,
+    *,
+    precision: str = "float32",
+    size: tuple[int, int] | None = None,
+    objects: Sequence[int] = (1, 3, 5),
+    repeat: int = 5,
+    peers: bool = True,
+) -> Iterator[StepTimes]:
+    """Times a network with different numbers of objects.
+
+    Args:
+        network: a preset's name or path, or one of `UNTRAINED`.
+        precision: Keras's dtype policy.
+        size: (H, W) of the frames, which the network gets as they are; default: the network's size.
+        objects: how many objects are tracked.
+        repeat: turns of which the median counts.
+        peers: time the simpler programs too.
+
+    Raises:
+        InputError: as `build_network`, or a number is out of its range.
+    """
+    if repeat < 1 or not objects or min(objects) < 1 or max(objects) > 64:
+        raise InputError(f"repeat, objects: expected 1 or more and 1..64, received {repeat} and {list(objects)}")
+    model = build_network(network, precision)
+    height, width = size or model.network_size
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+    for count in objects:
+        segmenter = VideoSegmenter(model, network_size=(height, width))
+        mask = _stripes(height, width, count)
+        segmenter.start(frames[0], mask)
+        programs: dict[str, Callable[[], Any]] = {"step": lambda s=segmenter: s.step(frames[1])}  # type: ignore[misc]
+        operations = None
+        if keras.backend.backend() == "tensorflow":
+            programs["convolutions"], operations = _bare_convolutions(segmenter, frames[1])
+        elif keras.backend.backend() == "jax":
+            operations = _counted_by_jax(segmenter, frames[1])
+        if peers:
+            programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
+            programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
+        times = _in_turns(programs, repeat)
+        yield StepTimes(
+            network,
+            precision,
+            count,
+            times["step"],
+            times.get("convolutions"),
+            operations,
+            times.get("unshared"),
+            times.get("predict"),
+        )
+
+
+def _stripes(height: int, width: int, count: int) -> np.ndarray:
+    """Label mask with `count` upright stripes."""
+    mask = np.zeros((height, width), np.uint8)
+    edges = np.linspace(0, width, 2 * count + 1).astype(int)
+    for label in range(1, count + 1):
+        mask[height // 4 : 3 * height // 4, edges[2 * label - 1] : edges[2 * label]] = label
+    return mask
+
+
+def _in_turns(programs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
+    """Median seconds of each program, run one after the other `repeat` times, after a first turn to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(repeat + 1):
+        for name, program in programs.items():
+            began = time.perf_counter()
+            program()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Callable[[], Any], float]:
+    """The convolutions of a step as a program of their own, and its floating-point operations.
+
+    They are read off the graph of the step, so that they are those that it executes: what is shared by all objects
+    once, everything else with as many examples as there are objects.
+    """
+    import tensorflow as tf
+
+    step = tf.function(segmenter._step, autograph=False)
+    arguments = (frame, segmenter._guide_masks, segmenter._modulation, segmenter._state)
+    graph = step.get_concrete_function(*keras.tree.map_structure(tf.convert_to_tensor, arguments)).graph
+    generator = np.random.default_rng(0)
+    calls: list[tuple[str, list[Any], dict[str, Any]]] = []
+    operations = 0.0
+    for node in graph.get_operations():
+        if node.type not in CONVOLUTIONS:
+            continue
+        attributes = {
+            "strides": list(node.get_attr("strides")),
+            "padding": node.get_attr("padding").decode(),
+            "dilations": list(node.get_attr("dilations")),
+        }
+        kernel, image = node.inputs[1], node.inputs[2 if node.type == "Conv2DBackpropInput" else 0]
+        inputs = [
+            tf.constant(generator.standard_normal(tensor.shape.as_list(), np.float32), tensor.dtype)
+            for tensor in (image, kernel)
+        ]
+        # One multiplication and addition per weight and place: of the output, or of a transposed convolution's input.
+        places = image if node.type == "Conv2DBackpropInput" else node.outputs[0]
+        operations += 2.0 * float(np.prod(places.shape.as_list()[:3])) * float(np.prod(kernel.shape.as_list()))
+        if node.type == "Conv2DBackpropInput":
+            attributes["input_sizes"] = node.outputs[0].shape.as_list()
+        calls.append((node.type, inputs, attributes))
+
+    def one(kind: str, image: Tensor, kernel: Tensor, attributes: dict[str, Any]) -> Tensor:
+        if kind == "Conv2D":
+            return tf.raw_ops.Conv2D(input=image, filter=kernel, **attributes)
+        if kind == "DepthwiseConv2dNative":
+            return tf.raw_ops.DepthwiseConv2dNative(input=image, filter=kernel, **attributes)
+        return tf.raw_ops.Conv2DBackpropInput(out_backprop=image, filter=kernel, **attributes)
+
+    @tf.function(autograph=False)
+    def all_of_them(tensors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        corners: list[Tensor] = []
+        for (image, kernel), (kind, _, attributes) in zip(tensors, calls):
+            with tf.control_dependencies(corners[-1:]):
+                corners.append(one(kind, image, kernel, attributes)[0, 0, 0, 0])
+        return corners
+
+    tensors = [(image, kernel) for _, (image, kernel), _ in calls]
+    return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
+
+
+def _counted_by_jax(segmenter: VideoSegmenter, frame: np.ndarray) -> float | None:
+    """The operations that JAX counts in the two networks of a step."""
+    model = segmenter.model
+    inputs = {"frame": ops.convert_to_tensor(frame[None])}
+    others = {"spatial_guide": spatial_guide(segmenter._guide_masks), "modulation": segmenter._modulation}
+    features = model.frame_encoder(inputs)
+    counts = [
+        forward_flop(model.frame_encoder, inputs),
+        forward_flop(model.object_network, {**features, **others, **segmenter._state}),
+    ]
+    return None if None in counts else sum(count or 0.0 for count in counts)
+
+
+def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:
+    """The whole network for one object after the other, as the release runs it: logits [1, H, W, 1] of each."""
+    height, width = frame.shape[:2]
+    masks = np.stack([mask == label for label in range(1, int(mask.max()) + 1)]).astype(np.uint8)
+    state = model.initial_state(1, height, width)
+    guides = visual_guide(frame[None], ops.convert_to_tensor(masks), model.guide_size, model.guide_background)
+
+    def inputs(one_mask: Tensor, guide: Tensor) -> dict[str, Tensor]:
+        tensors = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial_guide(one_mask), **state}
+        return {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
+
+    call = compile_function(lambda one_mask, guide: model(inputs(one_mask, guide), training=False), [model])
+
+    def predict(one_mask: np.ndarray, guide: Tensor) -> Any:
+        arrays = {name: ops.convert_to_numpy(x) for name, x in inputs(one_mask, guide).items()}
+        return model.predict(arrays, verbose=0)
+
+    program = call if compiled else predict
+
+    def run() -> list[np.ndarray]:
+        logits = []
+        for index in range(len(masks)):
+            outputs = program(masks[index : index + 1], guides[index : index + 1])
+            logits.append(ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs))
+        return logits
+
+    return run

@@ -1,0 +1,214 @@
+"""What LiteRT files of a network cost and give: J on a data set, agreement with Keras, size, time."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osmn_tf.errors import InputError
+from osmn_tf.evaluation.metrics import jaccard
+from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, find_sequences
+from osmn_tf.evaluation.protocols import Sequence as Video
+from osmn_tf.evaluation.run_preset import frame_files, given_masks, read_frame
+from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.export.litert import CALIBRATION_STEPS, export_litert
+from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
+from osmn_tf.masks.files import VOID, read_label_png
+from osmn_tf.runtime import VideoSegmenter
+
+if TYPE_CHECKING:
+    from osmn_tf.models.osmn import OSMN
+
+Array = NDArray[Any]
+Segmenter = KerasSegmenter | VideoSegmenter
+Progress = Callable[[str], None]
+
+KERAS = "keras"
+CALIBRATION_CLIPS = 12
+TIMED_FRAMES = 10  # in a row, of one form; then it is the next form's turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One form of a network.
+
+    Attributes:
+        name: "keras", or how the files are quantised.
+        j: mean J of every sequence (over objects and scored frames), in the order of the sequences.
+        iou: mean IoU with the masks of the Keras segmenter, of every sequence, without the frames with given masks.
+        bytes: of all files; None for Keras.
+        seconds: per frame of one object: shortest of all frames, and the median of the turns' medians.
+        cpu_seconds: of all threads, per frame of one object: the least of all turns. A machine that has other work to
+            do does not raise it much; divided by the threads it is less than a frame can take.
+    """
+
+    name: str
+    j: tuple[float, ...]
+    iou: tuple[float, ...]
+    bytes: int | None
+    seconds: tuple[float, float]
+    cpu_seconds: float
+
+
+def measure(
+    model: OSMN,
+    root: str | os.PathLike[str],
+    *,
+    year: int = 2016,
+    split: str = "val",
+    sequences: Iterable[str] | None = None,
+    calibration_split: str = "train",
+    size: tuple[int, int] | None = None,
+    forms: Sequence[str] = QUANTIZATIONS,
+    threads: int = 2,
+    repeat: int = 10,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[str], list[Form]]:
+    """Exports a network in several forms, segments a data set with each, and times them in turns.
+
+    Args:
+        model: the network.
+        root, year, split, sequences: the data set (`protocols.find_sequences`).
+        calibration_split: from which clips for int8 are taken: twelve sequences, evenly spread, but none of those that
+            are scored.
+        size: (h, w) of the network; default: the model's.
+        forms: values of `export_litert`'s `quantize`.
+        threads: of LiteRT. TensorFlow uses as many as it likes.
+        repeat: turns of ten frames for every form.
+        out: where exports are kept, a folder each; default: nowhere.
+        progress: told what is done.
+
+    Returns:
+        Names of the sequences, and the forms, Keras first.
+
+    Raises:
+        InputError: an argument is wrong, or the data set is incomplete.
+    """
+    if repeat < 1:
+        raise InputError(f"--repeat: expected at least 1, received {repeat}")
+    say = progress or (lambda text: None)
+    protocol = PROTOCOLS[f"davis-{year}"]
+    videos = find_sequences(root, protocol, split=split, sequences=sequences)
+    clips = []
+    if "int8" in forms:
+        scored = {video.name for video in videos}
+        others = find_sequences(root, protocol, split=calibration_split)
+        clips = calibration_clips([video for video in others if video.name not in scored], protocol)
+    keras_segmenter = KerasSegmenter(model, size)
+    segmenters: dict[str, Segmenter] = {KERAS: keras_segmenter}
+    sizes: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for form in forms:
+            say(f"exporting: {form}")
+            folder = Path(out or temporary) / form
+            export_litert(model, folder, size=keras_segmenter.network_size, quantize=form, calibration=clips)
+            sizes[form] = sum(path.stat().st_size for path in folder.glob("*.tflite"))
+            segmenters[form] = VideoSegmenter(folder, threads=threads)
+    scores: dict[str, list[float]] = {name: [] for name in segmenters}
+    agreement: dict[str, list[float]] = {name: [] for name in segmenters}
+    for video in videos:
+        say(f"segmenting: {video.name}")
+        frames = _Frames(video, protocol)
+        reference: list[Array] = []
+        for name, segmenter in segmenters.items():
+            masks = [mask for _, mask in segmenter.track(frames, frames.given)]
+            reference = reference or masks
+            scores[name].append(frames.score(masks))
+            agreement[name].append(frames.agreement(masks, reference))
+    say("timing")
+    times = _time_in_turns(segmenters, _Frames(videos[0], protocol), repeat)
+    return [video.name for video in videos], [
+        Form(name, tuple(scores[name]), tuple(agreement[name]), sizes.get(name), *times[name]) for name in segmenters
+    ]
+
+
+def calibration_clips(videos: Sequence[Video], protocol: Protocol) -> list[tuple[Iterable[Array], Array]]:
+    """Beginnings of up to twelve sequences, evenly spread over `videos`, each with its first mask.
+
+    Raises:
+        InputError: there is no sequence.
+    """
+    if not videos:
+        raise InputError("--calibration-split: expected sequences beside those that are scored, received none")
+    count = min(CALIBRATION_CLIPS, len(videos))
+    clips: list[tuple[Iterable[Array], Array]] = []
+    for number in range(count):
+        frames = _Frames(videos[number * len(videos) // count], protocol)
+        start, mask = min(frames.given.items())
+        clips.append((list(itertools.islice(frames, start, start + CALIBRATION_STEPS // count)), mask))
+    return clips
+
+
+class _Frames:
+    """The frames of a sequence, read when they are asked for, and its annotations."""
+
+    def __init__(self, video: Video, protocol: Protocol) -> None:
+        self.video, self.merged = video, video.binary or protocol.merge_objects
+        self.paths = frame_files(video)
+        self.given = given_masks(video, protocol, [path.stem for path in self.paths])
+
+    def __iter__(self) -> Any:
+        return map(read_frame, self.paths)
+
+    def score(self, masks: Sequence[Array]) -> float:
+        """Mean J over objects and scored frames."""
+        scores = []
+        for path, mask in zip(self.paths, masks, strict=True):
+            if path.stem not in self.video.frames:
+                continue
+            truth = read_label_png(self.video.annotations / f"{path.stem}.png")
+            if self.merged:
+                truth = ((truth != 0) & ((truth != VOID) | self.video.binary)).astype(np.uint8)
+            scores += [float(jaccard(truth == label, mask == label)) for label in self.video.labels]
+        return float(np.mean(scores))
+
+    def agreement(self, masks: Sequence[Array], reference: Sequence[Array]) -> float:
+        """Mean IoU over objects and all frames without given masks."""
+        return float(
+            np.mean([
+                jaccard(other == label, mask == label)
+                for index, (mask, other) in enumerate(zip(masks, reference, strict=True))
+                if index not in self.given
+                for label in self.video.labels
+            ])
+        )  # fmt: skip
+
+
+def _time_in_turns(
+    segmenters: dict[str, Segmenter], video: _Frames, repeat: int
+) -> dict[str, tuple[tuple[float, float], float]]:
+    """Seconds per frame of one object, (shortest, median of medians), and of all threads."""
+    start, mask = min(video.given.items())
+    frames = list(itertools.islice(video, start, start + TIMED_FRAMES + 1))
+    one = (mask == mask[mask > 0].min()).astype(np.uint8)
+    times: dict[str, list[list[float]]] = {name: [] for name in segmenters}
+    cpu_times: dict[str, list[float]] = {name: [] for name in segmenters}
+    for _ in range(repeat):
+        for name, segmenter in segmenters.items():
+            segmenter.start(frames[0], one)
+            turn = []
+            cpu_began = time.process_time()
+            for frame in frames[1:]:
+                began = time.perf_counter()
+                segmenter.step(frame)
+                turn.append(time.perf_counter() - began)
+            cpu_times[name].append((time.process_time() - cpu_began) / len(turn))
+            times[name].append(turn)
+    return {
+        name: (
+            (min(map(min, turns)), statistics.median(map(statistics.median, turns))),
+            min(cpu_times[name]),
+        )
+        for name, turns in times.items()
+    }

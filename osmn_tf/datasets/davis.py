@@ -1,0 +1,96 @@
+"""DAVIS 2016 and 2017, in the layout in which the benchmark is published.
+
+    ROOT/JPEGImages/480p/SEQ/00000.jpg ...
+    ROOT/Annotations/480p/SEQ/00000.png ...     0/255 (2016) or palette indices (2017)
+    ROOT/ImageSets/2016/train.txt               one sequence name per line
+
+Definition: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016)
+and Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, labels_of, name_some, require_folder
+from osmn_tf.errors import InputError
+
+
+def open_davis(
+    root: str | os.PathLike[str], year: int = 2017, split: str = "train", resolution: str = "480p"
+) -> VideoDataset:
+    """Indexes a DAVIS folder and checks that its files are there.
+
+    Args:
+        root: the folder that holds `JPEGImages`, `Annotations` and `ImageSets`.
+        year: 2016 (every foreground pixel belongs to object 1) or 2017 (several objects).
+        split: name of a list in `ImageSets/YEAR`.
+        resolution: the folder below `JPEGImages` and `Annotations`.
+
+    Returns:
+        The sequences of the list, in its order. Sequences that publish only their first mask (the test sets of 2017)
+        have None for the other masks. Every object starts in frame 0.
+
+    Raises:
+        InputError: a folder, list, sequence, frame or mask is missing; the message names it.
+    """
+    root = Path(root)
+    if year not in (2016, 2017):
+        raise InputError(f"year: expected 2016 or 2017, received {year!r}")
+    require_folder(root, "DAVIS", "a folder with JPEGImages, Annotations and ImageSets")
+    images = require_folder(root / "JPEGImages" / resolution, "DAVIS", "frames")
+    annotations = require_folder(root / "Annotations" / resolution, "DAVIS", "masks")
+    names = _read_list(root, year, split)
+    missing = [name for name in names if not (images / name).is_dir() or not (annotations / name).is_dir()]
+    if missing:
+        raise InputError(
+            f"DAVIS: {len(missing)} of {len(names)} sequences of the split '{split}' lack their folder in {images} or "
+            f"{annotations}: {name_some(missing)}"
+        )
+    sequences = [_index_sequence(images / name, annotations / name, binary=year == 2016) for name in names]
+    return VideoDataset(f"DAVIS {year} {split} ({root})", sequences)
+
+
+def _read_list(root: Path, year: int, split: str) -> list[str]:
+    folder = require_folder(root / "ImageSets" / str(year), "DAVIS", f"the lists of {year}")
+    path = folder / f"{split}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "none"
+        raise InputError(f"DAVIS: no split '{split}' in {folder}; found: {known}")
+    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"DAVIS: the list {path} is empty")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"DAVIS: the list {path} names sequences twice: {name_some(repeated)}")
+    return names
+
+
+def _index_sequence(frames_folder: Path, masks_folder: Path, *, binary: bool) -> VideoSequence:
+    frames = tuple(sorted(frames_folder.glob("*.jpg")))
+    masks = {path.stem: path for path in masks_folder.glob("*.png")}
+    if not frames:
+        raise InputError(f"DAVIS: no *.jpg frames in {frames_folder}")
+    stems = [path.stem for path in frames]
+    strays = sorted(set(masks) - set(stems))
+    if strays:
+        raise InputError(f"DAVIS: masks without a frame in {frames_folder}: {name_some([f'{s}.png' for s in strays])}")
+    lacking = [stem for stem in stems if stem not in masks]
+    only_first = lacking == stems[1:] and len(stems) > 1
+    if lacking and not only_first:
+        raise InputError(
+            f"DAVIS: {len(lacking)} of {len(stems)} frames have no mask in {masks_folder}: "
+            f"{name_some([f'{s}.png' for s in lacking])}"
+        )
+    # In DAVIS every object is in the first mask: the benchmark takes the list of objects from there.
+    labels = (1,) if binary else labels_of(decode_mask(masks[stems[0]]))
+    if not labels:
+        raise InputError(f"DAVIS: no object in the first mask {masks[stems[0]]}")
+    return VideoSequence(
+        name=frames_folder.name,
+        frame_paths=frames,
+        mask_paths=tuple(masks.get(stem) for stem in stems),
+        first_frames=dict.fromkeys(labels, 0),
+        binary=binary,
+    )

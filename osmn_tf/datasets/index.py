@@ -1,0 +1,377 @@
+"""What every data set looks like to the rest of the package: items that know their files and load on request.
+
+A `VideoDataset` has sequences (frames and label masks), an `ImageDataset` has single images with a label mask. Both
+are indexes: they hold paths, not pixels, and are checked when they are made. Frames are uint8 RGB [H, W, 3]; masks are
+uint8 [H, W] with 0 = background, k = object k (1..254) and 255 = unlabelled (`VOID`).
+
+A damaged file is found only when it is decoded. `ImageDataset.load` and `VideoDataset.load_clip` then take the next
+readable item in the order of the data set instead, count it and warn. The substitute depends on the files alone, not
+on what was loaded before: the same index gives the same sample in every process and after every restart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.masks.files import read_label_png
+
+VOID = 255
+"""Label of pixels that the annotators left open: neither object nor background."""
+
+_T = TypeVar("_T")
+
+
+class DamagedFileError(InputError):
+    """A file of a data set exists, but cannot be decoded or contradicts its neighbours (for example in size)."""
+
+
+class DamagedFileWarning(UserWarning):
+    """A damaged item was skipped. The message names the file and counts the damaged items so far."""
+
+
+def decode_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads an image file as uint8 RGB [H, W, 3], as stored: an EXIF rotation is not applied, as annotations are
+    relative to the stored pixels.
+
+    Raises:
+        DamagedFileError: the file is missing, empty, truncated or no image.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    # OpenCV 4 fills the missing part of a truncated JPEG with grey and succeeds: look for the end marker ourselves.
+    truncated = content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-4096:]
+    image = None
+    if content and not truncated:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        reason = "truncated JPEG" if truncated else "not a readable image"
+        raise DamagedFileError(f"{path}: expected an image, but the file is damaged ({reason}, {len(content)} bytes)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decode_mask(path: str | os.PathLike[str], *, binary: bool = False) -> np.ndarray:
+    """Reads a label PNG as uint8 [H, W]: palette indices or grey values as stored.
+
+    Args:
+        path: the PNG.
+        binary: every value above 0 becomes object 1 (DAVIS 2016 stores 0/255, DAVIS 2017 several objects).
+
+    Raises:
+        DamagedFileError: the file is missing, damaged, or holds colours instead of labels.
+    """
+    try:
+        mask = read_label_png(path)
+    except InputError as error:
+        raise DamagedFileError(str(error)) from error
+    return (mask > 0).astype(np.uint8) if binary else mask
+
+
+def labels_of(mask: np.ndarray) -> tuple[int, ...]:
+    """The object labels in a mask, ascending, without background and `VOID`."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    counts[[0, VOID]] = 0
+    return tuple(int(label) for label in np.flatnonzero(counts))
+
+
+def check_size(image: np.ndarray, mask: np.ndarray, path: object) -> None:
+    """Raises `DamagedFileError` unless `mask` [H, W] has the height and width of `image` [H, W, 3]."""
+    if image.shape[:2] != mask.shape:
+        (height, width), (image_height, image_width) = mask.shape, image.shape[:2]
+        raise DamagedFileError(f"{path}: mask of {width}x{height}, but its image has {image_width}x{image_height}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageItem:
+    """One image with its label mask.
+
+    Attributes:
+        name: unique within the data set.
+        image_path: the image file.
+        read_mask: gives the label mask, uint8 [H, W].
+        labels: the objects' labels where the index knows them (COCO), else None (to be seen in the mask).
+    """
+
+    name: str
+    image_path: Path
+    read_mask: Callable[[], np.ndarray] = dataclasses.field(repr=False, compare=False)
+    labels: tuple[int, ...] | None = None
+
+    def load(self) -> tuple[np.ndarray, np.ndarray]:
+        """Reads (image uint8 RGB [H, W, 3], mask uint8 [H, W]).
+
+        Raises:
+            DamagedFileError: one of them is damaged, or their sizes differ.
+        """
+        image, mask = decode_image(self.image_path), self.read_mask()
+        check_size(image, mask, self.name)
+        return image, mask
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSequence:
+    """The frames of a video with label masks for all or some of them.
+
+    Attributes:
+        name: unique within the data set.
+        frame_paths: image files in temporal order.
+        mask_paths: one per frame; None where a frame has no annotation.
+        first_frames: object label -> index of the frame where the object is given to the tracker.
+        binary: the mask files are read as one object (see `decode_mask`).
+    """
+
+    name: str
+    frame_paths: tuple[Path, ...]
+    mask_paths: tuple[Path | None, ...]
+    first_frames: dict[int, int]
+    binary: bool = False
+
+    def __len__(self) -> int:
+        return len(self.frame_paths)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The objects' labels, ascending."""
+        return tuple(sorted(self.first_frames))
+
+    @functools.cached_property
+    def annotated(self) -> tuple[int, ...]:
+        """Indices of the frames that have a mask, ascending."""
+        return tuple(i for i, path in enumerate(self.mask_paths) if path is not None)
+
+    def load_frame(self, index: int) -> np.ndarray:
+        """Frame `index` as uint8 RGB [H, W, 3]. Raises `DamagedFileError`."""
+        return decode_image(self.frame_paths[index])
+
+    def load_mask(self, index: int) -> np.ndarray | None:
+        """Mask of frame `index` as uint8 [H, W], or None where there is no annotation. Raises `DamagedFileError`.
+
+        In data sets where objects enter later, the mask holds each object from its own first frame on.
+        """
+        path = self.mask_paths[index]
+        return None if path is None else decode_mask(path, binary=self.binary)
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(frame uint8 RGB [H, W, 3], mask uint8 [H, W]) of frame `index`; all `VOID` where nothing is annotated.
+
+        Raises:
+            DamagedFileError: one of them is damaged, or their sizes differ.
+        """
+        frame, mask = self.load_frame(index), self.load_mask(index)
+        if mask is None:
+            return frame, np.full(frame.shape[:2], VOID, np.uint8)
+        check_size(frame, mask, self.mask_paths[index])
+        return frame, mask
+
+
+class _SkipCounter:
+    """Warns once per damaged item and gives up when there are too many of them for an accident."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total = name, total
+        self._damaged: set[object] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._damaged)
+
+    def report(self, key: object, error: DamagedFileError) -> None:
+        """Counts and warns, once per `key`; raises `DamagedFileError` when over 5% (and over three) are damaged."""
+        if key in self._damaged:
+            return
+        self._damaged.add(key)
+        limit = max(3, self._total // 20)
+        if self.count > limit:
+            raise DamagedFileError(
+                f"{self._name}: more than {limit} of {self._total} items are damaged, the last: {error}"
+            ) from error
+        warnings.warn(
+            f"{self._name}: skipped damaged item {self.count} of {self._total}: {error}",
+            DamagedFileWarning,
+            stacklevel=4,
+        )
+
+    def first_readable(self, candidates: Iterator[tuple[object, Callable[[], _T]]]) -> _T:
+        """Loads the first candidate that is not damaged."""
+        for key, load in candidates:
+            if key in self._damaged:
+                continue
+            try:
+                return load()
+            except DamagedFileError as error:
+                self.report(key, error)
+        raise DamagedFileError(f"{self._name}: none of {self._total} items can be read")
+
+
+class ImageDataset:
+    """Images with label masks.
+
+    Args:
+        name: how messages call it, usually the kind and the folder.
+        items: what it holds, in a fixed order.
+
+    Raises:
+        InputError: there are no items.
+    """
+
+    def __init__(self, name: str, items: Sequence[ImageItem]) -> None:
+        if not items:
+            raise InputError(f"{name}: expected at least one annotated image, found none")
+        self.name = name
+        self.items = tuple(items)
+        self._skips = _SkipCounter(name, len(self.items))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __add__(self, other: ImageDataset) -> ImageDataset:
+        return ImageDataset(f"{self.name} + {other.name}", self.items + other.items)
+
+    @property
+    def damaged(self) -> int:
+        """Number of items that turned out to be damaged so far."""
+        return self._skips.count
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(image uint8 RGB [H, W, 3], mask uint8 [H, W]) of item `index`, or of the next readable item.
+
+        Warns with `DamagedFileWarning` for every damaged item.
+
+        Raises:
+            DamagedFileError: more than 5% of the items (and more than three) are damaged.
+            IndexError: `index` is not in 0..len-1.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        order = ((index + step) % len(self) for step in range(len(self)))
+        return self._skips.first_readable((i, self.items[i].load) for i in order)
+
+
+class VideoDataset:
+    """Videos with label masks.
+
+    Args:
+        name: how messages call it, usually the kind and the folder.
+        sequences: what it holds, in a fixed order.
+
+    Raises:
+        InputError: there are no sequences.
+    """
+
+    def __init__(self, name: str, sequences: Sequence[VideoSequence]) -> None:
+        if not sequences:
+            raise InputError(f"{name}: expected at least one annotated video, found none")
+        self.name = name
+        self.sequences = tuple(sequences)
+        self._skips = _SkipCounter(name, sum(len(sequence) for sequence in self.sequences))
+        self._starts: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, name: str) -> VideoSequence:
+        """The sequence called `name`; raises `InputError` that lists the names."""
+        for sequence in self.sequences:
+            if sequence.name == name:
+                return sequence
+        names = ", ".join(sequence.name for sequence in self.sequences)
+        raise InputError(f"{self.name}: no sequence '{name}'; it has {names}")
+
+    @property
+    def damaged(self) -> int:
+        """Number of clip positions that turned out to be damaged so far."""
+        return self._skips.count
+
+    def report_damage(self, key: object, error: DamagedFileError) -> None:
+        """Counts and warns about damage that a caller of `VideoSequence.load` met and dodged, once per `key`.
+
+        Raises:
+            DamagedFileError: too many damaged files (see `ImageDataset.load`).
+        """
+        self._skips.report(key, error)
+
+    def clip_starts(self, length: int = 1, stride: int = 1) -> list[tuple[int, int]]:
+        """All (sequence index, index in `VideoSequence.annotated`) where a clip of annotated frames can start.
+
+        Args:
+            length: frames in the clip.
+            stride: step between them, counted in annotated frames.
+        """
+        return list(self._positions(length, stride))
+
+    def _positions(self, length: int, stride: int) -> dict[tuple[int, int], int]:
+        """Clip start -> its place in the order of all starts; kept, as every `load_clip` asks for it."""
+        if (length, stride) not in self._starts:
+            span = (length - 1) * stride
+            self._starts[length, stride] = {
+                start: position
+                for position, start in enumerate(
+                    (s, first)
+                    for s, sequence in enumerate(self.sequences)
+                    for first in range(max(len(sequence.annotated) - span, 0))
+                )
+            }
+        return self._starts[length, stride]
+
+    def load_clip(self, sequence: int, start: int, length: int = 1, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Consecutive annotated frames of one sequence, or of the next clip position without a damaged file.
+
+        Args:
+            sequence: index into `sequences`.
+            start: index into that sequence's `annotated`.
+            length, stride: see `clip_starts`.
+
+        Returns:
+            frames uint8 RGB [length, H, W, 3] and masks uint8 [length, H, W].
+
+        Raises:
+            DamagedFileError: too many damaged files (see `ImageDataset.load`).
+            InputError: no such clip.
+        """
+        positions = self._positions(length, stride)
+        position = positions.get((sequence, start))
+        if position is None:
+            raise InputError(
+                f"{self.name}: no clip of {length} frames with stride {stride} starts at annotated frame {start} of "
+                f"sequence {sequence}"
+            )
+
+        def reader(s: int, first: int) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+            def read() -> tuple[np.ndarray, np.ndarray]:
+                indices = self.sequences[s].annotated[first : first + (length - 1) * stride + 1 : stride]
+                pairs = [self.sequences[s].load(i) for i in indices]
+                if len({frame.shape for frame, _ in pairs}) > 1:
+                    raise DamagedFileError(f"{self.sequences[s].name}: its frames differ in size")
+                return np.stack([frame for frame, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+            return read
+
+        order = itertools.chain(
+            itertools.islice(positions, position, None), itertools.islice(positions, position)
+        )  # from this start on, round to the one before
+        return self._skips.first_readable(((s, first, length, stride), reader(s, first)) for s, first in order)
+
+
+def require_folder(path: Path, argument: str, expected: str) -> Path:
+    """Returns `path`, or raises `InputError` "`argument`: expected `expected` ..." when it is no folder."""
+    if not path.is_dir():
+        raise InputError(f"{argument}: expected {expected} at {path}, but there is no such folder")
+    return path
+
+
+def name_some(names: Sequence[object], limit: int = 3) -> str:
+    """ "a, b, c and 12 more": for messages about many files."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,1 @@
+"""Adapting a network to one video, from the frames whose masks are known."""

@@ -1,0 +1,336 @@
+"""Online fine-tuning: adapts a network to one video by training it on the frames whose masks are known.
+
+Source: OSMN (Yang et al., CVPR 2018: 100 iterations per object, learning rate 1e-5) and ReConvNet (Lattari et al.,
+2018: 300 iterations on random transformations of the first frame, learning rate 1e-6 for all parts). The defaults here
+differ: they were chosen by measurement (`osmn_tf.inference.adaptation.quality`). The papers' values are arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from osmn_tf.augment import (
+    AugmentOptions,
+    augment_clips,
+    jitter_visual_guide,
+    spatial_guide_jitter,
+    uniform,
+)
+from osmn_tf.errors import InputError
+from osmn_tf.guides import SpatialGuide, spatial_guide, visual_guide
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE
+from osmn_tf.inference.compilation import compile_function
+from osmn_tf.losses import binary_cross_entropy, lovasz_hinge
+
+if TYPE_CHECKING:
+    from osmn_tf.models.osmn import OSMN
+
+Tensor = Any
+Array = np.ndarray
+Progress = Callable[[int, int, float], None]
+"""Called after every step with (steps done, steps in all, loss)."""
+
+_MOTION = 8  # stream of random numbers (see `osmn_tf.augment`)
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneOptions:
+    """How a network is fine-tuned, beside steps and learning rate.
+
+    Attributes:
+        train_frame_encoder: train the layers before the first modulation too.
+        train_visual_modulator: train the visual modulator too, on jittered visual guides.
+        batch: random transformations a step.
+        length: frames of the clip that every transformation becomes. 1: single frames with a zero state, as the first
+            frame of a video is seen. More, for recurrent networks: the picture moves on smoothly, and the frames after
+            the first are guided by the network's own masks.
+        augmentation: the random transformations of the annotated frames. They magnify more than those of training: an
+            object that is far away in the annotated frame may come near.
+        motion: how far the picture moves within a clip, and away from the mask that its first spatial guide is made of,
+            at most; in units of the ranges of `augmentation`.
+        lovasz: weight of the Lovasz hinge beside the cross-entropy.
+
+    Raises:
+        InputError: `batch` or `length` is below 1.
+    """
+
+    train_frame_encoder: bool = True
+    train_visual_modulator: bool = False
+    batch: int = 3
+    length: int = 1
+    augmentation: AugmentOptions = dataclasses.field(default_factory=lambda: AugmentOptions(scale=(0.7, 2.5)))
+    motion: float = 0.3
+    lovasz: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, received {getattr(self, name)}")
+
+
+class _ClipNetwork(keras.Model):
+    """The trained parts of a network, unrolled over short clips, always as in inference: stored BatchNorm statistics.
+
+    Only what is trained belongs to this model, so that `trainable_variables` are the right ones; the parts that stay as
+    they are have done their work before (`OnlineFineTuner._prepare`). No flag of the network is touched.
+    """
+
+    def __init__(self, model: OSMN, options: FineTuneOptions) -> None:
+        super().__init__(dtype="float32", name="clip_network")
+        self.initial_state = model.initial_state
+        self.spatial_guide = SpatialGuide()
+        self.object_network = model.object_network
+        self.frame_encoder = model.frame_encoder if options.train_frame_encoder else None
+        self.visual_modulator = model.visual_modulator if options.train_visual_modulator else None
+
+    def build(self, input_shape: Any) -> None:
+        self.built = True  # the parts are
+
+    def call(self, inputs: dict[str, Tensor]) -> Tensor:
+        features = {name.removeprefix("feature/"): x for name, x in inputs.items() if name.startswith("feature/")}
+        if self.frame_encoder is not None:
+            frames = inputs["frames"]
+            batch, length = frames.shape[:2]
+            encoded = self.frame_encoder({"frame": ops.reshape(frames, (-1, *frames.shape[2:]))}, training=False)
+            features = {name: ops.reshape(x, (batch, length, *x.shape[1:])) for name, x in encoded.items()}
+        if self.visual_modulator is not None:
+            modulation = self.visual_modulator(inputs["visual_guide"], training=False)
+        else:
+            modulation = inputs["modulation"]
+        guide = inputs["spatial_guide"]
+        state = self.initial_state(*guide.shape[:3])
+        logits: list[Tensor] = []
+        for t in range(next(iter(features.values())).shape[1]):
+            outputs = self.object_network(
+                {
+                    **{name: x[:, t] for name, x in features.items()},
+                    "spatial_guide": guide,
+                    "modulation": modulation,
+                    **state,
+                },
+                training=False,
+            )
+            logits.append(outputs.pop("logits"))
+            state = outputs
+            guide = self.spatial_guide(logits[-1][..., 0] > 0)
+        return ops.stack(logits, axis=1)
+
+
+class OnlineFineTuner:
+    """Trains a network on the annotated frames of one video, and gives it its own weights back.
+
+    All objects share one set of weights, trained on all of them: every sample is a transformed frame with one of its
+    objects, taken in turn, and the other objects are background in it. So the objects' likeness is learnt as a
+    difference, tracking stays one batch of objects through one network, and a step costs the same for one object as for
+    ten. (A set of weights for each object, as in the papers, takes the time and the memory once per object, and
+    tracking them together is no longer one call.)
+
+    The segmentation network is trained as it is used: with the modulation of the given masks and with a spatial guide
+    that is jittered as in training, and moved off by `motion` as from one frame to the next. Every call with the same
+    seed gives the same weights on the same machine.
+
+    Args:
+        model: an `OSMN` or `ReConvNet`; its weights change with `fit` and come back with `restore`.
+        network_size: (H, W) at which it is trained.
+        options: see `FineTuneOptions`.
+    """
+
+    def __init__(self, model: OSMN, network_size: tuple[int, int], options: FineTuneOptions) -> None:
+        self.model = model
+        self.network_size = network_size
+        self.options = options
+        self._network = _ClipNetwork(model, options)
+        self._variables = list(self._network.trainable_variables)
+        self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        self._optimizer.build(self._variables)
+        self._optimizer_start = [ops.convert_to_numpy(variable) for variable in self._optimizer.variables]
+        self._network.compile(optimizer=self._optimizer, loss=self._loss)
+        self._compiled_describe = compile_function(self._describe, [model.visual_modulator])
+        self._compiled_prepare = compile_function(self._prepare, [model.frame_encoder])
+        self._original: list[Array] | None = None
+
+    # What is compiled -------------------------------------------------------------------------------------------
+
+    def _describe(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One annotated frame: frame and masks at network size (uint8), visual guides and modulations of its objects.
+
+        Args:
+            frame: uint8 [H, W, 3].
+            masks: uint8 [N, H, W], 1 where the object is.
+        """
+
+        def resize(x: Tensor, interpolation: str) -> Tensor:
+            return ops.image.resize(
+                ops.cast(x, "float32"), self.network_size, interpolation=interpolation, data_format="channels_last"
+            )
+
+        small, small_masks = ops.round(resize(frame, "bilinear")), resize(masks[..., None], "nearest")[..., 0]
+        guides = visual_guide(frame[None], masks, self.model.guide_size, self.model.guide_background)
+        modulation = self.model.visual_modulator(guides, training=False)
+        return ops.cast(small, "uint8"), ops.cast(small_masks, "uint8"), guides, modulation
+
+    def _prepare(
+        self, frames: Tensor, masks: Tensor, guides: Tensor, modulation: Tensor, seeds: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Random transformations of annotated frames as inputs of the network, and its targets.
+
+        Args:
+            frames: uint8 [B, H, W, 3].
+            masks: uint8 [B, H, W], 1 where the object is.
+            guides: float32 [B, S, S, 3], visual guides.
+            modulation: [B, M].
+            seeds: int32 [B, 2].
+
+        Returns:
+            Inputs of `_ClipNetwork` and uint8 [B, length, H, W, 1]: 0, 1, or 255 where the picture has no content.
+        """
+        options = self.options
+        # The mask before the clip's first frame makes its spatial guide.
+        clips, labels = augment_clips(
+            ops.repeat(frames[:, None], options.length, axis=1),
+            ops.repeat(masks[:, None], options.length + 1, axis=1),
+            seeds,
+            options.augmentation,
+            motion=options.motion * uniform(seeds, 1, _MOTION)[:, 0],
+        )
+        clips = ops.cast(ops.round(clips), "uint8")
+        shift, growth = spatial_guide_jitter(seeds)
+        inputs = {"spatial_guide": spatial_guide(labels[:, 0] == 1, shift[:, 0], growth[:, 0])}
+        if options.train_visual_modulator:
+            inputs["visual_guide"] = jitter_visual_guide(guides, seeds, background=self.model.guide_background)
+        else:
+            inputs["modulation"] = modulation
+        if options.train_frame_encoder:
+            inputs["frames"] = clips
+        else:
+            encoded = self.model.frame_encoder({"frame": ops.reshape(clips, (-1, *clips.shape[2:]))}, training=False)
+            for name, x in encoded.items():
+                inputs[f"feature/{name}"] = ops.reshape(x, (*clips.shape[:2], *x.shape[1:]))
+        return inputs, labels[:, 1:, ..., None]
+
+    def _loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Per frame of the batch, float32 [B * length]."""
+        shape = (-1, *y_pred.shape[2:])
+        y_true, y_pred = ops.reshape(y_true, shape), ops.reshape(y_pred, shape)
+        # Every fourth pixel is enough for the Lovasz hinge, which sorts them.
+        hinge = lovasz_hinge(y_true[:, ::2, ::2], y_pred[:, ::2, ::2])
+        return binary_cross_entropy(y_true, y_pred) + self.options.lovasz * hinge
+
+    # The weights ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        annotated: Sequence[tuple[Array, Array]],
+        steps: int,
+        learning_rate: float,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        """Trains the network, from its own weights on, whatever it was fine-tuned to before.
+
+        If anything is raised in here, also by `progress`, the network has its own weights again.
+
+        Args:
+            annotated: (frame uint8 [H, W, 3], mask uint8 [H, W] with labels) of one or more frames. A label is the same
+                object in all of them.
+            steps: iterations; 0 leaves the weights as they are.
+            learning_rate: of Adam.
+            seed: of the order of the samples and of their transformations.
+            progress: see `Progress`.
+
+        Raises:
+            InputError: a number is out of its range, or the learning rate is so high that the loss is lost.
+        """
+        if steps < 0:
+            raise InputError(f"steps: expected 0 or more, received {steps}")
+        if not learning_rate > 0:
+            raise InputError(f"learning_rate: expected a positive number, received {learning_rate}")
+        self.restore()
+        self._original = [ops.convert_to_numpy(variable) for variable in self._variables]
+        try:
+            for variable, value in zip(self._optimizer.variables, self._optimizer_start):
+                variable.assign(value)
+            self._optimizer.learning_rate = learning_rate
+            samples = self._samples(annotated, np.random.default_rng(seed), steps)
+            for step, arguments in enumerate(samples):
+                inputs, labels = self._compiled_prepare(*arguments)
+                self._network.reset_metrics()
+                logs = self._network.train_on_batch(inputs, labels, return_dict=True)
+                loss = float(logs["loss"])
+                if not math.isfinite(loss):
+                    raise InputError(f"learning_rate: with {learning_rate:g} the loss is {loss} at step {step + 1}")
+                if progress is not None:
+                    progress(step + 1, steps, loss)
+        except BaseException:
+            self.restore()
+            raise
+
+    def _samples(
+        self, annotated: Sequence[tuple[Array, Array]], generator: np.random.Generator, steps: int
+    ) -> Iterator[tuple[Array, ...]]:
+        """The arguments of `_prepare` for every step."""
+        frames: list[Array] = []
+        masks: list[Array] = []
+        guides: list[Array] = []
+        modulations: list[Array] = []
+        owners: list[tuple[int, int]] = []  # (number of the frame, label) of every mask
+        for index, (frame, mask) in enumerate(annotated):
+            labels = [int(label) for label in np.unique(mask) if label]
+            stacked = np.stack([mask == label for label in labels]).astype(np.uint8)
+            described = [ops.convert_to_numpy(x) for x in self._compiled_describe(frame, stacked)]
+            frames.append(described[0])
+            for store, values in zip((masks, guides, modulations), described[1:]):
+                store.extend(values)
+            owners += [(index, label) for label in labels]
+        # Guides of the same object in any frame: its looks in one annotated frame help to find it in another.
+        same = [[other for other, owner in enumerate(owners) if owner[1] == label] for _, label in owners]
+        order: list[int] = []
+        for _ in range(steps):
+            while len(order) < self.options.batch:
+                order += generator.permutation(len(owners)).tolist()
+            chosen, order = order[: self.options.batch], order[self.options.batch :]
+            looks = [same[sample][generator.integers(len(same[sample]))] for sample in chosen]
+            yield (
+                np.stack([frames[owners[sample][0]] for sample in chosen]),
+                np.stack([masks[sample] for sample in chosen]),
+                np.stack([guides[look] for look in looks]),
+                np.stack([modulations[look] for look in looks]),
+                generator.integers(-(2**31), 2**31, (self.options.batch, 2)).astype(np.int32),
+            )
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether the network has other weights than its own now."""
+        return self._original is not None
+
+    def weights(self) -> dict[str, Array]:
+        """The trained weights, by path, for `load`."""
+        return {variable.path: ops.convert_to_numpy(variable) for variable in self._variables}
+
+    def load(self, weights: Mapping[str, Array]) -> None:
+        """Gives the network the weights that `weights` returned after an earlier `fit`.
+
+        Raises:
+            InputError: they are of another network or of other parts of it.
+        """
+        expected = {variable.path: tuple(variable.shape) for variable in self._variables}
+        if {path: tuple(value.shape) for path, value in weights.items()} != expected:
+            raise InputError("weights: expected those of this network's trained parts, received others")
+        self.restore()
+        self._original = [ops.convert_to_numpy(variable) for variable in self._variables]
+        for variable in self._variables:
+            variable.assign(weights[variable.path])
+
+    def restore(self) -> None:
+        """Gives the network its own weights back; does nothing where it has them."""
+        if self._original is not None:
+            for variable, value in zip(self._variables, self._original):
+                variable.assign(value)
+            self._original = None

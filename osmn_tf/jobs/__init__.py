@@ -1,0 +1,1 @@
+"""Whole pieces of work, from an options object to files on disk: interruptible, resumable, without argparse."""

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import BACKEND, TINY, random_frames, randomise
+
+from osmn_tf import runtime
+from osmn_tf.benchmarks import infer as speed
+from osmn_tf.cli.main import main
+from osmn_tf.errors import InputError
+from osmn_tf.export.litert import export_litert
+from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.reconvnet import ReConvNet
+
+
+def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn):
+    """Twice the area is twice the operations; a second object adds what is not shared."""
+    counts = {}
+    for objects in (1, 2):
+        for width in (64, 128):
+            frame = np.zeros((64, width, 3), np.uint8)
+            segmenter = VideoSegmenter(tiny_osmn, network_size=(64, width))
+            segmenter.start(frame, speed._stripes(64, width, objects))
+            program, counts[objects, width] = speed._bare_convolutions(segmenter, frame)
+            assert all(np.isfinite(value) for value in program())
+    assert counts[1, 128] == 2 * counts[1, 64]
+    assert counts[2, 128] == 2 * counts[2, 64]
+    assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
+    # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
+    assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
+
+
+@pytest.mark.backend
+@pytest.mark.skipif(BACKEND != "jax", reason="on other backends JAX counts nothing")
+def test_jax_counts_the_operations_of_a_step(narrow_vgg, monkeypatch):
+    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)))
+    monkeypatch.setattr(speed, "build_network", lambda name, precision: model)
+    one, two = (row.operations for row in speed.measure("narrow", objects=[1, 2], repeat=1, peers=False))
+    assert 1.2 * one < two < 2 * one
+    # All of VGG-16's convolutions at these channels, without padding's share, and the ConvLSTMs'.
+    assert one > 2 * 9 * (60 * 92 * (3 * 2 + 2 * 2) + 15 * 23 * 2 * (4 * 4))
+
+
+@pytest.mark.parametrize("network", [OSMN, ReConvNet])
+def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp_path):
+    """The segmenter's step, the programs it is timed against, an exported network and half precision."""
+    model = randomise(network(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)), seed=3)
+    first, second = random_frames(2, *model.network_size)
+    mask = speed._stripes(*model.network_size, 3)
+
+    def step(segmenter):
+        segmenter.start(first, mask)
+        masks = segmenter.step(second)
+        return masks, np.stack([segmenter.scores[label] for label in (1, 2, 3)])
+
+    masks, scores = step(VideoSegmenter(model, keep_scores=True, exclusive=False))
+    assert {0, 1} < set(np.unique(masks))
+    exported = export_litert(model, tmp_path / "exported", objects=2)
+    exported_masks, exported_scores = step(runtime.VideoSegmenter(exported, keep_scores=True, exclusive=False))
+    np.testing.assert_allclose(exported_scores, scores, atol=2e-3)  # the logits reach hundreds
+    assert np.mean(exported_masks == masks) > 0.999
+
+    model.save_to_preset(tmp_path / "preset")
+    # Random weights magnify rounding: 8 bits of bfloat16, 11 of float16.
+    for precision, error, agreement in (("mixed_bfloat16", 0.05, 0.88), ("mixed_float16", 0.01, 0.97)):
+        half = speed.build_network(str(tmp_path / "preset"), precision)
+        half_masks, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
+        assert 0 < np.abs(half_scores - scores).mean() < error, precision
+        assert np.mean(half_masks == masks) > agreement, precision
+
+    # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
+    segmenter = VideoSegmenter(model, keep_scores=True)
+    segmenter.start(second, mask)
+    segmenter._state = model.initial_state(3, *model.network_size)
+    segmenter.step(second)
+    expected = np.stack(list(segmenter.scores.values()))
+    for compiled in (True, False):
+        logits = np.concatenate(speed._unshared(model, second, mask, compiled)())[..., 0]
+        np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, atol=2e-3)
+
+
+def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
+    model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 4, 4)))
+    model.save_to_preset(tmp_path / "tiny")
+    words = ["benchmark", "infer", "--networks", str(tmp_path / "tiny"), "--objects", "1", "2", "--repeat", "1"]
+    assert main([*words, "--network-size", "64x96", "--peak", "1"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == [
+        "network",
+        "precision",
+        "objects",
+        "ms",
+        "convolutions",
+        "ratio",
+        "unshared",
+        "predict",
+        "frames/s",
+    ]
+    assert [row.split()[:3] for row in rows] == [["tiny", "float32", "1"], ["tiny", "float32", "2"]]
+    for row in rows:
+        step, convolutions, ratio, unshared, predict, rate = map(float, row.split()[3:9])
+        assert min(step, convolutions, unshared, predict) > 0
+        assert ratio == pytest.approx(step / convolutions, rel=0.2, abs=0.01)
+        assert rate == pytest.approx(1e3 / step, rel=0.2)
+        assert row.endswith("of the peak")
+
+
+@pytest.mark.parametrize("settings", [{"repeat": 0}, {"objects": []}, {"objects": [0]}, {"objects": [65]}])
+def test_numbers_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match="repeat, objects: expected"):
+        next(speed.measure("reconvnet_lite", **settings))
+
+
+def test_precisions_are_checked_and_leave_no_trace():
+    import keras
+
+    before = keras.config.dtype_policy()
+    with pytest.raises(InputError, match="precision: expected one of float32"):
+        speed.build_network("reconvnet_lite", "int8")
+    model = speed.build_network("reconvnet_lite", "mixed_bfloat16")
+    assert model.frame_encoder.output["Conv2d_3"].dtype == "bfloat16"
+    assert keras.config.dtype_policy() == before
