@@ -6,6 +6,7 @@ Everything is timed in turns in one run: a machine that slows down slows all of 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,19 +21,14 @@ from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.video_segmenter import VideoSegmenter
-from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.network import Network
 from osmn_tf.models.presets import load
-from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.models.registry import network_class, network_names
 from osmn_tf.precision import computing_in
 
 Tensor = Any
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput")
-UNTRAINED: dict[str, Callable[[], OSMN]] = {
-    # Their speed does not depend on the weights. The small head spares 150 M parameters that a step never uses.
-    "osmn_vgg16": lambda: OSMN(visual_head="pooled", visual_hidden=64),
-    "reconvnet_vgg16": lambda: ReConvNet(visual_head="pooled", visual_hidden=64),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +56,23 @@ class StepTimes:
     predict: float | None
 
 
-def build_network(name: str, precision: str) -> OSMN:
-    """A preset, or one of `UNTRAINED` with random weights, that computes in `precision`.
+def build_network(name: str, precision: str) -> Network:
+    """A preset, or one of `untrained_networks` with random weights, that computes in `precision`.
 
     Raises:
         InputError: there is no such precision or preset.
     """
+    build = untrained_networks().get(name)
+    if build is None:
+        return load(name, precision)
     with computing_in(precision):
-        return UNTRAINED[name]() if name in UNTRAINED else load(name, precision)
+        return build()
+
+
+def untrained_networks() -> dict[str, Callable[[], Network]]:
+    """The published forms that the networks name: speed does not depend on the weights."""
+    classes = [network_class(name) for name in network_names()]
+    return {form: functools.partial(cls, **arguments) for cls in classes for form, arguments in cls.untrained.items()}
 
 
 def measure(
@@ -82,7 +87,7 @@ def measure(
     """Times a network with different numbers of objects.
 
     Args:
-        network: a preset's name or path, or one of `UNTRAINED`.
+        network: a preset's name or path, or one of `untrained_networks`.
         precision: Keras's dtype policy.
         size: (H, W) of the frames, which the network gets as they are; default: the network's size.
         objects: how many objects are tracked.
@@ -211,7 +216,7 @@ def _counted_by_jax(segmenter: VideoSegmenter, frame: np.ndarray) -> float | Non
     return None if None in counts else sum(count or 0.0 for count in counts)
 
 
-def _unshared(model: OSMN, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:
+def _unshared(model: Network, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:
     """The whole network for one object after the other, as the release runs it: logits [1, H, W, 1] of each."""
     height, width = frame.shape[:2]
     masks = np.stack([mask == label for label in range(1, int(mask.max()) + 1)]).astype(np.uint8)

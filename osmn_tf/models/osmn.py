@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -12,6 +12,8 @@ from osmn_tf.backbones import mobilenet, vgg16
 from osmn_tf.guides import VGG_MEAN_RGB
 from osmn_tf.layers.preprocessing import FrameNormalization
 from osmn_tf.models.modulators import mobilenet_visual_modulator, vgg16_visual_modulator
+from osmn_tf.models.network import Network
+from osmn_tf.models.registry import register_network
 from osmn_tf.models.segmentation_network import (
     MOBILENET_MODULATED,
     MOBILENET_STRIDE,
@@ -30,6 +32,8 @@ NORMALIZATIONS: dict[str, dict[str, Any]] = {
     # RGB to [-1, 1]: MobileNets of keras.applications.
     "signed_unit": {"mean": (127.5, 127.5, 127.5), "scale": 1 / 127.5, "to_bgr": False},
 }
+# The small head spares 150 M parameters that a step never uses.
+UNTRAINED: Mapping[str, Any] = {"visual_head": "pooled", "visual_hidden": 64}
 _VGG16_GUIDE_SIZE = 224  # fc6 is a 7x7 VALID convolution behind five poolings
 
 
@@ -38,8 +42,8 @@ def _choice(argument: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{argument}: expected one of {', '.join(allowed)}, received {value!r}")
 
 
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class OSMN(keras.Model):
+@register_network("OSMN")
+class OSMN(Network):
     """OSMN as a functional model, on VGG-16 (165,277,953 parameters) or MobileNet-v1 (12,777,217).
 
     The defaults are the original release. The whole model is for training on single frames; video runs on its parts:
@@ -73,6 +77,9 @@ class OSMN(keras.Model):
     Raises:
         ValueError: an argument is none of its choices, or a combination is impossible.
     """
+
+    task_name = "osmn"
+    untrained: ClassVar = {"osmn_vgg16": UNTRAINED}
 
     def __init__(
         self,
@@ -203,12 +210,6 @@ class OSMN(keras.Model):
         loader = vgg16 if self.backbone == "vgg16" else mobilenet
         loader.load_imagenet_weights(self, "seg", weights)
         loader.load_imagenet_weights(self.visual_modulator, "modulator", weights)
-
-    def save_to_preset(self, directory: str, metadata: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
-        """Writes a preset folder that `osmn_tf.load` reads (see `osmn_tf.models.presets.save_preset`)."""
-        from osmn_tf.models.presets import save_preset
-
-        save_preset(self, directory, metadata, dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ from osmn_tf.precision import computing_in
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
-    from osmn_tf.models.osmn import OSMN
+    import keras
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -83,7 +83,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load(name: str | os.PathLike[str], precision: str | None = None) -> OSMN:
+def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Model:
     """Loads a network with its weights.
 
     Args:
@@ -92,7 +92,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> OSMN:
             weights are float32 in all of them); default: Keras's global policy, or what a `.keras` file says.
 
     Returns:
-        An `OSMN` or `ReConvNet`.
+        A network of one of the registered classes (`osmn_tf.models.registry`).
 
     Raises:
         InputError: it does not exist, its files are damaged, incomplete or do not fit together, or there is no such
@@ -109,12 +109,12 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> OSMN:
     return model
 
 
-def _load(name: str | os.PathLike[str]) -> OSMN:
+def _load(name: str | os.PathLike[str]) -> keras.Model:
     import keras
 
-    import osmn_tf.models.reconvnet  # registers both classes
-    from osmn_tf.models.osmn import OSMN
+    from osmn_tf.models.registry import network_class, network_name, network_names
 
+    names = network_names()  # imports the classes, so that Keras knows them too
     if str(name).endswith(".keras"):
         if not Path(name).is_file():
             raise InputError(f"preset: the file {name} does not exist")
@@ -122,26 +122,25 @@ def _load(name: str | os.PathLike[str]) -> OSMN:
             model = keras.saving.load_model(name, compile=False)
         except Exception as error:
             raise InputError(f"preset: {name} is not a readable .keras file ({_first_line(error)})") from error
-        if not isinstance(model, OSMN):
-            raise InputError(f"preset: {name} holds a {type(model).__name__}, expected an OSMN or a ReConvNet")
+        if network_name(model) is None:
+            raise InputError(f"preset: {name} holds a {type(model).__name__}, expected one of {', '.join(names)}")
         return model
 
     folder = find_preset(name)
     config = _read_json(folder / CONFIG_FILE)
-    classes = {"OSMN": OSMN, "ReConvNet": osmn_tf.models.reconvnet.ReConvNet}
-    if str(config.get("class")) not in classes or not isinstance(config.get("config"), dict):
+    if config.get("class") not in names or not isinstance(config.get("config"), dict):
         raise InputError(
-            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(classes)}) and its arguments as 'config'"
+            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(names)}) and its arguments as 'config'"
         )
     try:
-        model = classes[config["class"]](**config["config"])
+        model = network_class(config["class"])(**config["config"])
     except (TypeError, ValueError) as error:
         raise InputError(f"preset: {folder / CONFIG_FILE}: {_first_line(error)}") from error
     load_weights(model, folder / WEIGHTS_FILE, read_metadata(folder).get("sha256"))
     return model
 
 
-def load_weights(model: OSMN, path: Path, digest: str | None = None) -> None:
+def load_weights(model: keras.Model, path: Path, digest: str | None = None) -> None:
     """Loads a `.weights.h5` file strictly: every weight of the model, nothing else.
 
     Args:
@@ -185,7 +184,10 @@ def _first_line(error: Exception) -> str:
 
 
 def save_preset(
-    model: OSMN, directory: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None, dtype: str = "float32"
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    metadata: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Writes `model` as a preset folder.
 
@@ -197,13 +199,18 @@ def save_preset(
     Raises:
         InputError: the folder cannot be written, or `dtype` is neither.
     """
+    from osmn_tf.models.registry import network_name
+
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype: expected float32 or float16, received {dtype!r}")
+    name = network_name(model)
+    if name is None:
+        raise InputError(f"model: a {type(model).__name__} cannot be a preset: its class is not a registered network")
     folder = ensure_directory(directory, "directory")
     config = {key: value for key, value in model.get_config().items() if key != "trainable"}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         _write_weights(model, temporary, dtype)
-    document = {"class": type(model).__name__, "config": config}
+    document = {"class": name, "config": config}
     write_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
     facts = {
         **(metadata or {}),
@@ -215,7 +222,7 @@ def save_preset(
     write_text(folder / METADATA_FILE, json.dumps(facts, indent=2) + "\n")
 
 
-def _write_weights(model: OSMN, path: Path, dtype: str) -> None:
+def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
     """Writes a Keras weight file without a copy of the weights in memory.
 
     `Model.save_weights` copies every weight twice. Here Keras writes a file of the same layout with the weights'

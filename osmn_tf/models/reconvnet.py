@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -12,13 +12,15 @@ from keras import ops
 
 from osmn_tf.guides import SpatialGuide
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
-from osmn_tf.models.osmn import OSMN, _choice
+from osmn_tf.models.osmn import OSMN, UNTRAINED, _choice
+from osmn_tf.models.presets import load
+from osmn_tf.models.registry import register_network
 from osmn_tf.models.segmentation_network import Recurrence
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable(package="osmn_tf")
+@register_network("ReConvNet")
 class ReConvNet(OSMN):
     """OSMN plus a modulated ConvLSTM after each of the last three modulated blocks.
 
@@ -37,6 +39,9 @@ class ReConvNet(OSMN):
             Smaller ones are led in and out by 1x1 convolutions (not in the paper; for small models).
         **kwargs: the arguments of `OSMN`.
     """
+
+    task_name = "reconvnet"
+    untrained: ClassVar = {"reconvnet_vgg16": UNTRAINED}
 
     def __init__(
         self, recurrence: str = "residual", recurrent_channels: Sequence[int] | None = None, **kwargs: Any
@@ -65,15 +70,12 @@ class ReConvNet(OSMN):
             InputError: there is no such preset, or it is damaged.
             ValueError: an override makes a network into which the OSMN's weights do not fit.
         """
-        if not isinstance(osmn, OSMN):
-            from osmn_tf.models.presets import load
-
-            osmn = load(osmn)
-        config = osmn.get_config()
+        source = osmn if isinstance(osmn, OSMN) else load(osmn)
+        config = source.get_config()
         del config["name"]
         model = cls(**{**config, **kwargs})
         targets = {weight.path: weight for weight in model.weights}
-        for weight in osmn.weights:
+        for weight in source.weights:
             if weight.path not in targets:
                 raise ValueError(f"{weight.path} of the OSMN has no counterpart in this ReConvNet")
             targets[weight.path].assign(weight)

@@ -325,5 +325,5 @@ def test_damaged_keras_files(tiny_osmn, tmp_path):
 
 def test_keras_files_of_other_models_are_refused(tiny_osmn, tmp_path):
     tiny_osmn.visual_modulator.save(tmp_path / "part.keras")
-    with pytest.raises(InputError, match="holds a Functional, expected an OSMN or a ReConvNet"):
+    with pytest.raises(InputError, match="holds a Functional, expected one of OSMN, ReConvNet"):
         osmn_tf.load(tmp_path / "part.keras")
