@@ -1,7 +1,8 @@
-"""Fixed bilinear upsampling, in the three forms that the networks need.
+"""Fixed bilinear upsampling, in the forms that the networks need.
 
 `BilinearTransposedConv` (the VGG release), `CornerUpsampling` (the MobileNet release: TensorFlow 1 without half-pixel
-centres) and `ResizeLike` (half-pixel centres; what everybody else means by bilinear).
+centres), `AlignedUpsampling` and `AlignedResizeLike` (RVOS: the corner pixels of input and output coincide) and
+`ResizeLike` (half-pixel centres; what everybody else means by bilinear).
 """
 
 from __future__ import annotations
@@ -182,3 +183,66 @@ class ResizeLike(keras.layers.Layer):
         # Given here because `ops.image.resize` cannot be traced with unknown sides.
         shape = (inputs.shape[0], reference.shape[1], reference.shape[2], inputs.shape[3])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+def _aligned(inputs: Tensor, height: Any, width: Any) -> Tensor:
+    """Bilinear resize of [B, H, W, C] whose corner pixels coincide with the input's, for sizes that may be unknown.
+
+    Each axis is a product with the matrix of the hat function: on every backend, and in LiteRT, that takes sides that
+    are unknown when the graph is made, and its gradient is a product again, where a gather's is a scatter.
+    """
+    batch, rows, columns, channels = ops.shape(inputs)
+    output = ops.reshape(inputs, (batch, rows, -1))  # [B, H, W * C]
+    output = ops.matmul(_hat_matrix(height, rows, inputs.dtype), output)
+    output = ops.reshape(output, (-1, columns, channels))  # [B * height, W, C]
+    output = ops.matmul(_hat_matrix(width, columns, inputs.dtype), output)
+    return ops.reshape(output, (-1, height, width, channels))
+
+
+def _hat_matrix(size: Any, length: Any, dtype: Any) -> Tensor:
+    """[size, length]: what each input pixel gives to each output pixel when first and last ones coincide."""
+    steps = ops.cast(ops.maximum(size - 1, 1), "float32")  # one output pixel takes the first input pixel
+    position = ops.arange(size, dtype="float32") * (ops.cast(length - 1, "float32") / steps)
+    distance = ops.abs(position[:, None] - ops.arange(length, dtype="float32")[None])
+    return ops.cast(ops.relu(1.0 - distance), dtype)
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class AlignedUpsampling(keras.layers.Layer):
+    """Bilinear upsampling by a whole factor whose corner pixels coincide with the input's ("align corners").
+
+    Output pixel i of S samples the input at i * (L - 1) / (S - 1).
+
+    Input: [B, H, W, C]. Output: [B, factor * H, factor * W, C].
+    """
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs: Tensor) -> Tensor:
+        _, height, width, _ = ops.shape(inputs)
+        return _aligned(inputs, height * self.factor, width * self.factor)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        return (
+            batch,
+            None if height is None else height * self.factor,
+            None if width is None else width * self.factor,
+            channels,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class AlignedResizeLike(keras.layers.Layer):
+    """`AlignedUpsampling` of [B, H, W, C] to the height and width of a reference, larger or smaller."""
+
+    def call(self, inputs: Tensor, reference: Tensor) -> Tensor:
+        return _aligned(inputs, *ops.shape(reference)[1:3])
+
+    def compute_output_shape(self, inputs_shape: Shape, reference_shape: Shape) -> Shape:
+        return (inputs_shape[0], reference_shape[1], reference_shape[2], inputs_shape[3])

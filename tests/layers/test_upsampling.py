@@ -9,6 +9,8 @@ from support import needs_tensorflow, numpy
 
 from osmn_tf.layers.preprocessing import PadToMultiple
 from osmn_tf.layers.upsampling import (
+    AlignedResizeLike,
+    AlignedUpsampling,
     BilinearTransposedConv,
     CentreCropLike,
     CornerUpsampling,
@@ -170,6 +172,30 @@ def test_corner_upsampling_equals_tensorflow_1(factor, size):
     np.testing.assert_allclose(numpy(CornerUpsampling(factor)(x)), expected.numpy(), atol=1e-6)
 
 
+# Aligned corners --------------------------------------------------------------------------------------------------
+
+
+def test_aligned_upsampling_literal():
+    x = np.array([0.0, 3.0, 6.0, 0.0], np.float32).reshape(1, 2, 2, 1)
+    found = numpy(AlignedUpsampling(2)(x))[0, :, :, 0]
+    np.testing.assert_allclose(found, [[0, 1, 2, 3], [2, 2, 2, 2], [4, 3, 2, 1], [6, 4, 2, 0]], atol=1e-6)
+    row = np.array([0.0, 4.0, 2.0], np.float32).reshape(1, 1, 3, 1)
+    np.testing.assert_allclose(numpy(AlignedResizeLike()(row, like(1, 5)))[0, 0, :, 0], [0, 2, 4, 3, 2], atol=1e-6)
+    np.testing.assert_allclose(numpy(AlignedResizeLike()(row, like(2, 1)))[0, :, 0, 0], [0, 0], atol=1e-6)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("size", [(10, 14), (15, 9), (5, 7), (3, 4), (1, 13)])
+def test_aligned_resize_equals_tensorflow_1(size):
+    import tensorflow as tf
+
+    x = image(2, 5, 7, 3)
+    expected = tf.compat.v1.image.resize_bilinear(x, size, align_corners=True).numpy()
+    np.testing.assert_allclose(numpy(AlignedResizeLike()(x, like(*size))), expected, atol=1e-5)
+    if size == (10, 14):
+        np.testing.assert_allclose(numpy(AlignedUpsampling(2)(x)), expected, atol=1e-5)
+
+
 # Half-pixel centres -----------------------------------------------------------------------------------------------
 
 
@@ -212,10 +238,12 @@ def test_pad_to_multiple(size, expected):
     [
         (BilinearTransposedConv(4), 0),
         (CornerUpsampling(4), 0),
+        (AlignedUpsampling(4), 0),
         (PadToMultiple(8), 0),
         (CentreCropLike(), 1),
         (TopLeftCropLike(), 1),
         (ResizeLike(), 1),
+        (AlignedResizeLike(), 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.layers.Layer) else None,
 )
@@ -239,7 +267,7 @@ def test_functional_models_of_any_size_and_files(layer, references, tmp_path):
 @pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"], indirect=True)
 def test_mixed_precision(mixed_precision):
     x = image(1, 4, 5, 2)
-    for layer in (BilinearTransposedConv(2), CornerUpsampling(2)):
+    for layer in (BilinearTransposedConv(2), CornerUpsampling(2), AlignedUpsampling(2)):
         found = layer(x)
         assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
         exact = numpy(type(layer).from_config({**layer.get_config(), "dtype": "float32"})(x))
