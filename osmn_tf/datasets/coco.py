@@ -105,22 +105,72 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """A COCO `segmentation` (polygons, uncompressed or compressed run lengths) as bool [height, width].
+def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """A COCO `segmentation` (polygons, uncompressed or compressed run lengths) as compressed run lengths.
+
+    Returns:
+        {"size": [height, width], "counts": ...}, which `pycocotools.mask.decode` takes.
 
     Raises:
-        DamagedFileError: it is none of these, or a run-length mask of another size.
+        DamagedFileError: it is none of these, a run-length mask of another size, or one that does not fill its size
+            (of which pycocotools would fill the rest with whatever is in the memory).
     """
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6]
         if not polygons:
             raise DamagedFileError("COCO: a segmentation without a polygon of three points")
-        return rle_tools.decode(rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))) > 0
-    if not isinstance(segmentation, dict) or list(segmentation.get("size", ())) != [height, width]:
-        raise DamagedFileError(f"COCO: expected polygons or a run-length mask of size [{height}, {width}]")
-    if isinstance(segmentation["counts"], list):
-        segmentation = rle_tools.frPyObjects(segmentation, height, width)
-    return rle_tools.decode(segmentation) > 0
+        try:
+            return rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))
+        except (TypeError, ValueError) as error:
+            raise DamagedFileError(f"COCO: a polygon with something else than numbers ({error})") from error
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        received = type(segmentation).__name__ if size is None else f"size {size}"
+        raise DamagedFileError(
+            f"COCO: expected polygons or a run-length mask of size [{height}, {width}], received {received}"
+        )
+    counts = segmentation.get("counts")
+    try:
+        runs = np.array(counts) if isinstance(counts, list) else _decompress(counts)
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise DamagedFileError(f"COCO: expected run lengths as 'counts', received {type(counts).__name__}") from error
+    if runs.dtype.kind not in "iu" or runs.min(initial=0) < 0 or runs.sum() != height * width:
+        raise DamagedFileError(f"COCO: the run lengths do not add up to {height} x {width} pixels")
+    if isinstance(counts, list):
+        return rle_tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": counts}
+
+
+def _decompress(counts: str | bytes) -> np.ndarray:
+    """The run lengths in COCO's compressed form, int64.
+
+    A character holds 5 bits above 48, low ones first, and a bit that says that more follow; from the fourth number on
+    what is stored is the difference to the number two places before.
+    """
+    encoded = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, np.uint8)
+    data = encoded.astype(np.int64) - 48
+    if not data.size or data.min() < 0 or data.max() > 63 or data[-1] & 32:
+        raise ValueError("no compressed run lengths")
+    ends = np.flatnonzero((data & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        raise ValueError("a run length of more than 32 bits")
+    shifts = 5 * (np.arange(data.size) - np.repeat(starts, lengths))
+    values = np.add.reduceat((data & 31) << shifts, starts)
+    values -= ((data[ends] & 16) > 0) * (np.int64(1) << 5 * lengths)  # the sign
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """`encode_segmentation`, decoded: bool [height, width].
+
+    Raises:
+        DamagedFileError: see there.
+    """
+    return rle_tools.decode(encode_segmentation(segmentation, height, width)).astype(bool)
 
 
 def _draw(segmentations: list[Any], height: int, width: int, name: str) -> np.ndarray:
