@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -114,6 +114,20 @@ def box_mask(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.n
     for label, (top, bottom, left, right) in enumerate(boxes, start=1):
         mask[top:bottom, left:right] = label
     return mask
+
+
+def merge_scores(scores: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """The release's merging, word for word: argmax over [0.5, score_1, ..., score_N] of float [N, H, W]."""
+    winner = np.argmax(np.concatenate([np.full((1, *scores.shape[1:]), 0.5, scores.dtype), scores]), axis=0)
+    return np.array([0, *labels], np.uint8)[winner]
+
+
+def soft_aggregate(scores: np.ndarray) -> np.ndarray:
+    """Soft aggregation (RGMP, CVPR 2018), word for word: float [N, H, W] -> [N + 1, H, W], the background first."""
+    objects = scores.astype(np.float64)
+    everything = np.concatenate([np.prod(1 - objects, axis=0, keepdims=True), objects]).clip(1e-7, 1 - 1e-7)
+    odds = everything / (1 - everything)
+    return (odds / odds.sum(axis=0)).astype(np.float32)
 
 
 def tensors(values: dict) -> dict:

@@ -19,7 +19,8 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation.benchmark import available_cores, start_worker
 from osmn_tf.evaluation.metrics import boundary_radius, jaccard_and_boundary_f
 from osmn_tf.evaluation.protocols import PROTOCOLS, Sequence, find_sequences
-from osmn_tf.masks.files import VOID, read_label_png
+from osmn_tf.masks.files import read_label_png
+from osmn_tf.masks.labels import VOID
 
 Array = NDArray[Any]
 

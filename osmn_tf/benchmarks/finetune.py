@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences
-from osmn_tf.evaluation.run_preset import frame_files, given_masks, read_frame
-from osmn_tf.masks.files import VOID, read_label_png
+from osmn_tf.evaluation.run_preset import frame_files, given_masks
+from osmn_tf.masks.files import read_label_png
+from osmn_tf.masks.labels import VOID
+from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.inference.adaptation.online import FineTuneOptions
@@ -98,7 +100,7 @@ class _Video:
     def __init__(self, segmenter: VideoSegmenter, sequence: Sequence, protocol: Protocol) -> None:
         paths = frame_files(sequence)
         self.segmenter = segmenter
-        self.frames = [read_frame(path) for path in paths]
+        self.frames = [read_image(path, oriented=False) for path in paths]
         self.given = given_masks(sequence, protocol, [path.stem for path in paths])
         self.annotated = [(self.frames[index], mask) for index, mask in sorted(self.given.items())]
         self.labels = sequence.labels

@@ -19,12 +19,14 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, find_sequences
 from osmn_tf.evaluation.protocols import Sequence as Video
-from osmn_tf.evaluation.run_preset import frame_files, given_masks, read_frame
+from osmn_tf.evaluation.run_preset import frame_files, given_masks
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert import CALIBRATION_STEPS, export_litert
 from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
-from osmn_tf.masks.files import VOID, read_label_png
+from osmn_tf.masks.files import read_label_png
+from osmn_tf.masks.labels import VOID
 from osmn_tf.runtime import VideoSegmenter
+from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
@@ -159,7 +161,7 @@ class _Frames:
         self.given = given_masks(video, protocol, [path.stem for path in self.paths])
 
     def __iter__(self) -> Any:
-        return map(read_frame, self.paths)
+        return (read_image(path, oriented=False) for path in self.paths)
 
     def score(self, masks: Sequence[Array]) -> float:
         """Mean J over objects and scored frames."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
-from osmn_tf.masks.files import label_values, read_mask
+from osmn_tf.masks.files import read_mask
+from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.source import open_source
 
 if TYPE_CHECKING:
@@ -129,6 +130,6 @@ def _whole_command(segmenter: Segmenter, video: str, mask: str, preset: str, fra
 
 
 def _iou(masks: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    labels = sorted({label for mask in reference for label in label_values(mask)})
+    labels = sorted({label for mask in reference for label in labels_of(mask)})
     values = [jaccard(mask == label, other == label) for mask, other in zip(masks, reference) for label in labels]
     return float(np.mean(values)) if values else 1.0

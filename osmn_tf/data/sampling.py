@@ -24,8 +24,9 @@ import cv2
 import numpy as np
 
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
-from osmn_tf.datasets.index import VOID, DamagedFileError, ImageDataset, VideoDataset, VideoSequence, labels_of
+from osmn_tf.datasets.index import DamagedFileError, ImageDataset, VideoDataset, VideoSequence
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import VOID, labels_of
 
 RawSample = dict[str, np.ndarray]
 

@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 
 from osmn_tf.data import drawing
-from osmn_tf.datasets.index import VOID, ImageDataset
+from osmn_tf.datasets.index import ImageDataset
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import VOID
 
 _CONTROL = 4  # control points per axis of an elastic deformation
 _FIELD = 24  # the control points are interpolated to this many samples per axis, which removes kinks

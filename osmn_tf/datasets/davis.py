@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, labels_of, name_some, require_folder
+from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, name_some, require_folder
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import labels_of
 
 
 def open_davis(

@@ -20,14 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.masks.files import read_label_png
-
-VOID = 255
-"""Label of pixels that the annotators left open: neither object nor background."""
+from osmn_tf.masks.labels import VOID
+from osmn_tf.video.images import read_image
 
 _T = TypeVar("_T")
 
@@ -48,18 +46,9 @@ def decode_image(path: str | os.PathLike[str]) -> np.ndarray:
         DamagedFileError: the file is missing, empty, truncated or no image.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # OpenCV 4 fills the missing part of a truncated JPEG with grey and succeeds: look for the end marker ourselves.
-    truncated = content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-4096:]
-    image = None
-    if content and not truncated:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        reason = "truncated JPEG" if truncated else "not a readable image"
-        raise DamagedFileError(f"{path}: expected an image, but the file is damaged ({reason}, {len(content)} bytes)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return read_image(path, oriented=False)
+    except InputError as error:
+        raise DamagedFileError(str(error)) from error
 
 
 def decode_mask(path: str | os.PathLike[str], *, binary: bool = False) -> np.ndarray:
@@ -77,13 +66,6 @@ def decode_mask(path: str | os.PathLike[str], *, binary: bool = False) -> np.nda
     except InputError as error:
         raise DamagedFileError(str(error)) from error
     return (mask > 0).astype(np.uint8) if binary else mask
-
-
-def labels_of(mask: np.ndarray) -> tuple[int, ...]:
-    """The object labels in a mask, ascending, without background and `VOID`."""
-    counts = np.bincount(mask.ravel(), minlength=256)
-    counts[[0, VOID]] = 0
-    return tuple(int(label) for label in np.flatnonzero(counts))
 
 
 def check_size(image: np.ndarray, mask: np.ndarray, path: object) -> None:

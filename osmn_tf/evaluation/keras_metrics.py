@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from osmn_tf.masks.files import VOID
+from osmn_tf.masks.labels import VOID
 
 Tensor = Any
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.facts import has_stability
-from osmn_tf.masks.files import VOID, label_values, read_label_png
+from osmn_tf.masks.files import read_label_png
+from osmn_tf.masks.labels import VOID, labels_of
 
 MAX_PROPOSALS = 20
 """Objects per sequence that an unsupervised method may propose (DAVIS 2017)."""
@@ -278,7 +279,7 @@ def _objects_of_first_frame(annotations: Path, first: str, protocol: Protocol) -
     """The DAVIS rule: the objects of a sequence are 1 to the largest label of its first annotated frame."""
     path = annotations / f"{first}.png"
     mask = read_label_png(path)
-    labels = label_values(mask)
+    labels = labels_of(mask)
     binary = not labels and bool(np.any(mask == VOID))
     if protocol.merge_objects:
         return {1: first}, binary
@@ -294,7 +295,7 @@ def _scan_objects(annotations: Path, frames: list[str]) -> tuple[dict[int, str],
     first_void = None
     for frame in frames:
         mask = read_label_png(annotations / f"{frame}.png")
-        for label in label_values(mask):
+        for label in labels_of(mask):
             firsts.setdefault(label, frame)
         if first_void is None and np.any(mask == VOID):
             first_void = frame

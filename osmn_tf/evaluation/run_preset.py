@@ -17,7 +17,6 @@ from collections.abc import Sequence as Frames
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +25,9 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
-from osmn_tf.masks.files import VOID, read_label_png, write_mask
+from osmn_tf.masks.files import read_label_png, write_mask
+from osmn_tf.masks.labels import VOID
+from osmn_tf.video.images import read_image
 
 Array = NDArray[Any]
 Track = Callable[[Frames[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]
@@ -158,7 +159,9 @@ class _FrameFiles(Frames[Array]):
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        return _FrameFiles(self.paths[index]) if isinstance(index, slice) else read_frame(self.paths[index])
+        if isinstance(index, slice):
+            return _FrameFiles(self.paths[index])
+        return read_image(self.paths[index], oriented=False)
 
 
 def frame_files(sequence: Sequence) -> list[Path]:
@@ -212,11 +215,3 @@ def given_masks(sequence: Sequence, protocol: Protocol, frames: list[str]) -> di
             mask = np.where(np.isin(mask, labels), mask, np.uint8(0))
         given[frames.index(frame)] = mask
     return given
-
-
-def read_frame(path: Path) -> Array:
-    """A frame, uint8 RGB [H, W, 3]."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: expected an image, but it cannot be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -21,7 +21,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics, temporal
 from osmn_tf.evaluation.bitmask import BitWindow
 from osmn_tf.evaluation.protocols import MAX_PROPOSALS, Protocol, Sequence
-from osmn_tf.masks.files import VOID, label_values
+from osmn_tf.masks.labels import VOID, labels_of
 from osmn_tf.masks.png import decode_png
 
 Array = NDArray[Any]
@@ -155,7 +155,7 @@ class _Decoder:
             if highest > MAX_PROPOSALS:
                 raise InputError(f"{path}: expected at most {MAX_PROPOSALS} proposals, received the label {highest}")
         elif highest > self.highest or not self.contiguous:
-            extra = [label for label in [*label_values(pixels), highest] if label and label not in self.sequence.labels]
+            extra = [label for label in [*labels_of(pixels), highest] if label and label not in self.sequence.labels]
             if extra:
                 hint = "; a black and white mask is read as DAVIS 2016 is: --year 2016" if extra[-1] == VOID else ""
                 raise InputError(

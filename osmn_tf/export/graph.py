@@ -14,7 +14,7 @@ import tensorflow as tf
 from osmn_tf.export.session_record import SessionRecord
 from osmn_tf.guides import visual_guide
 from osmn_tf.inference.video_segmenter import VideoSegmenter
-from osmn_tf.masks.files import VOID
+from osmn_tf.masks.labels import VOID
 
 Tensor = Any
 

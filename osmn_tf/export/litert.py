@@ -35,7 +35,7 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.files import ensure_directory, write_bytes, write_text
-from osmn_tf.masks.files import VOID
+from osmn_tf.masks.labels import VOID
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize_frame
 from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE

@@ -25,8 +25,10 @@ from osmn_tf.cli.main import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from osmn_tf.errors import InputError
 from osmn_tf.files import atomic_path, ensure_directory, write_text
 from osmn_tf.masks.coco import TrackWriter
-from osmn_tf.masks.drawing import ContactSheet, cutout, draw_overlay, write_image
-from osmn_tf.masks.files import label_values, read_label_png, write_mask
+from osmn_tf.masks.contact_sheet import ContactSheet
+from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
+from osmn_tf.masks.files import read_label_png, write_mask
+from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.writer import VideoWriter
 
@@ -413,7 +415,7 @@ class SegmentationJob:
         if index >= self.resumed:
             write_mask(path, mask)
         if self.cutouts is not None:
-            for label in label_values(mask):
+            for label in labels_of(mask):
                 folder = self.cutouts / str(label)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_image(folder / path.name, cutout(frame, mask, label))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import write_text
-from osmn_tf.masks.files import label_values
+from osmn_tf.masks.labels import labels_of
 
 
 class TrackWriter:
@@ -57,7 +57,7 @@ class TrackWriter:
             track.pop(index, None)
         self._names[index] = f"{index:05d}" if frame_name is None else frame_name
         columns = mask.T  # the encoding runs down the columns
-        for label in label_values(mask):
+        for label in labels_of(mask):
             encoded = coco.encode(np.ascontiguousarray(columns == label).view(np.uint8).T)
             box = [float(value) for value in coco.toBbox(encoded)]
             entry = (encoded["counts"].decode("ascii"), box, int(coco.area(encoded)))
@@ -109,11 +109,3 @@ class TrackWriter:
     def save(self, path: str | os.PathLike[str], scores: Mapping[int, float] | None = None) -> None:
         """Writes the file; it is complete or absent. `scores`: see `content`."""
         write_text(path, json.dumps(self.content(scores), separators=(",", ":")))
-
-
-def decode_track(annotation: Mapping[str, Any]) -> list[np.ndarray | None]:
-    """The masks of one annotation of such a file: bool [H, W] for every frame, None where the object is not visible."""
-    from pycocotools import mask as coco
-
-    segmentations: Sequence[dict[str, Any] | None] = annotation["segmentations"]
-    return [None if entry is None else coco.decode(entry).astype(bool) for entry in segmentations]

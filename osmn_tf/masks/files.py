@@ -1,8 +1,4 @@
-"""Label masks: files, labels, and how the scores of several objects become one mask.
-
-A label mask is uint8 [H, W]: 0 is background, k in 1..254 is object k, and 255 is void (unlabelled pixels, which only
-annotations of data sets have).
-"""
+"""Files of label masks: what is accepted as one, and the palette PNGs that are written."""
 
 from __future__ import annotations
 
@@ -15,34 +11,11 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.files import write_bytes
 from osmn_tf.masks import png
+from osmn_tf.masks.labels import PALETTE, VOID, labels_of
 
-VOID = 255
 # More objects than this in one frame are taken for shades of grey. The largest label of DAVIS 2017 is 10.
 _MAX_PLAUSIBLE_LABEL = 32
 _FIX_SOFT_EDGES = "threshold it at half its maximum, or export it without smoothing (anti-aliasing)"
-
-
-def _pascal_palette() -> np.ndarray:
-    """The colours of PASCAL VOC's label images: the bits of the index, dealt in turn to red, green and blue."""
-    indices = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            position = 3 * bit + channel
-            if position < 8:
-                palette[:, channel] |= (((indices >> position) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
-
-
-PALETTE = _pascal_palette()
-"""uint8 [256, 3] RGB: the palette of PASCAL VOC and of DAVIS. 0 is black, 1 is (128, 0, 0), 255 is (224, 224, 192)."""
-PALETTE.setflags(write=False)
-
-
-def label_values(mask: np.ndarray) -> list[int]:
-    """The object labels in a label mask uint8 [H, W], ascending, without background (0) and void (255)."""
-    counts = np.bincount(mask.ravel(), minlength=256)
-    return [int(value) for value in np.flatnonzero(counts[:VOID]) if value != 0]
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -115,13 +88,15 @@ def read_mask(path: str | os.PathLike[str], *, size: tuple[int, int] | None = No
     pixels = image.pixels
     if pixels.dtype != np.uint8:
         pixels = _from_16_bits(pixels, path)
+    if image.alpha is not None:
+        pixels = _opaque(pixels, image.alpha, path)
     if image.palette is not None:
         mask = _labels_from_indices(pixels, image.palette, path)
     elif pixels.ndim == 3:
         mask = _labels_from_colors(pixels, path)
     else:
         mask = _labels_from_greys(pixels, path, white=min(255, 2**image.bit_depth - 1))
-    if not label_values(mask):
+    if not labels_of(mask):
         raise InputError(f"{path}: the mask is empty, expected at least one pixel that is not background")
     if size is not None and mask.shape != tuple(size):
         if not resize:
@@ -130,7 +105,7 @@ def read_mask(path: str | os.PathLike[str], *, size: tuple[int, int] | None = No
                 f"{mask.shape[0]} (width x height); give --resize-mask (resize=True) to scale it"
             )
         mask = resize_mask(mask, size)
-        if not label_values(mask):
+        if not labels_of(mask):
             raise InputError(f"{path}: the mask is empty after scaling it to {size[1]}x{size[0]} (width x height)")
     return mask
 
@@ -229,17 +204,19 @@ def _labels_from_indices(indices: np.ndarray, palette: np.ndarray, path: str | o
     return (indices == VOID).astype(np.uint8) if set(used.tolist()) <= {0, VOID} else indices
 
 
+def _opaque(values: np.ndarray, alpha: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+    """`values` [H, W, ...] with 0 where `alpha` uint8 [H, W] is 0; anything between 0 and 255 is refused."""
+    partial = int(np.count_nonzero((alpha > 0) & (alpha < 255)))
+    if partial:
+        raise InputError(f"{path}: expected opaque colours, but it is partly transparent in {_pixel_count(partial)}")
+    return np.where((alpha == 0).reshape(*alpha.shape, *[1] * (values.ndim - 2)), values.dtype.type(0), values)
+
+
 def _labels_from_colors(pixels: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
     """Labels from RGB(A) [H, W, 3 or 4], by the rule in `read_mask`."""
     colors = pixels[:, :, :3].astype(np.int32)
     if pixels.shape[2] == 4:
-        alpha = pixels[:, :, 3]
-        partial = int(np.count_nonzero((alpha > 0) & (alpha < 255)))
-        if partial:
-            raise InputError(
-                f"{path}: expected opaque colours, but it is partly transparent in {_pixel_count(partial)}"
-            )
-        colors[alpha == 0] = 0
+        colors = _opaque(colors, pixels[:, :, 3], path)
     codes = (colors[:, :, 0] << 16) | (colors[:, :, 1] << 8) | colors[:, :, 2]
     found, counts = np.unique(codes, return_counts=True)
     white = 0xFFFFFF
@@ -251,7 +228,7 @@ def _labels_from_colors(pixels: np.ndarray, path: str | os.PathLike[str]) -> np.
     known = np.isin(found, palette_codes)
     if known.all():
         mask = order[position].astype(np.uint8)
-        return (mask == VOID).astype(np.uint8) if not label_values(mask) else mask
+        return (mask == VOID).astype(np.uint8) if not labels_of(mask) else mask
     if np.all(colors == colors[:, :, :1]):
         return _labels_from_greys(colors[:, :, 0].astype(np.uint8), path)
     stray, number = found[~known], int(counts[~known].sum())
@@ -276,53 +253,3 @@ def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or mask.size == 0:
         raise InputError(f"mask: expected uint8 or bool [H, W], received {mask.dtype} {list(mask.shape)}")
     write_bytes(path, png.encode_indexed_png(mask.astype(np.uint8, copy=False), PALETTE))
-
-
-def _check_scores(scores: np.ndarray) -> None:
-    if scores.ndim != 3 or not np.issubdtype(scores.dtype, np.floating):
-        raise InputError(f"scores: expected floating point [N, H, W], received {scores.dtype} {list(scores.shape)}")
-
-
-def merge_scores(scores: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """One label mask from the scores of several objects: argmax over [0.5, score_1, ..., score_N].
-
-    Ties go to the background, and between objects to the first (the merging step of OSMN, arXiv:1802.01218).
-
-    Args:
-        scores: float [N, H, W] in 0..1.
-        labels: the N labels, 1..254.
-
-    Returns:
-        uint8 [H, W].
-
-    Raises:
-        InputError: the shapes, types or labels are not as above.
-    """
-    _check_scores(scores)
-    if len(labels) != len(scores) or not all(1 <= label < VOID for label in labels):
-        raise InputError(f"labels: expected {len(scores)} values in 1..254, received {list(labels)}")
-    background = np.full((1, *scores.shape[1:]), 0.5, scores.dtype)
-    winner = np.argmax(np.concatenate([background, scores]), axis=0)
-    return np.array([0, *labels], np.uint8)[winner]
-
-
-def soft_aggregate(scores: np.ndarray) -> np.ndarray:
-    """Scores of several objects and the background that add up to 1: soft aggregation (RGMP, Oh et al., CVPR 2018).
-
-    The background's score is prod(1 - p_i); each score's odds p / (1 - p) are then divided by the sum of all odds.
-
-    Args:
-        scores: float [N, H, W] in 0..1. They are clipped to [1e-7, 1 - 1e-7], as odds of 1 are infinite.
-
-    Returns:
-        float32 [N + 1, H, W], the background first.
-
-    Raises:
-        InputError: the shape or type is not as above.
-    """
-    _check_scores(scores)
-    objects = scores.astype(np.float64)
-    background = np.prod(1.0 - objects, axis=0, keepdims=True)
-    everything = np.concatenate([background, objects]).clip(1e-7, 1.0 - 1e-7)
-    odds = everything / (1.0 - everything)
-    return (odds / odds.sum(axis=0)).astype(np.float32)

@@ -1,22 +1,20 @@
-"""PNG files read and written exactly: palette indices stay indices, and a damaged file is an error.
-
-OpenCV expands a palette to colours, which loses the indices. A palette PNG and a greyscale PNG differ only in their
-header, so the header is rewritten to greyscale and the same decoder (libpng, through OpenCV) then gives the indices,
-whatever the filters, the interlacing or the bit depth. The checksum of every chunk is verified on the way.
-"""
+"""PNG files read and written exactly, through Pillow: palette indices stay indices, and a damaged file is an error."""
 
 from __future__ import annotations
 
 import dataclasses
-import struct
-import zlib
+import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from osmn_tf.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3  # colour types of the PNG standard, section 11.2.2
+_END = b"IEND\xaeB`\x82"  # the last chunk, which is always the same
 # zlib's level 3 takes a third of the time of the usual 6 on label masks, for files of about 4 instead of 2 KB.
 _COMPRESSION_LEVEL = 3
 
@@ -27,48 +25,40 @@ class PngImage:
 
     Attributes:
         pixels: [H, W] raw samples of a greyscale or palette file (1-, 2- and 4-bit samples are not scaled up), or
-            [H, W, 3 or 4] RGB(A). uint8, or uint16 in a file of 16 bits per sample.
+            [H, W, 3 or 4] RGB(A). uint8, or uint16 in a greyscale file of 16 bits per sample.
         palette: uint8 [up to 256, 3] RGB, or None in a file without indices.
         bit_depth: bits per sample, 1, 2, 4, 8 or 16.
+        alpha: uint8 [H, W] beside grey values (a mask of DAVIS 2016 has it), else None.
     """
 
     pixels: np.ndarray
     palette: np.ndarray | None
     bit_depth: int
+    alpha: np.ndarray | None = None
 
 
-def _chunks(data: bytes, name: object) -> list[tuple[bytes, bytes]]:
-    """The (type, content) of every chunk up to the end marker; any damage is an `InputError`."""
+def _open(data: bytes, name: object) -> Image:
+    """The file, every chunk's checksum verified and not yet decoded."""
+    from PIL import Image
+
     if not data.startswith(SIGNATURE):
         raise InputError(f"{name}: expected a PNG file, but it does not start with the PNG signature")
-    found = []
-    position = len(SIGNATURE)
-    while True:
-        header = data[position : position + 8]
-        if len(header) < 8:
-            raise InputError(f"{name}: the PNG file is truncated after {len(data)} bytes")
-        length, kind = struct.unpack(">I4s", header)
-        end = position + 8 + length
-        if end + 4 > len(data):
-            raise InputError(f"{name}: the PNG file is truncated after {len(data)} bytes")
-        if zlib.crc32(data[position + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
-            raise InputError(f"{name}: the PNG file is corrupt (wrong checksum at byte {position})")
-        found.append((kind, data[position + 8 : end]))
-        if kind == b"IEND":
-            break
-        position = end + 4
-    if found[0][0] != b"IHDR" or len(found[0][1]) != 13:
-        raise InputError(f"{name}: the PNG file is corrupt (it does not start with a header)")
-    return found
+    if _END not in data:  # Pillow lets the last checksum be missing
+        raise InputError(f"{name}: the PNG file is truncated after {len(data)} bytes, or corrupt at its end")
+    try:
+        Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+        return Image.open(io.BytesIO(data), formats=("PNG",))
+    except Exception as error:  # a decoder has no list of what damage makes it raise
+        raise InputError(f"{name}: the PNG file is truncated or corrupt ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def check_png(data: bytes, name: object) -> None:
     """Raises `InputError` if the PNG file with content `data` is truncated or a checksum is wrong."""
-    _chunks(data, name)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    _open(data, name)
 
 
 def decode_png(data: bytes, name: object) -> PngImage:
@@ -79,37 +69,26 @@ def decode_png(data: bytes, name: object) -> PngImage:
         name: the file's name, for error messages.
 
     Raises:
-        InputError: it is no PNG, truncated or corrupt.
+        InputError: it is no PNG, truncated or corrupt, or in colour with 16 bits per value.
     """
-    import cv2
-
-    chunks = _chunks(data, name)
-    width, height, bit_depth, color_type, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
-    palette = None
-    if color_type == _PALETTE:
-        colors = next((content for kind, content in chunks if kind == b"PLTE"), b"")
-        if not colors or len(colors) % 3 or len(colors) > 768 or bit_depth > 8:
-            raise InputError(f"{name}: the PNG file is corrupt (its palette has {len(colors)} bytes)")
-        palette = np.frombuffer(colors, np.uint8).reshape(-1, 3)
-    # Everything beside the pixels (transparency, gamma, animation) could change what the decoder returns: left out.
-    header = struct.pack(">IIBBBBB", width, height, bit_depth, _GREY if color_type == _PALETTE else color_type, *rest)
-    plain = (
-        SIGNATURE
-        + _chunk(b"IHDR", header)
-        + _chunk(b"IDAT", b"".join(content for kind, content in chunks if kind == b"IDAT"))
-        + _chunk(b"IEND", b"")
-    )
+    image = _open(data, name)
+    bit_depth = data[24]  # of the header, which Pillow keeps to itself
+    if bit_depth == 16 and not image.mode.startswith("I"):
+        raise InputError(f"{name}: expected a PNG file with 8 bits per value, but it is in colour with 16")
     try:
-        pixels = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise InputError(f"{name}: the PNG file of {height}x{width} pixels cannot be decoded") from error
-    if pixels is None:
-        raise InputError(f"{name}: the PNG file is corrupt (its pixels cannot be decoded)")
-    if pixels.ndim == 3:
-        pixels = np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
-    elif bit_depth < 8:
+        pixels = np.array(image)
+    except Exception as error:
+        raise InputError(f"{name}: the PNG file is corrupt ({_line(error)})") from error
+    if image.mode == "P":
+        palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+        return PngImage(pixels, palette, bit_depth)
+    if image.mode == "LA":
+        return PngImage(np.ascontiguousarray(pixels[..., 0]), None, bit_depth, pixels[..., 1])
+    if image.mode == "1":
+        pixels = pixels.astype(np.uint8)
+    elif image.mode == "L" and bit_depth < 8:
         pixels = pixels // (255 // (2**bit_depth - 1))  # the decoder scales 0..2**depth-1 to 0..255
-    return PngImage(pixels, palette, bit_depth)
+    return PngImage(pixels, None, bit_depth)
 
 
 def encode_indexed_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
@@ -119,13 +98,10 @@ def encode_indexed_png(indices: np.ndarray, palette: np.ndarray) -> bytes:
         indices: uint8 [H, W].
         palette: uint8 [256, 3] RGB.
     """
-    height, width = indices.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row starts with its filter type, 0: none
-    rows[:, 1:] = indices
-    return (
-        SIGNATURE
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _PALETTE, 0, 0, 0))
-        + _chunk(b"PLTE", palette.tobytes())
-        + _chunk(b"IDAT", zlib.compress(rows.tobytes(), _COMPRESSION_LEVEL))
-        + _chunk(b"IEND", b"")
-    )
+    from PIL import Image
+
+    image = Image.fromarray(indices)
+    image.putpalette(palette.tobytes())
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=_COMPRESSION_LEVEL)
+    return content.getvalue()

@@ -18,7 +18,7 @@ from osmn_tf.evaluation.metrics import jaccard_and_boundary_f
 from osmn_tf.files import write_text
 from osmn_tf.inference.video_segmenter import VideoSegmenter
 from osmn_tf.masks.drawing import draw_overlay
-from osmn_tf.masks.files import VOID
+from osmn_tf.masks.labels import VOID
 from osmn_tf.training import optimization
 from osmn_tf.training.checkpoint import Checkpoint
 from osmn_tf.training.config import TrainConfig, ValidationConfig

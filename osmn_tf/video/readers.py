@@ -1,4 +1,4 @@
-"""Decoders of video files and of folders of images, frame by frame and by index. `video_io` is the way to use them."""
+"""Decoders of video files and of folders of images, frame by frame and by index. `source` is the way to use them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from osmn_tf.errors import InputError
-from osmn_tf.masks import png
+from osmn_tf.video.images import IMAGE_SUFFIXES, read_image, stored_size
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 DEFAULT_FOLDER_FPS = Fraction(24)  # the rate of the DAVIS videos
 FAR_AWAY = 1 << 40  # index of a frame that no video has
 _MOST_THREADS = 4
@@ -86,68 +85,6 @@ def _natural_key(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts] + [(0, 0, path.suffix)]
 
 
-def _jpeg_size(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """The (height, width) in the header of a JPEG file, and where its compressed pixels start (-1 if they do not)."""
-    size = None
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            break
-        marker = data[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            return size, position
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 9 <= len(data):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            size = (height, width)
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return size, -1
-
-
-def _stored_size(path: Path) -> tuple[int, int] | None:
-    """The (height, width) that a JPEG or PNG file's header states; None for other formats and damaged headers."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-            if head.startswith(png.SIGNATURE):
-                width, height = struct.unpack(">II", head[16:24])
-                return height, width
-            if head.startswith(b"\xff\xd8"):
-                return _jpeg_size(head + file.read(1 << 18))[0]
-    except (OSError, struct.error):
-        pass
-    return None
-
-
-def _read_image(path: Path) -> np.ndarray:
-    """Decodes an image to uint8 RGB [H, W, 3] with its EXIF orientation applied; `InputError` if it is damaged."""
-    import cv2
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the image ({error.strerror or error})") from error
-    # The decoder fills what is missing of a JPEG with grey and returns it as if nothing had happened. Compressed pixels
-    # cannot contain the end marker, so a complete file has it somewhere behind their start.
-    if data.startswith(b"\xff\xd8"):
-        scan = _jpeg_size(data)[1]
-        if scan < 0 or data.find(b"\xff\xd9", scan) < 0:
-            raise InputError(f"{path}: the JPEG file is truncated")
-    elif data.startswith(png.SIGNATURE):
-        png.check_png(data, path)
-    elif data.startswith(b"BM") and len(data) >= 6 and struct.unpack("<I", data[2:6])[0] > len(data):
-        raise InputError(f"{path}: the BMP file is truncated")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f"{path}: cannot be decoded as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 class FolderReader(Reader):
     exact = True
 
@@ -171,13 +108,13 @@ class FolderReader(Reader):
             if file.stem in stems:
                 raise InputError(f"{path}: two frames have the same name: {stems[file.stem].name} and {file.name}")
             stems[file.stem] = file
-        height, width = _read_image(files[0]).shape[:2]
+        height, width = read_image(files[0]).shape[:2]
         self.info = VideoInfo(len(files), fps or DEFAULT_FOLDER_FPS, height, width)
         # A look at the headers finds a frame of another size before the work starts. Orientation tags may swap the
         # sides, so that only a look at the decoded frame decides about those.
-        first = _stored_size(files[0])
+        first = stored_size(files[0])
         for file in files[1:]:
-            size = _stored_size(file)
+            size = stored_size(file)
             if first is not None and size is not None and sorted(size) != sorted(first):
                 raise self._wrong_size(file, size, first)
 
@@ -191,7 +128,7 @@ class FolderReader(Reader):
         for index in selection[: len(range(selection.start, len(self._files), selection.step))]:
             file = self._files[index]
             try:
-                frame = _read_image(file)
+                frame = read_image(file)
             except InputError as error:
                 raise TruncatedVideoError(self.path, index, str(error)) from error
             expected = (self.info.height, self.info.width)

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.video.images import IMAGE_SUFFIXES
 from osmn_tf.video.readers import (
     FAR_AWAY,
-    IMAGE_SUFFIXES,
     FileReader,
     FolderReader,
     Reader,

@@ -11,9 +11,9 @@ import pytest
 
 from osmn_tf.data import drawing
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
-from osmn_tf.datasets.index import labels_of
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import labels_of
 from tests.datasets.conftest import two_boxes, write_labels
 
 CALM = ClipOptions(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from osmn_tf.datasets.examples import example_path, list_examples
-from osmn_tf.datasets.index import decode_mask, labels_of
+from osmn_tf.datasets.index import decode_mask
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.source import read_video
 
 

@@ -15,12 +15,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from support import BACKEND, call, numpy, random_frames
+from support import BACKEND, call, merge_scores, numpy, random_frames, soft_aggregate
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.video_segmenter import VideoSegmenter
-from osmn_tf.masks.files import merge_scores, soft_aggregate
 from osmn_tf.video.source import open_source
 
 pytestmark = pytest.mark.backend

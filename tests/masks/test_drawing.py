@@ -8,7 +8,8 @@ import pytest
 
 from osmn_tf import InputError
 from osmn_tf.masks import drawing as overlay
-from osmn_tf.masks.drawing import ContactSheet, contact_sheet, cutout, draw_overlay, write_image
+from osmn_tf.masks.contact_sheet import ContactSheet, contact_sheet
+from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
 
 
 def grey(height: int = 90, width: int = 160, value: int = 100) -> np.ndarray:

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from osmn_tf import InputError
-from osmn_tf.masks import files as masks
 from osmn_tf.masks import png
-from osmn_tf.masks.files import PALETTE, read_label_png, read_mask, write_mask
+from osmn_tf.masks.files import read_label_png, read_mask, write_mask
+from osmn_tf.masks.labels import PALETTE, labels_of
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -104,8 +105,7 @@ def test_other_tools_read_the_indices_and_the_colours(tmp_path: Path) -> None:
     mask = three_objects()
     write_mask(tmp_path / "m.png", mask)
     assert np.array_equal(cv2.imread(str(tmp_path / "m.png"))[:, :, ::-1], PALETTE[mask])
-    image_module = pytest.importorskip("PIL.Image", reason="Pillow, which the DAVIS tools use, is not installed")
-    with image_module.open(tmp_path / "m.png") as image:
+    with Image.open(tmp_path / "m.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.array(image), mask)
         assert image.getpalette() == PALETTE.ravel().tolist()
@@ -308,6 +308,18 @@ def test_colours_of_the_palette(tmp_path: Path, alpha: bool) -> None:
     assert np.array_equal(read_mask(save(tmp_path / "m.png", colors)), mask)
 
 
+def test_grey_with_alpha_is_read_as_grey(tmp_path: Path) -> None:
+    """A mask of DAVIS 2016 as published (bear/00077.png) is in grey and alpha."""
+    mask = three_objects()
+    grey = np.where(mask == 2, 255, 0).astype(np.uint8)
+    for name, alpha in (("opaque", np.full_like(mask, 255)), ("clear", np.where(mask == 3, 0, 255).astype(np.uint8))):
+        Image.fromarray(np.dstack([grey, alpha]), "LA").save(tmp_path / f"{name}.png")
+        assert np.array_equal(read_label_png(tmp_path / f"{name}.png"), grey)
+        assert np.array_equal(read_mask(tmp_path / f"{name}.png"), mask == 2)
+    Image.fromarray(np.dstack([mask, np.where(mask == 3, 0, 255).astype(np.uint8)]), "LA").save(tmp_path / "cut.png")
+    assert np.array_equal(read_mask(tmp_path / "cut.png"), np.where(mask == 3, 0, mask))  # transparent: background
+
+
 def test_colour_black_and_white_and_grey(tmp_path: Path) -> None:
     mask = three_objects()
     for value in (1, 255):
@@ -366,54 +378,9 @@ def test_size(tmp_path: Path) -> None:
         read_mask(path, size=(4, 5), resize=True)
 
 
-def test_label_values() -> None:
-    assert masks.label_values(np.array([[0, 3, 254], [255, 3, 1]], np.uint8)) == [1, 3, 254]
-    assert masks.label_values(np.zeros((2, 2), np.uint8)) == []
-
-
-# Several objects
-
-
-def test_merge_scores_by_hand() -> None:
-    scores = np.array([[[0.6, 0.5, 0.2, 0.9, 0.7]], [[0.7, 0.5, 0.51, 0.1, 0.7]]], np.float32)
-    assert masks.merge_scores(scores, [3, 8]).tolist() == [[8, 0, 8, 3, 3]]
-    assert masks.merge_scores(np.zeros((0, 2, 3), np.float32), []).tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
-def test_merge_scores_pixel_by_pixel() -> None:
-    scores = np.random.default_rng(0).random((4, 9, 7)).astype(np.float32)
-    labels = [2, 7, 100, 254]
-    merged = masks.merge_scores(scores, labels)
-    for y in range(9):
-        for x in range(7):
-            best, value = 0, 0.5
-            for label, score in zip(labels, scores[:, y, x], strict=True):
-                if score > value:
-                    best, value = label, score
-            assert merged[y, x] == best
-
-
-def test_soft_aggregate_by_hand() -> None:
-    # One object: odds p/(1-p) against (1-p)/p, so p^2 / (p^2 + (1-p)^2).
-    one = masks.soft_aggregate(np.full((1, 1, 1), 0.8))
-    assert one[:, 0, 0] == pytest.approx([0.04 / 0.68, 0.64 / 0.68], abs=1e-6)
-    # Two of 0.5: background 0.25 with odds 1/3 against 1 and 1.
-    two = masks.soft_aggregate(np.full((2, 1, 1), 0.5, np.float32))
-    assert two[:, 0, 0] == pytest.approx([1 / 7, 3 / 7, 3 / 7], abs=1e-6)
-    extremes = masks.soft_aggregate(np.array([[[0.0, 1.0, 1.0]], [[0.0, 0.0, 1.0]]]))
-    np.testing.assert_allclose(extremes[:, 0].T, [[1, 0, 0], [0, 1, 0], [0, 0.5, 0.5]], atol=1e-5)
-    assert extremes.dtype == np.float32
-
-
-def test_merging_refuses_wrong_arguments() -> None:
-    with pytest.raises(InputError, match=r"scores: expected floating point \[N, H, W\], received uint8 \[2, 3\]"):
-        masks.merge_scores(np.zeros((2, 3), np.uint8), [1, 2])
-    with pytest.raises(InputError, match=r"labels: expected 2 values in 1\.\.254, received \[1\]"):
-        masks.merge_scores(np.zeros((2, 3, 3)), [1])
-    with pytest.raises(InputError, match=r"received \[1, 255\]"):
-        masks.merge_scores(np.zeros((2, 3, 3)), [1, 255])
-    with pytest.raises(InputError, match="scores"):
-        masks.soft_aggregate(np.zeros((2, 3)))
+def test_labels_of() -> None:
+    assert labels_of(np.array([[0, 3, 254], [255, 3, 1]], np.uint8)) == (1, 3, 254)
+    assert labels_of(np.zeros((3, 2, 2), np.uint8)) == ()
 
 
 @pytest.mark.real_data
