@@ -102,6 +102,30 @@ def zero_lstms(model: keras.Model) -> None:
             weight.assign(np.zeros(weight.shape, np.float32))
 
 
+EPSILON = float(np.finfo(np.float32).eps)
+
+# Roundings that may add up in a whole network: some thirty layers of some hundred terms each, which cancel in part.
+WHOLE_NETWORK = 1000
+
+
+def assert_close(found: Any, expected: Any, roundings: float, name: str = "") -> None:
+    """Equal but for rounding: no value differs by more than `roundings` roundings of the largest value compared.
+
+    How many roundings of float32 may add up is a fact of what is computed, not of the machine: at most one for each
+    term of a sum, and those of all layers that a value passes. Processors differ in the order in which they add, and in
+    whether they round a product before they add it.
+    """
+    found, expected = numpy(found), numpy(expected)
+    bound = roundings * EPSILON * float(np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound, err_msg=name)
+
+
+def is_quotient(printed: float, above: float, below: float) -> bool:
+    """Whether `printed` is above / below, where all three were rounded to one decimal (on a fast machine, a lot)."""
+    smallest, largest = (above - 0.05) / (below + 0.05), (above + 0.05) / max(below - 0.05, 1e-9)
+    return smallest - 0.05 <= printed <= largest + 0.05
+
+
 def random_frames(*shape: int, seed: int = 0) -> np.ndarray:
     """uint8 [..., 3], smooth enough to be interpolated, never constant."""
     rng = np.random.default_rng(seed)

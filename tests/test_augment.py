@@ -172,7 +172,7 @@ class TestAffine:
         rows, columns = np.flatnonzero(result.any(1)), np.flatnonzero(result.any(0))
         assert abs(len(rows) - 10) <= 1
         assert abs(len(columns) - 18) <= 1
-        assert (rows[0] + rows[-1]) / 2 == pytest.approx(10, abs=0.5)
+        assert abs(rows[0] + rows[-1] - 20) <= 2  # its ends lie between pixels: either one may be seen
 
     def test_quarter_turn_keeps_lengths_in_wide_pictures(self) -> None:
         mask = np.zeros((41, 81), np.uint8)

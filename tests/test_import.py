@@ -13,23 +13,20 @@ import pytest
 import osmn_tf
 
 PROBE = """
-import json, sys, time
-before = time.perf_counter()
+import json, sys
 import osmn_tf
-seconds = time.perf_counter() - before
 dir(osmn_tf), osmn_tf.__version__, osmn_tf.InputError
 heavy = [m for m in ("keras", "tensorflow", "jax", "torch", "cv2", "av", "numpy", "h5py") if m in sys.modules]
-print(json.dumps([seconds, heavy]))
+print(json.dumps([heavy, sum(name.startswith("osmn_tf") for name in sys.modules)]))
 """
 
 
-def test_import_is_quick_and_loads_nothing_heavy():
-    seconds, heavy = min(
-        json.loads(subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=True, text=True).stdout)
-        for _ in range(3)
-    )
+def test_import_loads_nothing_heavy():
+    """What makes it quick; seconds would say more of the machine."""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, check=True, text=True)
+    heavy, own = json.loads(done.stdout)
     assert heavy == []
-    assert seconds < 0.5
+    assert own < 6  # of some hundred and fifty
 
 
 def test_public_names_resolve():

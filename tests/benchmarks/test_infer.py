@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import BACKEND, TINY, random_frames, randomise
+from support import BACKEND, EPSILON, TINY, WHOLE_NETWORK, is_quotient, random_frames, randomise
 
 from osmn_tf import runtime
 from osmn_tf.benchmarks import infer as speed
@@ -58,16 +58,18 @@ def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp
     assert {0, 1} < set(np.unique(masks))
     exported = export_litert(model, tmp_path / "exported", objects=2)
     exported_masks, exported_scores = step(runtime.VideoSegmenter(exported, keep_scores=True, exclusive=False))
-    np.testing.assert_allclose(exported_scores, scores, atol=2e-3)  # the logits reach hundreds
+    # The slope of a score is at most a quarter of its logit's, and the logits of random weights reach hundreds.
+    logits = np.concatenate(speed._unshared(model, second, mask, compiled=False)())[..., 0]
+    bound = WHOLE_NETWORK * EPSILON * np.abs(logits).max() / 4
+    np.testing.assert_allclose(exported_scores, scores, rtol=0, atol=bound)
     assert np.mean(exported_masks == masks) > 0.999
 
     model.save_to_preset(tmp_path / "preset")
-    # Random weights magnify rounding: 8 bits of bfloat16, 11 of float16.
-    for precision, error, agreement in (("mixed_bfloat16", 0.05, 0.88), ("mixed_float16", 0.01, 0.97)):
+    # 8 bits of bfloat16, 11 of float16, through some twenty layers: as many scores change sides, where they are 0 or 1.
+    for precision, bits in (("mixed_bfloat16", 8), ("mixed_float16", 11)):
         half = speed.build_network(str(tmp_path / "preset"), precision)
-        half_masks, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
-        assert 0 < np.abs(half_scores - scores).mean() < error, precision
-        assert np.mean(half_masks == masks) > agreement, precision
+        _, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
+        assert 0 < np.abs(half_scores - scores).mean() < 20 * 2**-bits, precision
 
     # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
     segmenter = VideoSegmenter(model, keep_scores=True)
@@ -77,7 +79,7 @@ def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp
     expected = np.stack(list(segmenter.scores.values()))
     for compiled in (True, False):
         logits = np.concatenate(speed._unshared(model, second, mask, compiled)())[..., 0]
-        np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, atol=2e-3)
+        np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, rtol=0, atol=bound)
 
 
 def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
@@ -101,8 +103,8 @@ def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
     for row in rows:
         step, convolutions, ratio, unshared, predict, rate = map(float, row.split()[3:9])
         assert min(step, convolutions, unshared, predict) > 0
-        assert ratio == pytest.approx(step / convolutions, rel=0.2, abs=0.01)
-        assert rate == pytest.approx(1e3 / step, rel=0.2)
+        assert is_quotient(ratio, step, convolutions)
+        assert is_quotient(rate, 1e3, step)
         assert row.endswith("of the peak")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, numpy, random_frames, tensors
+from support import BACKEND, WHOLE_NETWORK, assert_close, numpy, random_frames, tensors
 
 from osmn_tf.cli import benchmark
 from osmn_tf.cli.main import main
@@ -97,7 +97,7 @@ def test_files_of_a_network_without_state(benchmarked, tiny_osmn) -> None:
     expected = numpy(tiny_osmn(tensors(inputs)))[0, ..., 0]
     network.encode(frame)
     logits, states = network.step([spatial], [network.modulate(guide)], [{}])
-    np.testing.assert_allclose(logits[0], expected, rtol=0, atol=1e-4)
+    assert_close(logits[0], expected, WHOLE_NETWORK)
     assert np.abs(expected).max() > 0.1
     assert states == [{}]
 

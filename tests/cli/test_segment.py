@@ -17,6 +17,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from osmn_tf.cli.main import main
+from osmn_tf.datasets.examples import example_path
 from osmn_tf.inference.video_segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.masks.files import read_label_png, write_mask
@@ -94,13 +95,28 @@ def test_equals_the_library(
     assert any((reference["00001"] != labels).any() for labels in reference.values())  # not one mask repeated
 
 
-def test_half_precision_gives_nearly_the_same_masks(
-    segment: Callable[..., int], video: Path, mask: Path, reference: dict[str, np.ndarray], tmp_path: Path
+@pytest.mark.slow
+def test_half_precision_gives_the_same_masks_where_the_network_is_sure(
+    segment: Callable[..., int], tmp_path: Path
 ) -> None:
-    assert segment(video, "--mask", mask, "--no-overlay", "--precision", "mixed_bfloat16") == 0
-    received = masks_in(tmp_path / "out" / "clip")
-    assert received.keys() == reference.keys()
-    assert np.mean([(received[name] == reference[name]).mean() for name in reference]) > 0.9
+    """Of a trained network. Eight bits move its logits by 0.3: a winner that is ahead by 1.2 stays the winner."""
+    import osmn_tf as osmn
+
+    example = example_path()
+    words = ("--mask", example / "first_mask.png", "--network-size", "96x160", "--end", 3, "--no-overlay")
+    assert segment(example / "meadow.mp4", *words, "--precision", "mixed_bfloat16", preset="reconvnet_lite") == 0
+    received = list(masks_in(tmp_path / "out" / "meadow").values())
+    segmenter = VideoSegmenter(osmn.load("reconvnet_lite"), network_size=(96, 160), keep_scores=True)
+    tracked = segmenter.track(open_source(example / "meadow.mp4", end=3), osmn.read_mask(example / "first_mask.png"))
+    for index, (_, labels) in enumerate(tracked):
+        assert (received[index] == labels).mean() > 0.99
+        if index > 0:
+            scores = np.stack([np.full(labels.shape, 0.5), *segmenter.scores.values()])
+            second, first = np.sort(np.log(scores / (1 - scores)), axis=0)[-2:]
+            sure = first - second > 1.2
+            assert (sure & (labels > 0)).mean() > 0.02
+            np.testing.assert_array_equal(received[index][sure], labels[sure])
+    assert len(received) == index + 1 == 3
 
 
 def test_selected_frames_keep_their_numbers(

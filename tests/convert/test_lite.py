@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import random_frames, zero_lstms
+from support import WHOLE_NETWORK, assert_close, random_frames, zero_lstms
 
 from convert import release
 from osmn_tf.cli.main import main
@@ -54,7 +54,7 @@ def test_gammas_equal_the_original_graphs(gammas):
     expected, received = gammas
     assert expected.shape == (1, 1, 1, 1920)
     assert expected.std() > 0.05
-    np.testing.assert_allclose(received, expected[:, 0, 0], rtol=0, atol=1e-5)
+    assert_close(received, expected[:, 0, 0], WHOLE_NETWORK)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (256, 448), pytest.param(480, 864, marks=pytest.mark.slow)])
@@ -71,7 +71,7 @@ def test_logits_equal_the_original_graphs(lite_checkpoint, model, gammas, height
     inputs = {**features, "spatial_guide": tf.constant(guide), "modulation": tf.constant(gammas[1])}
     received = model.object_network(inputs, training=False)["logits"].numpy()
     assert expected.shape == received.shape == (1, height, width, 1)
-    assert np.abs(received - expected).max() < 1e-4 * expected.std()
+    assert_close(received, expected, WHOLE_NETWORK)
 
 
 def test_every_weight_is_the_checkpoints(model, lite_values):

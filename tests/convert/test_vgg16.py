@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import random_frames, zero_lstms
+from support import EPSILON, WHOLE_NETWORK, assert_close, random_frames, zero_lstms
 
 from convert import release
 from osmn_tf.backbones import vgg16
@@ -24,6 +24,7 @@ from osmn_tf.convert.forms import FORMS, Form
 from osmn_tf.models.presets import load, read_metadata
 from osmn_tf.models.reconvnet import ReConvNet
 
+TERMS = 3 * 3 * 3 + 1  # of one value of the first layer
 SIZES = [(480, 854), (256, 448), (241, 427)]
 CLASSIFIER_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
 
@@ -48,7 +49,7 @@ def test_shifted_mean_gives_the_sources_values_inside():
     expected = tf.nn.conv2d(release.normalise(rgb, mean_bgr=CLASSIFIER_MEAN_BGR), kernel, 1, "VALID") + bias
     shifted = vgg16.shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
     received = tf.nn.conv2d(release.normalise(rgb), kernel, 1, "VALID") + shifted
-    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+    assert_close(received, expected, 3 * TERMS)  # the sums reach three times what is left of them
     assert np.abs(shifted - bias).max() > 0.01
 
 
@@ -79,7 +80,7 @@ def test_channels_and_mean_of_each_source(key, channels, mean_rgb, stored_mean):
     expected = tf.nn.conv2d(image, kernel, 1, "VALID") + bias
     kernel, bias = adapted[f"{form.first_layer}/weights"], adapted[f"{form.first_layer}/biases"]
     received = tf.nn.conv2d(release.normalise(rgb), kernel, 1, "VALID") + bias
-    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-3)
+    assert_close(received, expected, TERMS)
     assert np.std(expected) > 10
 
 
@@ -108,7 +109,6 @@ class Import:
 
     preset: Path
     output: str
-    cpu_seconds: float
     peak_memory: int  # bytes
 
 
@@ -118,12 +118,12 @@ def imported(checkpoint, tmp_path_factory) -> Import:
     command = [sys.executable, "-c", MEASURED, "import-tf1", checkpoint, "--out", str(folder / "vgg")]
     with open(folder / "output.txt", "w") as output:
         process = subprocess.Popen(command, stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status, _ = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     text = (folder / "output.txt").read_text()
     text, _, peak = text.rpartition("peak kB ")
-    return Import(folder / "vgg", text, usage.ru_utime + usage.ru_stime, int(peak) * 1024)
+    return Import(folder / "vgg", text, int(peak) * 1024)
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +154,11 @@ class TestRelease:
     def test_memory_stays_below_two_and_a_half_times_the_checkpoint(self, imported, checkpoint):
         assert imported.peak_memory < 2.5 * Path(f"{checkpoint}.data-00000-of-00001").stat().st_size
 
-    def test_it_is_a_matter_of_seconds(self, imported):
-        """Processor time, because others may use the machine too."""
-        assert imported.cpu_seconds < 60
-
     def test_gammas_equal_the_original_graphs(self, gammas):
         expected, received = gammas
         assert expected.shape == (1, 1, 1, 3840)
         assert 0.05 < expected.std() < 2
-        np.testing.assert_allclose(received, expected[:, 0, 0], rtol=0, atol=1e-5)
+        assert_close(received, expected[:, 0, 0], WHOLE_NETWORK)
 
     @pytest.mark.parametrize(("height", "width"), SIZES)
     def test_logits_equal_the_original_graphs(self, checkpoint, model, gammas, height, width):
@@ -178,7 +174,7 @@ class TestRelease:
         inputs = {**features, "spatial_guide": tf.constant(guide), "modulation": tf.constant(gammas[1])}
         received = model.object_network(inputs, training=False)["logits"].numpy()
         assert expected.shape == received.shape == (1, height, width, 1)
-        assert np.abs(received - expected).max() < 1e-4 * expected.std()
+        assert_close(received, expected, WHOLE_NETWORK)
 
     def test_an_export_is_the_release_again(self, model, checkpoint, tmp_path):
         tf1_checkpoint.export_checkpoint(model, tmp_path / "osmn.ckpt", step=50000)
@@ -223,7 +219,7 @@ def test_early_modulation_equals_the_original_graph(tmp_path):
         "spatial_guide": tf.constant(guide),
     }
     received = model(inputs, training=False).numpy()
-    assert np.abs(received - expected).max() < 1e-4 * expected.std()
+    assert_close(received, expected, WHOLE_NETWORK)
 
 
 # What initialises it -------------------------------------------------------------------------------------------------
@@ -306,7 +302,7 @@ class TestClassifiers:
         expected = tf.nn.relu(expected).numpy()
         for prefix, part in (("seg", slim), ("modulator", slim.visual_modulator)):
             received = first_convolution(part, prefix, rgb)
-            np.testing.assert_allclose(received[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], rtol=0, atol=1e-3)
+            assert_close(received[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], TERMS)
             # On the border the padding is another mean colour, less than a grey level away.
             np.testing.assert_allclose(received, expected, rtol=0, atol=2)
 
@@ -360,5 +356,5 @@ def test_osvos_parent_gives_its_fused_output(tmp_path, slim_values):
         "spatial_guide": tf.zeros((1, 500, 500, 1)),
     }
     difference = np.abs(model(inputs, training=False).numpy() - expected)
-    assert difference[:, 240:260, 240:260].max() < 1e-4 * expected.std()
+    assert difference[:, 240:260, 240:260].max() < WHOLE_NETWORK * EPSILON * np.abs(expected).max()
     assert difference.max() < 0.05 * expected.std()

@@ -121,7 +121,7 @@ def test_server_down(server, connect, clip, kind) -> None:
             ServerError, match=r"the server cannot be reached \(.*refused\) \(tried \d+ times in \d+\.\d s"
         ):
             connect(kind, retry_for=0.5).start(clip[0][0], clip[1])
-        assert time.monotonic() - began < 10  # by default it would be 60
+        assert time.monotonic() - began < 50  # by default it would be 60 and more
         with pytest.raises(ServerError, match=r"\(tried once\)"):
             connect(kind, retry_for=0).start(clip[0][0], clip[1])
     finally:
@@ -340,7 +340,7 @@ class EchoTransport(Transport):
         super().__init__("nowhere", "echo")
         self.reads_before_step: list[int] = []
         self.read = 0  # index of the last frame that was read
-        self.awaits = [0] * 20  # a step is not done before this frame is read, or two seconds have passed
+        self.awaits = [0] * 20  # a step is not done before this frame is read, or a minute has passed
 
     def describe(self, version):
         import ml_dtypes
@@ -355,7 +355,7 @@ class EchoTransport(Transport):
             labels = np.setdiff1d(inputs["mask"], [0]).astype(np.int32)
             return {"labels": labels, "h": np.ones((len(labels), 2), ml_dtypes.bfloat16)}
         time.sleep(0.02)
-        for _ in range(200):  # a busy machine may be slow to read
+        for _ in range(6000):  # a busy machine may be slow to read
             if self.read >= self.awaits[len(self.reads_before_step)]:
                 break
             time.sleep(0.01)

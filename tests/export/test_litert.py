@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, TINY, box_mask, numpy, random_frames
+from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames
 
 from osmn_tf.errors import InputError
 from osmn_tf.runtime import VideoSegmenter
@@ -135,7 +135,7 @@ def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconv
     first = {name: keras.ops.convert_to_tensor(value) for name, value in samples[0].items()}
     outputs = tiny_reconvnet.object_network(first)
     for name in graphs.state:
-        np.testing.assert_allclose(samples[1][name], numpy(outputs[name]), rtol=0, atol=1e-4)
+        assert_close(samples[1][name], outputs[name], WHOLE_NETWORK)
     np.testing.assert_array_equal(samples[0]["spatial_guide"], samples[1]["spatial_guide"])  # of the given mask
     assert np.abs(samples[2]["spatial_guide"] - samples[1]["spatial_guide"]).max() > 0.01
     assert samples[0]["spatial_guide"].shape == (2, 64, 96, 1)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import JIT, TINY, call, numpy, object_batch, random_frames, randomise, tensors, zero_lstms
+from support import (
+    JIT,
+    TINY,
+    WHOLE_NETWORK,
+    assert_close,
+    call,
+    numpy,
+    object_batch,
+    random_frames,
+    randomise,
+    tensors,
+    zero_lstms,
+)
 
 from osmn_tf.guides import spatial_guide
 from osmn_tf.losses import LovaszHinge
@@ -64,7 +76,7 @@ def test_initial_values(narrow_vgg):
         assert kernel.std() == pytest.approx(0.001, rel=0.15)
         assert abs(kernel.mean()) < 2e-4
         columns = recurrent.reshape(-1, 4 * channels)
-        np.testing.assert_allclose(columns.T @ columns, np.eye(4 * channels), atol=1e-5)
+        assert_close(columns.T @ columns, np.eye(4 * channels), len(columns))
         bias = weights[f"{name}/bias"].reshape(4, channels)
         assert np.all(bias[1] == 1.0)
         assert not bias[[0, 2, 3]].any()
@@ -141,7 +153,7 @@ def test_recurrence(narrow_vgg, narrow_mobilenet, backbone, recurrence):
         if recurrence == "residual":
             expected = expected + features
         assert np.abs(hidden).max() > 0.05
-        np.testing.assert_allclose(read, expected, atol=1e-5 * np.abs(expected).max())
+        assert_close(read, expected, 10)
         np.testing.assert_array_equal(side_read, read)
 
 
@@ -226,7 +238,7 @@ def test_weakened_memory(tiny_reconvnet):
     model.weaken_memory(recurrent_scale=0.0, forget_shift=100.0)
     batch = tensors(object_batch(model, 1, 64, 96))
     fresh = call(model, {**batch, **model.initial_state(1, 64, 96)})
-    np.testing.assert_allclose(numpy(call(model, batch)["logits"]), numpy(fresh["logits"]), rtol=0, atol=1e-5)
+    assert_close(call(model, batch)["logits"], fresh["logits"], WHOLE_NETWORK)
     for arguments in ({"recurrent_scale": 1.5}, {"recurrent_scale": -0.1}, {"forget_shift": -1.0}):
         with pytest.raises(ValueError, match="recurrent_scale, forget_shift: expected 0 to 1 and 0 or more"):
             model.weaken_memory(**arguments)
@@ -278,7 +290,7 @@ def test_streaming_equals_the_clip(tiny_reconvnet, four_frames, size, own):
     found = numpy(call(four_frames, inputs))
     assert found.shape == (2, 4, *size, 1)
     expected = stream(tiny_reconvnet, inputs)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+    assert_close(found, expected, WHOLE_NETWORK)
     assert np.abs(found[:, 3] - found[:, 2]).max() > 1e-3
 
 
@@ -295,7 +307,7 @@ def test_own_guides_matter(tiny_reconvnet):
 def test_clip_equals_streaming_on_vgg(narrow_vgg):
     model = randomise(ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32), seed=5)
     inputs = clip_inputs(model, 1, 3, 33, 47, [[0, 0, 1]])
-    np.testing.assert_allclose(numpy(call(model.clip_model(3), inputs)), stream(model, inputs), atol=1e-5)
+    assert_close(call(model.clip_model(3), inputs), stream(model, inputs), WHOLE_NETWORK)
 
 
 @pytest.mark.backend

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import keras
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_train.ipynb"
+from .running import outputs_of
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the notebook uses tf.data")
 def test_runs_and_learns() -> None:
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = outputs_of("02_train")
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     texts = [output["data"]["text/plain"] for output in outputs if "text/plain" in output.get("data", {})]
     (history,) = [ast.literal_eval(text) for text in texts if text.startswith("{'loss'")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from keras import ops
-from support import box_mask, numpy, random_frames
+from support import WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames
 
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
@@ -33,7 +33,7 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
     guides = rng.uniform(0, 255, (2, model.guide_size, model.guide_size, 3)).astype(np.float32)
     modulation = model.visual_modulator(guides)
     received = [network.modulate(guide) for guide in guides]
-    np.testing.assert_allclose(np.stack(received), numpy(modulation), rtol=0, atol=1e-4)
+    assert_close(np.stack(received), modulation, WHOLE_NETWORK)
 
     state, states = model.initial_state(2, 64, 96), [network.initial_state(), network.initial_state()]
     for t in range(20):
@@ -46,9 +46,9 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
 
         network.encode(frame)
         found, states = network.step(list(spatial[..., 0]), received, states)
-        np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
+        assert_close(found, logits, WHOLE_NETWORK)
         for name, value in state.items():
-            np.testing.assert_allclose(np.stack([s[name] for s in states]), numpy(value), rtol=0, atol=1e-4)
+            assert_close(np.stack([s[name] for s in states]), value, WHOLE_NETWORK)
     assert np.abs(logits).max() > 0.1
     assert max(np.abs(numpy(value)).max() for value in state.values()) > 0.05
 
@@ -107,7 +107,7 @@ def test_scores(exported, tiny_reconvnet, frames, first_mask) -> None:
         segmenter.step(frames[1])
     assert list(received.scores) == [1, 2, 3]
     for label, score in expected.scores.items():
-        np.testing.assert_allclose(received.scores[label], score, rtol=0, atol=1e-4)
+        assert_close(received.scores[label], score, WHOLE_NETWORK)
 
 
 def test_a_snapshot_continues_where_it_was_made(exported, frames, first_mask) -> None:

@@ -64,7 +64,7 @@ def runs(data_root: Path, narrow_vgg_module: None, tmp_path_factory: pytest.Temp
             words += ["--set", setting]
         with open(root / f"{folder}.{environment.get('WORKER', '')}.log", "wb") as log:
             variables = {**os.environ, "KERAS_BACKEND": "tensorflow", **environment}
-            return subprocess.run(words, env=variables, stdout=log, stderr=log, timeout=900, check=False).returncode
+            return subprocess.run(words, env=variables, stdout=log, stderr=log, timeout=3600, check=False).returncode
 
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
     tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
