@@ -17,7 +17,7 @@ $(VENV)/.run-installed: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test-installed: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[tf,jax,runtime,serving,notebook,report,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tf,jax,runtime,serving,notebook,evaluation,report,dev]'
 	@touch $@ $(VENV)/.run-installed
 
 demo: $(VENV)/.run-installed

@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osmn_tf import files
-from osmn_tf.errors import InputError
-from osmn_tf.evaluation.assignment import best_assignment
+from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.evaluation.facts import youtube_vos_seen
 from osmn_tf.evaluation.metrics import Statistics, statistics
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences, png_names
@@ -149,12 +148,15 @@ def evaluate_results(
 
     Raises:
         InputError: the data set or the results are incomplete or do not fit the protocol. The message names the file.
+        MissingDependencyError: SciPy is not installed, and the protocol matches proposals.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"protocol: expected one of {', '.join(PROTOCOLS)}, received {protocol!r}")
     if not results:
         raise InputError("results: expected at least one folder of results, received none")
     rules = PROTOCOLS[protocol]
+    if rules.match_proposals:
+        _linear_sum_assignment()  # before minutes of scoring, rather than after
     found = find_sequences(root, rules, split=split, sequences=sequences, resolution=resolution)
     folders = {name: Path(path) for name, path in results.items()}
     for folder in folders.values():
@@ -282,6 +284,14 @@ def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) 
     return objects
 
 
+def _linear_sum_assignment() -> Callable[..., tuple[Array, Array]]:
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingDependencyError("scipy", "evaluation", "matching proposals to objects") from error
+    return linear_sum_assignment
+
+
 def _match(chunks: list[Array]) -> tuple[Array, list[int]]:
     """[6, K, P + 1, T] of every chunk to [6, K, T], and the proposal of every object (0: none).
 
@@ -299,7 +309,8 @@ def _match(chunks: list[Array]) -> tuple[Array, list[int]]:
         ],
         axis=-1,
     )
-    assigned = best_assignment(values[:2].mean(axis=(0, 3)))
+    # There are as many columns as rows, or more: every object gets one, in their order.
+    assigned = _linear_sum_assignment()(values[:2].mean(axis=(0, 3)), maximize=True)[1].tolist()
     matched = [column + 1 if column < proposals else 0 for column in assigned]
     return np.stack([values[:, k, p] for k, p in enumerate(assigned)], axis=1), matched
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
 import math
 import os
-import string
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osmn_tf import files
+from osmn_tf.errors import MissingDependencyError
 from osmn_tf.evaluation import analysis, figures
 from osmn_tf.evaluation.benchmark import Evaluation, MethodScores, ObjectScores, global_row
 from osmn_tf.evaluation.facts import published_scores
@@ -47,6 +46,16 @@ _MEANINGS = {
 }
 
 
+_HEADINGS = {
+    "overall": "Overall",
+    "sequences": "Sequences",
+    "time": "Over time",
+    "attributes": "Attributes",
+    "errors": "Kinds of error",
+    "worst": "Worst frames",
+}
+
+
 def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
     """Writes `<out>/report.html` and `<out>/figures/*.png`.
 
@@ -57,196 +66,109 @@ def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
         The path of the page.
 
     Raises:
-        MissingDependencyError: Matplotlib is not installed.
+        MissingDependencyError: Matplotlib or Jinja2 is not installed.
         InputError: a mask of one of the worst frames cannot be read any more.
     """
-    out = files.ensure_directory(out, "--out")
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependencyError("jinja2", "report", "a report") from error
     drawn = figures.draw(evaluation)
-    sections = [
-        ("overall", "Overall", _overall(evaluation)),
-        ("sequences", "Sequences", _figure(drawn, "sequences") + _sequence_table(evaluation)),
-        ("time", "Over time", _time_text() + _figure(drawn, "time")),
-    ]
-    if "attributes" in drawn:
-        sections.append(("attributes", "Attributes", _figure(drawn, "attributes") + _attribute_table(evaluation)))
-    sections.append(("errors", "Kinds of error", _errors_text() + _figure(drawn, "errors")))
-    sections.append(("worst", "Worst frames", _worst(evaluation)))
-    template = string.Template(resources.files(__package__).joinpath("report.html").read_text())
-    frames = sum(len(sequence.frames) for sequence in evaluation.sequences)
-    objects = len(evaluation.methods[0].objects)
-    counts = [_count(len(evaluation.sequences), "sequence"), _count(objects, "object"), _count(frames, "scored frame")]
-    page = template.substitute(
-        title=html.escape(f"{evaluation.protocol.title}, {evaluation.split}"),
-        summary=f"{', '.join(counts)}; frames left out: {evaluation.protocol.skip.replace('-', ' ')}."
-        f" All numbers in percent. osmn_tf {__version__}.",
-        navigation="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections),
-        sections="\n".join(f'<section id="{n}"><h2>{title}</h2>{body}</section>' for n, title, body in sections),
-    )
+    out = files.ensure_directory(out, "--out")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "gain": _gain}
+    template = environment.from_string(resources.files(__package__).joinpath("report.html").read_text())
+    page = template.render(_contents(evaluation), figures={name: figures.to_svg(f) for name, f in drawn.items()})
     files.write_text(out / "report.html", page)
     figures.write_pngs(drawn, out / "figures")
     return out / "report.html"
+
+
+def _contents(evaluation: Evaluation) -> dict[str, Any]:
+    """What the page says; the template says where."""
+    protocol, methods = evaluation.protocol, evaluation.methods
+    published = published_scores(protocol.name)
+    by_sequence = [{row.sequence: row for row in analysis.by_sequence(method)} for method in methods]
+    by_attribute = [{score.attribute: score for score in analysis.by_attribute(method)} for method in methods]
+    with_attributes = protocol.name == "davis-2016"
+    attributes = [[scores[name] for scores in by_attribute] for name in sorted(by_attribute[0]) if with_attributes]
+    frames = sum(len(sequence.frames) for sequence in evaluation.sequences)
+    return {
+        "title": f"{protocol.title}, {evaluation.split}",
+        "version": __version__,
+        "split": evaluation.split,
+        "skip": protocol.skip.replace("-", " "),
+        "stability": protocol.temporal_stability,
+        "close_tolerance": CLOSE_TOLERANCE,
+        "headings": {name: title for name, title in _HEADINGS.items() if attributes or name != "attributes"},
+        "counts": [
+            _count(len(evaluation.sequences), "sequence"),
+            _count(len(methods[0].objects), "object"),
+            _count(frames, "scored frame"),
+        ],
+        "methods": [
+            {"name": method.name, "color": figures.method_color(index), "worst": _worst(evaluation, method)}
+            for index, method in enumerate(methods)
+        ],
+        # The hyphen of OSVOS-S does not end a line.
+        "published": [
+            {**entry, "method": entry["method"].replace("-S", "\N{NON-BREAKING HYPHEN}S")} for entry in published
+        ],
+        "published_splits": sorted({entry["split"] for entry in published}),
+        "overall": _overall(evaluation, published),
+        "sequences": [(name, [rows[name] for rows in by_sequence]) for name in analysis.sequence_order(evaluation)],
+        "attributes": attributes,
+        "colors": {"right": _RIGHT_COLOR} | {figures.ERROR_TITLES[name]: c for name, c in figures.ERROR_COLORS.items()},
+    }
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _figure(drawn: dict[str, Any], name: str) -> str:
-    return f'<div class="figure">{figures.to_svg(drawn[name])}</div>'
-
-
 def _percent(value: float) -> str:
-    return "&ndash;" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _dot(index: int) -> str:
-    return f'<span class="dot" style="background:{figures.method_color(index)}"></span>'
-
-
-def _overall(evaluation: Evaluation) -> str:
-    """Methods side by side, published numbers in marked columns."""
-    rows = [global_row(evaluation, method) for method in evaluation.methods]
-    if evaluation.protocol.temporal_stability:
-        for row, method in zip(rows, evaluation.methods):
-            row["T-Mean"] = method.t
-    published = published_scores(evaluation.protocol.name)
-    head = "".join(f"<th>{_dot(i)}{html.escape(m.name)}</th>" for i, m in enumerate(evaluation.methods))
-    head += "".join(
-        f'<th class="published">{html.escape(entry["method"]).replace("-S", "&#8209;S")}&nbsp;&dagger;</th>'
-        for entry in published
-    )
-    body = []
-    for column in rows[0]:
-        values = [row[column] for row in rows]
-        defined = [value for value in values if not math.isnan(value)]
-        best = (min if column in _LOWER_IS_BETTER else max)(defined, default=math.nan)
-        cells = "".join(
-            f'<td class="best">{_percent(value)}</td>'
-            if value == best and len(values) > 1
-            else f"<td>{_percent(value)}</td>"
-            for value in values
-        )
-        cells += "".join(f'<td class="published">{entry.get(column, "&ndash;")}</td>' for entry in published)
-        name = column.replace("-Mean", "").replace("-", " ").replace("&", "&amp;")
-        body.append(f'<tr><td>{name} <span class="meaning">{_MEANINGS[column]}</span></td>{cells}</tr>')
-    table = f'<table class="overall"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-    return f'<div class="scroll">{table}</div>{_published_note(evaluation, published)}'
-
-
-def _published_note(evaluation: Evaluation, published: list[dict[str, Any]]) -> str:
-    if not published:
-        return ""
-    splits = sorted({entry["split"] for entry in published})
-    sources = "; ".join(f"{html.escape(entry['method'])}: {html.escape(entry['source'])}" for entry in published)
-    note = f"&dagger; Published, not measured here, on the split {' and '.join(splits)} ({sources})."
-    if splits != [evaluation.split]:
-        note += f" <strong>This report is on {html.escape(evaluation.split)}: other sequences, not comparable.</strong>"
-    if evaluation.protocol.temporal_stability:
-        note += (
-            " T (lower is better) is over the sequences without heavy occlusion; its contours are traced by other code."
-        )
-    return f'<p class="muted">{note}</p>'
-
-
-def _sequence_table(evaluation: Evaluation) -> str:
-    per_method = [{row.sequence: row for row in analysis.by_sequence(m)} for m in evaluation.methods]
-    columns = {"j": "J", "f": "F", "missed": "missed", "false_close": "false, close", "false_far": "false, far"}
-    groups = "".join(
-        f'<th class="group" colspan="{len(columns)}">{_dot(i)}{html.escape(m.name)}</th>'
-        for i, m in enumerate(evaluation.methods)
-    )
-    titles = "".join(
-        f"<th{' class=group' if name == 'j' else ''}>{title}</th>"
-        for _ in per_method
-        for name, title in columns.items()
-    )
-    body = []
-    for sequence in analysis.sequence_order(evaluation):
-        first = per_method[0][sequence]
-        cells = "".join(
-            f"<td{' class=group' if name == 'j' else ''}>{_percent(getattr(rows[sequence], name))}</td>"
-            for rows in per_method
-            for name in columns
-        )
-        body.append(f"<tr><td>{html.escape(sequence)}</td><td>{first.objects}</td><td>{first.frames}</td>{cells}</tr>")
-    return (
-        '<details><summary>Table of the sequences</summary><div class="scroll"><table class="sortable"><thead>'
-        f'<tr><th colspan="3"></th>{groups}</tr>'
-        f"<tr><th>sequence</th><th>objects</th><th>frames</th>{titles}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div></details>"
-    )
-
-
-def _time_text() -> str:
-    return (
-        "<p>Mean over the objects (line) and the middle half of them (band). A line that falls is decay:"
-        " the method loses the object over time.</p>"
-    )
-
-
-def _errors_text() -> str:
-    return (
-        "<p>1 &minus; J, split into pixels of the object that were missed and pixels that are falsely in the mask,"
-        f" close to the object (within {100 * CLOSE_TOLERANCE:.0f}% of the image diagonal, 20 pixels at 480p) or far"
-        " from it: blurred edges are close, other objects are far. Shares of the union of mask and annotation.</p>"
-    )
-
-
-def _attribute_table(evaluation: Evaluation) -> str:
-    per_method = [{score.attribute: score for score in analysis.by_attribute(m)} for m in evaluation.methods]
-    groups = "".join(
-        f'<th class="group" colspan="2">{_dot(i)}{html.escape(m.name)}</th>' for i, m in enumerate(evaluation.methods)
-    )
-    titles = '<th class="group">J</th><th>F</th>' * len(per_method)
-    body = []
-    for attribute, first in sorted(per_method[0].items()):
-        cells = "".join(
-            f'<td class="group" data-value="{scores[attribute].j}">{_percent(scores[attribute].j)}'
-            f' <span class="muted">{_gain(scores[attribute].j_gain)}</span></td>'
-            f'<td data-value="{scores[attribute].f}">{_percent(scores[attribute].f)}'
-            f' <span class="muted">{_gain(scores[attribute].f_gain)}</span></td>'
-            for scores in per_method
-        )
-        body.append(
-            f'<tr><td>{attribute}</td><td class="name">{html.escape(first.name)}</td><td>{first.sequences}</td>'
-            f"{cells}</tr>"
-        )
-    return (
-        "<details><summary>Table of the attributes</summary>"
-        '<p class="muted">Mean over the sequences with the attribute, and what the sequences without it gain.</p>'
-        f'<div class="scroll"><table class="sortable"><thead><tr><th colspan="3"></th>{groups}</tr>'
-        f'<tr><th>short</th><th class="name">attribute</th><th>sequences</th>{titles}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div></details>"
-    )
+    return "\N{EN DASH}" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _gain(value: float) -> str:
     return "" if math.isnan(value) else f"({100 * value:+.1f})"
 
 
-def _worst(evaluation: Evaluation) -> str:
-    """Overlays of every method's worst frames."""
-    colors = {"right": _RIGHT_COLOR, **{figures.ERROR_TITLES[name]: c for name, c in figures.ERROR_COLORS.items()}}
-    legend = "".join(
-        f'<span><i class="dot" style="background:{color}"></i>{title}</span>' for title, color in colors.items()
-    )
+def _overall(evaluation: Evaluation, published: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The overall numbers, a row for each: of the methods, and as published."""
+    rows = [global_row(evaluation, method) for method in evaluation.methods]
+    if evaluation.protocol.temporal_stability:
+        for row, method in zip(rows, evaluation.methods):
+            row["T-Mean"] = method.t
+    table = []
+    for column in rows[0]:
+        mine = [row[column] for row in rows]
+        best = min if column in _LOWER_IS_BETTER else max
+        table.append(
+            {
+                "title": column.replace("-Mean", "").replace("-", " "),
+                "meaning": _MEANINGS[column],
+                "mine": mine,
+                "best": best((value for value in mine if not math.isnan(value)), default=math.nan),
+                "published": [entry.get(column, "\N{EN DASH}") for entry in published],
+            }
+        )
+    return table
+
+
+def _worst(evaluation: Evaluation, method: MethodScores) -> list[dict[str, Any]]:
+    """The method's worst frames with their overlays."""
     by_name = {sequence.name: sequence for sequence in evaluation.sequences}
-    parts = [f'<p class="legend">{legend}<span>white line: annotation</span></p>']
-    for number, method in enumerate(evaluation.methods):
-        cards = []
-        for scores, index in analysis.worst_frames(method, _WORST_FRAMES):
-            jpeg = _overlay(evaluation, by_name[scores.sequence], method, scores, index)
-            caption = (
-                f"{html.escape(scores.name)}, frame {html.escape(scores.frames[index])}:"
-                f" J {_percent(scores.j[index])}, F {_percent(scores.f[index])}"
-            )
-            data = base64.b64encode(jpeg).decode()
-            cards.append(
-                f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-        parts.append(f'<h3>{_dot(number)}{html.escape(method.name)}</h3><div class="frames">{"".join(cards)}</div>')
-    return "".join(parts)
+    return [
+        {
+            "name": scores.name,
+            "frame": scores.frames[index],
+            "j": scores.j[index],
+            "f": scores.f[index],
+            "jpeg": base64.b64encode(_overlay(evaluation, by_name[scores.sequence], method, scores, index)).decode(),
+        }
+        for scores, index in analysis.worst_frames(method, _WORST_FRAMES)
+    ]
 
 
 def _overlay(
