@@ -28,7 +28,7 @@ from osmn_tf.cli.quiet import start_backend
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
-from osmn_tf.evaluation.report import write_report
+from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
 
 
@@ -80,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     size = parse_size(arguments.network_size) if arguments.network_size else None
     finetune_steps(None, arguments.finetune)
     check_rate(arguments.finetune_rate)
+    if arguments.report:
+        check_packages()
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
         results[name] = _segment(arguments, preset, protocol, size, out / "results" / name)

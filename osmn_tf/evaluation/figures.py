@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osmn_tf import files
-from osmn_tf.errors import MissingDependencyError
 from osmn_tf.evaluation import analysis
 from osmn_tf.evaluation.benchmark import Evaluation
 
@@ -55,16 +54,10 @@ def method_color(index: int) -> str:
 
 
 def draw(evaluation: Evaluation) -> dict[str, Figure]:
-    """All figures that the evaluation has data for, by name.
+    """All figures that the evaluation has data for, by name."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Raises:
-        MissingDependencyError: Matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "report", "a report") from error
     painters: dict[str, Callable[[Any, Evaluation], bool]] = {
         "sequences": _sequences,
         "time": _time,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import math
 import os
 from importlib import resources
@@ -56,6 +57,15 @@ _HEADINGS = {
 }
 
 
+def check_packages() -> None:
+    """Raises `MissingDependencyError` unless what `write_report` needs is installed."""
+    for package in ("jinja2", "matplotlib"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise MissingDependencyError(package, "report", "a report") from error
+
+
 def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
     """Writes `<out>/report.html` and `<out>/figures/*.png`.
 
@@ -66,13 +76,12 @@ def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
         The path of the page.
 
     Raises:
-        MissingDependencyError: Matplotlib or Jinja2 is not installed.
+        MissingDependencyError: `check_packages`.
         InputError: a mask of one of the worst frames cannot be read any more.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependencyError("jinja2", "report", "a report") from error
+    check_packages()
+    import jinja2
+
     drawn = figures.draw(evaluation)
     out = files.ensure_directory(out, "--out")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -87,7 +96,11 @@ def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
 def _contents(evaluation: Evaluation) -> dict[str, Any]:
     """What the page says; the template says where."""
     protocol, methods = evaluation.protocol, evaluation.methods
-    published = published_scores(protocol.name)
+    # The hyphen of OSVOS-S does not end a line.
+    published = [
+        {**entry, "method": entry["method"].replace("-S", "\N{NON-BREAKING HYPHEN}S")}
+        for entry in published_scores(protocol.name)
+    ]
     by_sequence = [{row.sequence: row for row in analysis.by_sequence(method)} for method in methods]
     by_attribute = [{score.attribute: score for score in analysis.by_attribute(method)} for method in methods]
     with_attributes = protocol.name == "davis-2016"

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from osmn_tf.evaluation.benchmark import evaluate_results
 from .conftest import MadeDavis, write_labels
 
 pytest.importorskip("matplotlib", reason="a report needs the extra [report]")
+pytest.importorskip("jinja2", reason="a report needs the extra [report]")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -126,6 +128,14 @@ def test_the_same_results_give_the_same_report(evaluated):
     before = [path.read_bytes() for path in files]
     evaluate(davis, folder, "--year", "2016", "--report", "--no-cache", *two_methods(folder))
     assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_missing_package_is_named_before_anything_is_scored(results, tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert evaluate(results, tmp_path, "--report", "--results", str(tmp_path / "good")) == 2
+    assert f"needs the package '{package}'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_attributes_of_davis_2016(davis, tmp_path):

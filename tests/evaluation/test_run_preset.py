@@ -99,6 +99,13 @@ def test_an_interrupted_sequence_is_done_again(davis, tmp_path):
     assert len(list((tmp_path / "masks/beta").glob("*.png"))) == 9
 
 
+def test_half_a_frame_is_refused(davis, tmp_path):
+    path = davis.root / "JPEGImages/480p/beta/00004.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"beta/00004\.jpg: the JPEG file is truncated"):
+        segment(davis, Repeater(), tmp_path / "masks")
+
+
 def test_missing_frames_are_named(davis, tmp_path):
     (davis.root / "JPEGImages/480p/beta/00004.jpg").unlink()
     with pytest.raises(InputError, match=r"beta: 1 frames .* missing, first 00004"):
