@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,31 +52,6 @@ def tiny_osmn():
     from osmn_tf.models.osmn import OSMN
 
     return randomise(OSMN(**TINY), seed=2)
-
-
-@contextlib.contextmanager
-def _narrow() -> Iterator[None]:
-    from support import NARROW_VGG
-
-    from osmn_tf.backbones import vgg16
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vgg16, "BLOCKS", NARROW_VGG)
-        yield
-
-
-@pytest.fixture
-def narrow_vgg():
-    """New VGG-16s have the same layers and few channels."""
-    with _narrow():
-        yield
-
-
-@pytest.fixture(scope="module")
-def narrow_vgg_module():
-    """`narrow_vgg` for a whole module."""
-    with _narrow():
-        yield
 
 
 @pytest.fixture

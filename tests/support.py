@@ -31,15 +31,19 @@ TINY = {
     "network_size": (64, 96),
 }
 
-# VGG-16's layers with few channels, for `osmn_tf.backbones.vgg16.BLOCKS`: most tests do not depend on its widths.
-NARROW_VGG = ((2,) * 2, (3,) * 2, (4,) * 3, (5,) * 3, (6,) * 3)
+# VGG-16's layers with few channels, and all else as small as it can be: most tests do not depend on the widths.
+NARROW_VGG = (2, 3, 4, 5, 6)
+TINY_VGG = {"visual_head": "pooled", "visual_hidden": 4, "guide_size": 32, "block_channels": NARROW_VGG}
+# For `osmn train --set`.
+NARROW_VGG_SETTING = f"model.arguments.block_channels={list(NARROW_VGG)}"
+
+# MobileNet with few channels: ConvLSTMs of 1024 channels take half a minute to initialise.
+NARROW_MOBILENET = (2, 3, 4, 4, 5, 6, 6, 6, 6, 6, 6, 7, 7)
 
 
-def narrow_command(*words: str, prelude: str = "") -> list[str]:
-    """`osmn WORDS...` in a process of its own that builds the narrow VGG-16, after the statements of `prelude`."""
-    program = f"""from osmn_tf.backbones import vgg16
-vgg16.BLOCKS = {NARROW_VGG}
-{prelude}
+def command(*words: str, prelude: str = "") -> list[str]:
+    """`osmn WORDS...` in a process of its own, after the statements of `prelude`."""
+    program = f"""{prelude}
 from osmn_tf.cli.main import main
 raise SystemExit(main())"""
     return [sys.executable, "-c", program, *words]

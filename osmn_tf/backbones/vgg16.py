@@ -10,66 +10,73 @@ import keras
 import numpy as np
 from keras import layers
 
+from osmn_tf.backbones.registry import BACKBONES, Backbone, all_layers, find_layer
 from osmn_tf.guides import VGG_MEAN_RGB
 
 Tensor = Any
-
-# Channels of each block's convolutions.
-BLOCKS: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 
 # What the VGG-16 classifiers of Keras and TF-Slim subtract (0..255).
 CLASSIFIER_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
-def convolution(block: int, index: int, prefix: str) -> layers.Conv2D:
-    """The layer `{prefix}_conv{block}_{index}` (both from 1), 3x3 with ReLU."""
-    return layers.Conv2D(
-        BLOCKS[block - 1][index - 1], 3, padding="same", activation="relu", name=f"{prefix}_conv{block}_{index}"
-    )
+@BACKBONES.register("vgg16")
+class VGG16(Backbone):
+    """Five blocks of 3x3 convolutions with ReLU, 2x2 max pooling between them.
 
-
-def pooling(block: int, prefix: str) -> layers.MaxPooling2D:
-    """2x2 max pooling behind a block; SAME, so that odd sides round up."""
-    return layers.MaxPooling2D(2, padding="same", name=f"{prefix}_pool{block}")
-
-
-def features(images: Tensor, prefix: str) -> dict[str, Tensor]:
-    """All five blocks without modulation: normalised BGR [B, H, W, 3] -> {"conv1_1": ..., ..., "conv5_3": ...}."""
-    outputs: dict[str, Tensor] = {}
-    x = images
-    for block, channels in enumerate(BLOCKS, start=1):
-        if block > 1:
-            x = pooling(block - 1, prefix)(x)
-        for index in range(1, len(channels) + 1):
-            x = convolution(block, index, prefix)(x)
-            outputs[f"conv{block}_{index}"] = x
-    return outputs
-
-
-def load_imagenet_weights(model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
-    """Copies `keras.applications.VGG16` into the layers `{prefix}_conv*` and, where `model` has them, fc6 and fc7.
-
-    Both take BGR minus the mean colour, but not the same mean: the first layer's bias makes up for it.
-
-    Args:
-        weights: "imagenet" (downloaded by Keras) or the path of a Keras weight file, with the classifier's top or
-            without it (fc6 and fc7 then stay as they are).
+    Attributes:
+        depths: convolutions of each block.
     """
-    has_head = any(layer.name == f"{prefix}_fc6" for layer in _layers(model))
-    include_top = has_head if weights == "imagenet" else _holds_top(weights)
-    source = keras.applications.VGG16(include_top=include_top, weights=weights)
-    for block, channels in enumerate(BLOCKS, start=1):
-        for index in range(1, len(channels) + 1):
-            kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
-            if (block, index) == (1, 1):
-                bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
-            find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
-    if has_head and include_top:
-        for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
-            layer = find_layer(model, f"{prefix}_{ours}")
-            kernel, bias = source.get_layer(theirs).get_weights()
-            # A dense layer on the flattened 7x7x512 map is a 7x7 convolution: both count rows, columns, channels.
-            layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+
+    published_channels = (64, 128, 256, 512, 512)
+    imagenet_normalization = "caffe"
+    depths = (2, 2, 3, 3, 3)
+
+    @property
+    def blocks(self) -> tuple[tuple[int, ...], ...]:
+        """Channels of each block's convolutions."""
+        return tuple((channels,) * depth for channels, depth in zip(self.channels, self.depths))
+
+    def convolution(self, block: int, index: int, prefix: str) -> layers.Conv2D:
+        """The layer `{prefix}_conv{block}_{index}` (both from 1), 3x3 with ReLU."""
+        channels = self.blocks[block - 1][index - 1]
+        return layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{prefix}_conv{block}_{index}")
+
+    def pooling(self, block: int, prefix: str) -> layers.MaxPooling2D:
+        """2x2 max pooling behind a block; SAME, so that odd sides round up."""
+        return layers.MaxPooling2D(2, padding="same", name=f"{prefix}_pool{block}")
+
+    def features(self, images: Tensor, prefix: str) -> dict[int, Tensor]:
+        maps: dict[int, Tensor] = {}
+        x = images
+        for block, depth in enumerate(self.depths, start=1):
+            if block > 1:
+                x = self.pooling(block - 1, prefix)(x)
+            for index in range(1, depth + 1):
+                x = self.convolution(block, index, prefix)(x)
+            maps[2 ** (block - 1)] = x
+        return maps
+
+    def load_imagenet_weights(self, model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
+        """See `Backbone`; `keras.applications.VGG16`, and where `model` has them, fc6 and fc7.
+
+        Both take BGR minus the mean colour, but not the same mean: the first layer's bias makes up for it. With a file
+        without the classifier's top, fc6 and fc7 stay as they are.
+        """
+        has_head = any(layer.name == f"{prefix}_fc6" for layer in all_layers(model))
+        include_top = has_head if weights == "imagenet" else _holds_top(weights)
+        source = keras.applications.VGG16(include_top=include_top, weights=weights)
+        for block, depth in enumerate(self.depths, start=1):
+            for index in range(1, depth + 1):
+                kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
+                if (block, index) == (1, 1):
+                    bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
+                find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
+        if has_head and include_top:
+            for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
+                layer = find_layer(model, f"{prefix}_{ours}")
+                kernel, bias = source.get_layer(theirs).get_weights()
+                # A dense layer on the flattened 7x7x512 map is a 7x7 convolution: both count rows, columns, channels.
+                layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
 
 
 def _holds_top(path: str) -> bool:
@@ -98,20 +105,3 @@ def shift_mean(kernel: np.ndarray, bias: np.ndarray, mean_bgr: Sequence[float]) 
     """
     difference = np.array(VGG_MEAN_RGB[::-1], np.float64) - np.array(mean_bgr, np.float64)
     return (bias + np.einsum("hwcf,c->f", kernel.astype(np.float64), difference)).astype(np.float32)
-
-
-def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers of nested functional models."""
-    return list(model._flatten_layers(include_self=False, recursive=True))
-
-
-def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """The layer called `name` anywhere inside nested functional models.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for layer in _layers(model):
-        if layer.name == name:
-            return layer
-    raise ValueError(f"{model.name} has no layer named {name!r}")

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from osmn_tf.backbones import mobilenet, vgg16
-from osmn_tf.models.segmentation_network import MOBILENET_MODULATED
+from osmn_tf.backbones.mobilenet import MobileNet
+from osmn_tf.backbones.vgg16 import CLASSIFIER_MEAN_BGR, VGG16
+from osmn_tf.models.mobilenet_network import MODULATED
 
 Shape = tuple[int | None, ...]
 
@@ -118,7 +119,7 @@ def _normalised(name: str, shape: Shape, layer: str, kernel: str = "weights") ->
 def _vgg16_trunk(root: str, *prefixes: str) -> dict[str, TensorSpec]:
     tensors: dict[str, TensorSpec] = {}
     width = 3
-    for block, channels in enumerate(vgg16.BLOCKS, start=1):
+    for block, channels in enumerate(VGG16().blocks, start=1):
         for index, filters in enumerate(channels, start=1):
             name = f"conv{block}_{index}"
             layers = [f"{prefix}_{name}" for prefix in prefixes]
@@ -130,7 +131,7 @@ def _vgg16_trunk(root: str, *prefixes: str) -> dict[str, TensorSpec]:
 def _vgg16_sides(root: str) -> dict[str, TensorSpec]:
     """Side outputs, their fixed upsampling and the fusion."""
     tensors: dict[str, TensorSpec] = {}
-    for block, channels in enumerate(vgg16.BLOCKS[1:], start=2):
+    for block, channels in enumerate(VGG16().blocks[1:], start=2):
         name = f"conv{block}_{len(channels)}_16"
         tensors |= _convolution(f"{root}/{name}", (3, 3, channels[-1], 16), f"seg_{name}")
         side = 2**block
@@ -141,7 +142,7 @@ def _vgg16_sides(root: str) -> dict[str, TensorSpec]:
 
 def _osmn_vgg16(modulate_early: bool) -> Form:
     first = 1 if modulate_early else 3
-    modulated = {block: sum(channels) for block, channels in enumerate(vgg16.BLOCKS, start=1) if block >= first}
+    modulated = {block: sum(channels) for block, channels in enumerate(VGG16().blocks, start=1) if block >= first}
     tensors = _vgg16_trunk("osmn/modulator", "modulator")
     tensors |= _convolution("osmn/modulator/fc6", (7, 7, 512, 4096), "modulator_fc6")
     tensors |= _convolution("osmn/modulator/fc7", (1, 1, 4096, 4096), "modulator_fc7")
@@ -163,15 +164,15 @@ def _osmn_lite() -> Form:
     for trunk in ("modulator", "seg"):
         tensors |= _normalised(f"osmn/{trunk}/Conv2d_0", (3, 3, 3, 32), f"{trunk}_Conv2d_0")
         width = 32
-        for index, (channels, _) in enumerate(mobilenet.BLOCKS, start=1):
+        for index, channels in enumerate(MobileNet.published_channels, start=1):
             name, layer = f"osmn/{trunk}/Conv2d_{index}", f"{trunk}_Conv2d_{index}"
             depthwise, pointwise = (3, 3, width, 1), (1, 1, width, channels)
             tensors |= _normalised(f"{name}_depthwise", depthwise, f"{layer}_depthwise", "depthwise_weights")
             tensors |= _normalised(f"{name}_pointwise", pointwise, f"{layer}_pointwise")
             width = channels
     tensors |= _convolution("osmn/modulator/Logits/Conv2d_1c_1x1", (1, 1, 1024, 2048), "modulator_Conv2d_1c_1x1")
-    for head, index in enumerate(MOBILENET_MODULATED, start=1):
-        channels = mobilenet.BLOCKS[index - 1][0]
+    for head, index in enumerate(MODULATED, start=1):
+        channels = MobileNet.published_channels[index - 1]
         tensors |= _convolution(f"osmn/Conv2d_out_{head}", (1, 1, 2048, channels), f"Conv2d_out_{head}")
         tensors |= _normalised(f"osmn/modulator_sp/conv{index}", (1, 1, 1, channels), f"modulator_sp_conv{index}")
         tensors |= _convolution(f"osmn/conv{index}_16", (3, 3, channels, 16), f"seg_conv{index}_16")
@@ -213,7 +214,7 @@ def _slim_vgg16() -> Form:
         config=VGG16_CONFIG,
         tensors=tensors,
         complete=False,
-        mean_bgr=vgg16.CLASSIFIER_MEAN_BGR,
+        mean_bgr=CLASSIFIER_MEAN_BGR,
         mean_rgb_tensor="vgg_16/mean_rgb",
         rgb=True,
         root="vgg_16",

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from osmn_tf.backbones import vgg16
+from osmn_tf.backbones.vgg16 import VGG16, shift_mean
 from osmn_tf.convert import bundle
 from osmn_tf.convert.forms import FORMS, VGG16_CONFIG, Form, parameter_count, recognise, training_state
 from osmn_tf.errors import InputError, MissingDependencyError
@@ -376,7 +376,7 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
 def _vgg16_convolutions() -> Iterator[tuple[int, int, int, int]]:
     """Block, index in it, input and output channels of each convolution."""
     width = 3
-    for block, channels in enumerate(vgg16.BLOCKS, start=1):
+    for block, channels in enumerate(VGG16().blocks, start=1):
         for index, filters in enumerate(channels, start=1):
             yield block, index, width, filters
             width = filters
@@ -412,7 +412,7 @@ def initialise_vgg16(
     parts = {"seg": model, "modulator": model.visual_modulator}
     for prefix in prefixes:
         try:
-            vgg16.load_imagenet_weights(parts[prefix], prefix, str(path))
+            VGG16().load_imagenet_weights(parts[prefix], prefix, str(path))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({_first_line(error)})") from error
 
@@ -455,7 +455,7 @@ def _adapted_first_layer(checkpoint: Checkpoint, form: Form) -> dict[str, np.nda
     kernel = checkpoint.read(kernel_name)
     if form.rgb:
         kernel = np.ascontiguousarray(kernel[:, :, ::-1])
-    return {kernel_name: kernel, bias_name: vgg16.shift_mean(kernel, checkpoint.read(bias_name), mean_bgr)}
+    return {kernel_name: kernel, bias_name: shift_mean(kernel, checkpoint.read(bias_name), mean_bgr)}
 
 
 def _checked_bilinear(values: np.ndarray, what: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from osmn_tf.backbones.mobilenet import BatchNorm
+from osmn_tf.layers.normalization import BatchNorm
 
 Tensor = Any
 

@@ -8,7 +8,19 @@ from typing import Any
 import keras
 from keras import ops
 
+from osmn_tf.guides import VGG_MEAN_RGB
+
 Tensor = Any
+
+NORMALIZATIONS: dict[str, dict[str, Any]] = {
+    # RGB to BGR, minus the mean: VGG-16 everywhere.
+    "caffe": {"mean": VGG_MEAN_RGB, "scale": 1.0, "to_bgr": True},
+    # The same, scaled: the OSMN release's MobileNet form.
+    "caffe_scaled": {"mean": VGG_MEAN_RGB, "scale": 0.00787, "to_bgr": True},
+    # RGB to [-1, 1]: MobileNets of keras.applications.
+    "signed_unit": {"mean": (127.5, 127.5, 127.5), "scale": 1 / 127.5, "to_bgr": False},
+}
+"""Arguments of `FrameNormalization` for the networks that are known, by name."""
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
@@ -29,6 +41,11 @@ class FrameNormalization(keras.layers.Layer):
         self.mean = [float(value) for value in mean]
         self.scale = float(scale)
         self.to_bgr = to_bgr
+
+    @classmethod
+    def of_kind(cls, kind: str, name: str) -> FrameNormalization:
+        """The layer called `name` for one of `NORMALIZATIONS`."""
+        return cls(**NORMALIZATIONS[kind], name=name)
 
     def call(self, frames: Tensor) -> Tensor:
         mean = ops.convert_to_tensor(self.mean, dtype="float32")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import layers
 
-from osmn_tf.backbones import mobilenet, vgg16
-from osmn_tf.backbones.mobilenet import BatchNorm
-from osmn_tf.layers.preprocessing import FrameNormalization
+from osmn_tf.layers.normalization import BatchNorm
 
 Tensor = Any
 
@@ -21,55 +19,23 @@ def scale_head(features: Tensor, channels: int, name: str) -> Tensor:
     return layers.Reshape((channels,), name=f"{name}_vector")(x)
 
 
-def vgg16_visual_modulator(
-    guide_size: int, normalization: FrameNormalization, scales: int, recurrent_scales: int, head: str, hidden: int
-) -> keras.Model:
-    """VGG-16 on the visual guide; `head` "fc" is the release's fc6, fc7, "pooled" a global average and one layer.
-
-    Returns:
-        A model from the guide, float32 [B, S, S, 3] RGB 0..255, to [B, scales + recurrent_scales].
-    """
-    guide = keras.Input((guide_size, guide_size, 3), name="visual_guide")
-    x = vgg16.features(normalization(guide), "modulator")["conv5_3"]
-    if head == "fc":
-        x = vgg16.pooling(5, "modulator")(x)
-        x = layers.Conv2D(4096, 7, activation="relu", name="modulator_fc6")(x)
-        x = layers.Dropout(0.5, name="modulator_dropout6")(x)
-        x = layers.Conv2D(4096, 1, activation="relu", name="modulator_fc7")(x)
-        x = layers.Dropout(0.5, name="modulator_dropout7")(x)
-    else:
-        x = layers.GlobalAveragePooling2D(keepdims=True, name="modulator_pool")(x)
-        x = layers.Conv2D(hidden, 1, activation="relu", name="modulator_hidden")(x)
-    return _with_scale_heads(guide, x, {"modulator_fc8": scales}, recurrent_scales)
-
-
-def mobilenet_visual_modulator(
-    guide_size: int,
-    normalization: FrameNormalization,
-    scales: Sequence[int],
-    recurrent_scales: int,
-    hidden: int,
-    batch_statistics: bool,
-) -> keras.Model:
-    """MobileNet-v1 on the visual guide, global average, one hidden layer, a head for every modulated layer.
-
-    Returns:
-        A model from the guide, float32 [B, S, S, 3] RGB 0..255, to [B, sum(scales) + recurrent_scales].
-    """
-    guide = keras.Input((guide_size, guide_size, 3), name="visual_guide")
-    x = mobilenet.stem(normalization(guide), "modulator", batch_statistics)
-    for index in range(1, len(mobilenet.BLOCKS) + 1):
-        x = mobilenet.block(x, index, "modulator", batch_statistics)
+def pooled_features(x: Tensor, hidden: int, name: str) -> Tensor:
+    """Global average and one hidden layer called `name`: [B, h, w, C] -> [B, 1, 1, hidden]."""
     x = layers.GlobalAveragePooling2D(keepdims=True, name="modulator_pool")(x)
-    x = layers.Conv2D(hidden, 1, activation="relu", name="modulator_Conv2d_1c_1x1")(x)
-    heads = {f"Conv2d_out_{index}": channels for index, channels in enumerate(scales, start=1)}
-    return _with_scale_heads(guide, x, heads, recurrent_scales)
+    return layers.Conv2D(hidden, 1, activation="relu", name=name)(x)
 
 
-def _with_scale_heads(guide: Tensor, features: Tensor, heads: dict[str, int], recurrent_scales: int) -> keras.Model:
-    if recurrent_scales:
-        # A head of its own, so that an OSMN's heads can be loaded unchanged beside it.
-        heads = {**heads, "modulator_recurrent": recurrent_scales}
+def visual_modulator(guide: Tensor, features: Tensor, heads: Mapping[str, int]) -> keras.Model:
+    """The visual modulator, given what it makes of a guide: a head for each group of scales.
+
+    Args:
+        guide: the input, float32 [B, S, S, 3], RGB 0..255.
+        features: [B, 1, 1, C].
+        heads: layer name -> number of scales.
+
+    Returns:
+        A model from the guide to [B, scales of all heads].
+    """
     vectors = [scale_head(features, channels, name) for name, channels in heads.items()]
     modulation = layers.Concatenate(name="modulation")(vectors) if len(vectors) > 1 else vectors[0]
     return keras.Model(guide, modulation, name="visual_modulator")

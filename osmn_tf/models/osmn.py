@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
 
-from osmn_tf.backbones import mobilenet, vgg16
-from osmn_tf.guides import VGG_MEAN_RGB
-from osmn_tf.layers.preprocessing import FrameNormalization
-from osmn_tf.models.modulators import mobilenet_visual_modulator, vgg16_visual_modulator
+from osmn_tf.backbones.registry import BACKBONES
+from osmn_tf.layers.preprocessing import NORMALIZATIONS
+from osmn_tf.models.modulated import FC_GUIDE_SIZE, Arguments, Parts, assemble
 from osmn_tf.models.network import Network
 from osmn_tf.models.registry import register_network
-from osmn_tf.models.segmentation_network import (
-    MOBILENET_MODULATED,
-    MOBILENET_STRIDE,
-    Recurrence,
-    mobilenet_network,
-    vgg16_network,
-)
 
 Tensor = Any
 
-NORMALIZATIONS: dict[str, dict[str, Any]] = {
-    # RGB to BGR, minus the mean: VGG-16 everywhere.
-    "caffe": {"mean": VGG_MEAN_RGB, "scale": 1.0, "to_bgr": True},
-    # The same, scaled: the release's MobileNet form.
-    "caffe_scaled": {"mean": VGG_MEAN_RGB, "scale": 0.00787, "to_bgr": True},
-    # RGB to [-1, 1]: MobileNets of keras.applications.
-    "signed_unit": {"mean": (127.5, 127.5, 127.5), "scale": 1 / 127.5, "to_bgr": False},
-}
 # The small head spares 150 M parameters that a step never uses.
 UNTRAINED: Mapping[str, Any] = {"visual_head": "pooled", "visual_hidden": 64}
-_VGG16_GUIDE_SIZE = 224  # fc6 is a 7x7 VALID convolution behind five poolings
-
-
-def _choice(argument: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{argument}: expected one of {', '.join(allowed)}, received {value!r}")
 
 
 @register_network("OSMN")
@@ -73,6 +51,7 @@ class OSMN(Network):
         batch_statistics: False trains with BatchNorm's stored statistics (see `BatchNorm`).
         network_size: (H, W) at which videos are segmented unless the segmenter is told otherwise; the network itself
             takes any size.
+        block_channels: channels of the trunks' blocks, 5 numbers for VGG-16 and 13 for MobileNet; None: as published.
 
     Raises:
         ValueError: an argument is none of its choices, or a combination is impossible.
@@ -86,98 +65,48 @@ class OSMN(Network):
         backbone: str = "vgg16",
         visual_head: str | None = None,
         visual_hidden: int = 2048,
-        guide_size: int = _VGG16_GUIDE_SIZE,
+        guide_size: int = FC_GUIDE_SIZE,
         decoder: str = "hypercolumn",
         side_channels: int = 16,
         modulate_early: bool = False,
         normalization: str | None = None,
         batch_statistics: bool = True,
         network_size: tuple[int, int] = (480, 854),
+        block_channels: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        recurrence: Recurrence | None = kwargs.pop("_recurrence", None)
         unknown = sorted(set(kwargs) - {"name", "trainable"})
         if unknown:  # Keras would ignore them
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
-        _choice("backbone", backbone, ("vgg16", "mobilenet"))
-        vgg = backbone == "vgg16"
-        visual_head = visual_head or ("fc" if vgg else "pooled")
-        normalization = normalization or ("caffe" if vgg else "caffe_scaled")
-        _choice("visual_head", visual_head, ("fc", "pooled") if vgg else ("pooled",))
-        _choice("decoder", decoder, ("hypercolumn", "refinement"))
-        _choice("normalization", normalization, tuple(NORMALIZATIONS))
-        if visual_head == "fc" and guide_size != _VGG16_GUIDE_SIZE:
-            raise ValueError(f"guide_size: the fc head takes {_VGG16_GUIDE_SIZE}, received {guide_size}")
-        if len(network_size) != 2 or min(network_size) < 1:
-            raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
-        if modulate_early and not vgg:
-            raise ValueError("modulate_early: only the vgg16 backbone has this option")
-
-        def normalize(name: str) -> FrameNormalization:
-            return FrameNormalization(**NORMALIZATIONS[normalization], name=f"{name}_normalization")
-
-        if vgg:
-            first_block = 1 if modulate_early else 3
-            scales = sum(sum(channels) for channels in vgg16.BLOCKS[first_block - 1 :])
-            block_channels = tuple(channels[-1] for channels in vgg16.BLOCKS[-3:])
-        else:
-            head_channels = [mobilenet.BLOCKS[index - 1][0] for index in MOBILENET_MODULATED]
-            scales = sum(head_channels)
-            block_channels = tuple(head_channels[1:])
-        recurrent_scales = sum(recurrence.hidden_channels(block_channels)) if recurrence else 0
-        if vgg:
-            modulator = vgg16_visual_modulator(
-                guide_size, normalize("modulator"), scales, recurrent_scales, visual_head, visual_hidden
-            )
-            network = vgg16_network(
-                normalize("seg"),
-                scales,
-                scales + recurrent_scales,
-                recurrence,
-                decoder,
-                side_channels,
-                modulate_early,
-                batch_statistics,
-            )
-        else:
-            modulator = mobilenet_visual_modulator(
-                guide_size, normalize("modulator"), head_channels, recurrent_scales, visual_hidden, batch_statistics
-            )
-            network = mobilenet_network(
-                normalize("seg"), scales + recurrent_scales, recurrence, decoder, side_channels, batch_statistics
-            )
-
-        inputs = {
-            "frame": keras.Input((None, None, 3), dtype="uint8", name="frame"),
-            "visual_guide": keras.Input((guide_size, guide_size, 3), name="visual_guide"),
-            "spatial_guide": keras.Input((None, None, 1), name="spatial_guide"),
-        }
-        state_inputs = {spec.name: keras.Input((None, None, spec.channels), name=spec.name) for spec in network.state}
-        outputs = network.object_network(
-            {
-                **network.frame_encoder({"frame": inputs["frame"]}),
-                "spatial_guide": inputs["spatial_guide"],
-                "modulation": modulator(inputs["visual_guide"]),
-                **state_inputs,
-            }
+        arguments = Arguments.of(
+            backbone=backbone,
+            visual_head=visual_head,
+            visual_hidden=visual_hidden,
+            guide_size=guide_size,
+            decoder=decoder,
+            side_channels=side_channels,
+            modulate_early=modulate_early,
+            normalization=normalization,
+            batch_statistics=batch_statistics,
+            network_size=network_size,
+            block_channels=block_channels,
         )
+        parts = self.assemble(arguments)
+        network = parts.segmentation
         super().__init__(
-            inputs={**inputs, **state_inputs}, outputs=outputs if network.state else outputs["logits"], **kwargs
+            inputs=parts.inputs, outputs=parts.outputs if network.state else parts.outputs["logits"], **kwargs
         )
-        self.visual_modulator = modulator
+        self.visual_modulator = parts.visual_modulator
         self.frame_encoder = network.frame_encoder
         self.object_network = network.object_network
         self.state_specs = network.state
-        self.backbone = backbone
-        self.visual_head = visual_head
-        self.visual_hidden = visual_hidden
-        self.guide_size = guide_size
-        self.decoder = decoder
-        self.side_channels = side_channels
-        self.modulate_early = modulate_early
-        self.normalization = normalization
-        self.batch_statistics = batch_statistics
-        self.network_size = (int(network_size[0]), int(network_size[1]))
+        self.size_multiple = network.size_multiple
+        for field in dataclasses.fields(arguments):
+            setattr(self, field.name, getattr(arguments, field.name))
+
+    def assemble(self, arguments: Arguments) -> Parts:
+        """Builds what the network consists of; a network that adds to it does so here."""
+        return assemble(arguments)
 
     @property
     def guide_background(self) -> tuple[float, float, float]:
@@ -191,8 +120,7 @@ class OSMN(Network):
             objects: batch size N.
             height, width: of the frames given to the network.
         """
-        if self.backbone == "mobilenet":
-            height, width = (side + -side % MOBILENET_STRIDE for side in (height, width))
+        height, width = (side + -side % self.size_multiple for side in (height, width))
         return {
             spec.name: ops.zeros(
                 (objects, -(-height // spec.stride), -(-width // spec.stride), spec.channels), dtype=self.compute_dtype
@@ -207,22 +135,11 @@ class OSMN(Network):
             weights: "imagenet" (Keras downloads it) or the path of a weight file; MobileNet's without the top, and
                 with VGG-16's without the top fc6 and fc7 stay as they are.
         """
-        loader = vgg16 if self.backbone == "vgg16" else mobilenet
-        loader.load_imagenet_weights(self, "seg", weights)
-        loader.load_imagenet_weights(self.visual_modulator, "modulator", weights)
+        backbone = BACKBONES.get(self.backbone)(self.block_channels)
+        backbone.load_imagenet_weights(self, "seg", weights)
+        backbone.load_imagenet_weights(self.visual_modulator, "modulator", weights)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "backbone": self.backbone,
-            "visual_head": self.visual_head,
-            "visual_hidden": self.visual_hidden,
-            "guide_size": self.guide_size,
-            "decoder": self.decoder,
-            "side_channels": self.side_channels,
-            "modulate_early": self.modulate_early,
-            "normalization": self.normalization,
-            "batch_statistics": self.batch_statistics,
-            "network_size": list(self.network_size),
-        }
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(Arguments)}
+        sequences = {name: list(value) for name, value in arguments.items() if isinstance(value, tuple)}
+        return {"name": self.name, "trainable": self.trainable, **arguments, **sequences}

@@ -12,7 +12,8 @@ from keras import ops
 
 from osmn_tf.guides import SpatialGuide
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
-from osmn_tf.models.osmn import OSMN, UNTRAINED, _choice
+from osmn_tf.models.modulated import Arguments, Parts, assemble, check_choice
+from osmn_tf.models.osmn import OSMN, UNTRAINED
 from osmn_tf.models.presets import load
 from osmn_tf.models.registry import register_network
 from osmn_tf.models.segmentation_network import Recurrence
@@ -46,15 +47,18 @@ class ReConvNet(OSMN):
     def __init__(
         self, recurrence: str = "residual", recurrent_channels: Sequence[int] | None = None, **kwargs: Any
     ) -> None:
-        _choice("recurrence", recurrence, ("residual", "replace"))
-        channels = None
+        check_choice("recurrence", recurrence, ("residual", "replace"))
         if recurrent_channels is not None:
             if len(recurrent_channels) != 3 or min(recurrent_channels) < 1:
                 raise ValueError(f"recurrent_channels: expected three positive numbers, received {recurrent_channels}")
-            channels = (int(recurrent_channels[0]), int(recurrent_channels[1]), int(recurrent_channels[2]))
-        super().__init__(_recurrence=Recurrence(recurrence, channels), **kwargs)
+            recurrent_channels = [int(number) for number in recurrent_channels]
         self.recurrence = recurrence
-        self.recurrent_channels = None if channels is None else list(channels)
+        self.recurrent_channels = recurrent_channels
+        super().__init__(**kwargs)
+
+    def assemble(self, arguments: Arguments) -> Parts:
+        channels = None if self.recurrent_channels is None else tuple(self.recurrent_channels)
+        return assemble(arguments, Recurrence(self.recurrence, channels))
 
     @classmethod
     def from_osmn(cls, osmn: OSMN | str | os.PathLike[str], **kwargs: Any) -> ReConvNet:

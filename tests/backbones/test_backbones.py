@@ -5,10 +5,10 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import TINY, needs_tensorflow, numpy, random_frames
+from support import NARROW_MOBILENET, NARROW_VGG, TINY, needs_tensorflow, numpy, random_frames
 
-from osmn_tf.backbones.mobilenet import BatchNorm
-from osmn_tf.backbones.vgg16 import find_layer
+from osmn_tf.backbones.registry import BACKBONES, find_layer
+from osmn_tf.layers.normalization import BatchNorm
 from osmn_tf.models.osmn import OSMN
 
 
@@ -117,6 +117,18 @@ def test_batch_norm_with_stored_statistics_in_training():
 
 @needs_tensorflow
 def test_pools_round_odd_sides_up():
-    from osmn_tf.backbones import vgg16
+    from osmn_tf.backbones.vgg16 import VGG16
 
-    assert numpy(vgg16.pooling(1, "x")(np.zeros((1, 7, 9, 1), np.float32))).shape == (1, 4, 5, 1)
+    assert numpy(VGG16().pooling(1, "x")(np.zeros((1, 7, 9, 1), np.float32))).shape == (1, 4, 5, 1)
+
+
+def test_backbones_give_their_features_by_stride():
+    channels = {"vgg16": {1: 2, 2: 3, 4: 4, 8: 5, 16: 6}, "mobilenet": {2: 2, 4: 4, 8: 5, 16: 6, 32: 7}}
+    narrow = {"vgg16": NARROW_VGG, "mobilenet": NARROW_MOBILENET}
+    assert BACKBONES.names() == ["mobilenet", "vgg16"]
+    for name, expected in channels.items():
+        images = keras.Input((64, 96, 3))
+        maps = BACKBONES.get(name)(narrow[name]).features(images, "x")
+        assert {stride: tuple(x.shape) for stride, x in maps.items()} == {
+            stride: (None, 64 // stride, 96 // stride, width) for stride, width in expected.items()
+        }

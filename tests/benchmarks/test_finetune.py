@@ -10,13 +10,13 @@ from osmn_tf.cli.main import main
 
 
 @pytest.fixture(scope="module")
-def preset(narrow_vgg_module, tmp_path_factory):
-    from support import randomise
+def preset(tmp_path_factory):
+    from support import TINY_VGG, randomise
 
     from osmn_tf.models.osmn import OSMN
 
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    model = OSMN(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96))
+    model = OSMN(**TINY_VGG, network_size=(64, 96))
     randomise(model, seed=2).save_to_preset(str(folder))
     return folder
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import BACKEND, EPSILON, TINY, WHOLE_NETWORK, is_quotient, random_frames, randomise
+from support import BACKEND, EPSILON, TINY, TINY_VGG, WHOLE_NETWORK, is_quotient, random_frames, randomise
 
 from osmn_tf import runtime
 from osmn_tf.benchmarks import infer as speed
@@ -33,8 +33,8 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
 
 @pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "jax", reason="on other backends JAX counts nothing")
-def test_jax_counts_the_operations_of_a_step(narrow_vgg, monkeypatch):
-    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)))
+def test_jax_counts_the_operations_of_a_step(monkeypatch):
+    model = randomise(ReConvNet(**TINY_VGG, network_size=(64, 96)))
     monkeypatch.setattr(speed, "build_network", lambda name, precision: model)
     one, two = (row.operations for row in speed.measure("narrow", objects=[1, 2], repeat=1, peers=False))
     assert 1.2 * one < two < 2 * one
@@ -43,9 +43,9 @@ def test_jax_counts_the_operations_of_a_step(narrow_vgg, monkeypatch):
 
 
 @pytest.mark.parametrize("network", [OSMN, ReConvNet])
-def test_whatever_runs_a_network_gives_the_same_numbers(narrow_vgg, network, tmp_path):
+def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     """The segmenter's step, the programs it is timed against, an exported network and half precision."""
-    model = randomise(network(visual_head="pooled", visual_hidden=8, guide_size=32, network_size=(64, 96)), seed=3)
+    model = randomise(network(**{**TINY_VGG, "visual_hidden": 8}, network_size=(64, 96)), seed=3)
     first, second = random_frames(2, *model.network_size)
     mask = speed._stripes(*model.network_size, 3)
 

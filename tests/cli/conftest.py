@@ -14,19 +14,14 @@ SIZE = (96, 128)
 LENGTH = 12
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _narrow(narrow_vgg_module: None) -> None:
-    """The preset is of a narrow VGG-16, and so must be what is built to read it."""
-
-
 @pytest.fixture(scope="module")
-def tiny_preset(_narrow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ReConvNet that takes little time a frame; its masks mean nothing, but depend on its state."""
-    from support import randomise
+    from support import TINY_VGG, randomise
 
     from osmn_tf.models.reconvnet import ReConvNet
 
-    model = ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=64, network_size=(64, 96))
+    model = ReConvNet(**{**TINY_VGG, "guide_size": 64}, network_size=(64, 96))
     folder = tmp_path_factory.mktemp("presets") / "tiny"
     randomise(model, seed=3).save_to_preset(str(folder), {"description": "random weights"})
     return folder

@@ -17,7 +17,7 @@ import tensorflow as tf
 from support import EPSILON, WHOLE_NETWORK, assert_close, random_frames, zero_lstms
 
 from convert import release
-from osmn_tf.backbones import vgg16
+from osmn_tf.backbones.vgg16 import shift_mean
 from osmn_tf.cli.main import main
 from osmn_tf.convert import tf1_checkpoint
 from osmn_tf.convert.forms import FORMS, Form
@@ -47,7 +47,7 @@ def test_shifted_mean_gives_the_sources_values_inside():
     rgb = random_frames(1, 12, 15, seed=4)
     kernel, bias = values["weights"], values["biases"]
     expected = tf.nn.conv2d(release.normalise(rgb, mean_bgr=CLASSIFIER_MEAN_BGR), kernel, 1, "VALID") + bias
-    shifted = vgg16.shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
+    shifted = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
     received = tf.nn.conv2d(release.normalise(rgb), kernel, 1, "VALID") + shifted
     assert_close(received, expected, 3 * TERMS)  # the sums reach three times what is left of them
     assert np.abs(shifted - bias).max() > 0.01

@@ -6,17 +6,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from support import numpy, object_batch, randomise, tensors
+from support import TINY_VGG, numpy, object_batch, randomise, tensors
 
-from osmn_tf.backbones.mobilenet import BatchNorm
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.folding import FoldedNetwork
+from osmn_tf.layers.normalization import BatchNorm
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
-
-
-def narrow(network, **arguments):
-    return randomise(network(visual_head="pooled", visual_hidden=4, guide_size=32, **arguments))
 
 
 def both_forms(model, height, width):
@@ -46,8 +42,8 @@ def both_forms(model, height, width):
         pytest.param(ReConvNet, marks=pytest.mark.backend),
     ],
 )
-def test_the_same_numbers(network, narrow_vgg, request):
-    model = request.getfixturevalue(network) if isinstance(network, str) else narrow(network)
+def test_the_same_numbers(network, request):
+    model = request.getfixturevalue(network) if isinstance(network, str) else randomise(network(**TINY_VGG))
     for plain, folded in both_forms(model, 45, 70):
         assert set(plain) == set(folded)
         for name, expected in plain.items():

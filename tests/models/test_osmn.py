@@ -5,7 +5,18 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import JIT, TINY, call, needs_tensorflow, numpy, object_batch, random_frames, randomise, tensors
+from support import (
+    JIT,
+    TINY,
+    TINY_VGG,
+    call,
+    needs_tensorflow,
+    numpy,
+    object_batch,
+    random_frames,
+    randomise,
+    tensors,
+)
 
 from osmn_tf.models.osmn import OSMN
 
@@ -102,8 +113,8 @@ def test_vgg_equals_the_release(vgg_osmn, size):
 
 
 @pytest.mark.backend
-def test_early_modulation_widths(narrow_vgg):
-    model = OSMN(visual_head="pooled", modulate_early=True, visual_hidden=4, guide_size=32)
+def test_early_modulation_widths():
+    model = OSMN(**TINY_VGG, modulate_early=True)
     found = shapes(model)
     # 2 + 2 + 3 + 3 scales more, and spatial maps for the first two blocks.
     assert found["modulator_fc8/bias"] == (2 * 2 + 3 * 2 + 4 * 3 + 5 * 3 + 6 * 3,)
@@ -190,8 +201,8 @@ def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(tiny_osmn):
 
 
 @pytest.mark.parametrize("size", [(480, 854), (241, 427)])
-def test_video_sizes(narrow_vgg, tiny_osmn, tiny_reconvnet, size):
-    vgg = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32))
+def test_video_sizes(tiny_osmn, tiny_reconvnet, size):
+    vgg = randomise(OSMN(**TINY_VGG))
     for model in (vgg, tiny_osmn, tiny_reconvnet):
         outputs = call(model, object_batch(model, 1, *size))
         logits = numpy(outputs["logits"] if isinstance(outputs, dict) else outputs)
@@ -202,9 +213,9 @@ def test_video_sizes(narrow_vgg, tiny_osmn, tiny_reconvnet, size):
 
 @pytest.mark.parametrize("decoder", ["hypercolumn", "refinement"])
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
-def test_one_graph_for_many_sizes(narrow_vgg, backbone, decoder):
+def test_one_graph_for_many_sizes(backbone, decoder):
     """`predict` on TensorFlow makes one graph with unknown sides; it gives what a call gives."""
-    model = OSMN(**{**TINY, "backbone": backbone}, visual_head="pooled", decoder=decoder)
+    model = OSMN(**(TINY_VGG if backbone == "vgg16" else TINY), decoder=decoder)
     randomise(model)
     for height, width in ((32, 64), (33, 47), (50, 40)):
         batch = object_batch(model, 2, height, width)
@@ -214,9 +225,9 @@ def test_one_graph_for_many_sizes(narrow_vgg, backbone, decoder):
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.backend), 5])
-def test_objects_in_one_call_equal_one_by_one(narrow_vgg, tiny_osmn, tiny_reconvnet, count):
-    vgg = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, network_size=(64, 96)))
-    early = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, modulate_early=True))
+def test_objects_in_one_call_equal_one_by_one(tiny_osmn, tiny_reconvnet, count):
+    vgg = randomise(OSMN(**TINY_VGG, network_size=(64, 96)))
+    early = randomise(OSMN(**TINY_VGG, modulate_early=True))
     for model in (vgg, early, tiny_osmn, tiny_reconvnet):
         batch = tensors(object_batch(model, count, 45, 70, seed=count))
         modulation = call(model.visual_modulator, batch.pop("visual_guide"))
@@ -248,8 +259,8 @@ def test_mixed_precision(mixed_precision, tiny_osmn):
 
 
 @pytest.mark.backend
-def test_training_changes_every_trainable_weight(narrow_vgg):
-    model = randomise(OSMN(visual_head="pooled", visual_hidden=4, guide_size=32, network_size=(32, 48)))
+def test_training_changes_every_trainable_weight():
+    model = randomise(OSMN(**TINY_VGG, network_size=(32, 48)))
     assert {w.path for w in model.non_trainable_weights} == {
         *(f"seg_score_multi{level}_up/kernel" for level in (2, 3, 4, 5)),
         *(f"modulator_sp_conv{b}_bn/{part}" for b in (3, 4, 5) for part in ("moving_mean", "moving_variance")),
@@ -288,14 +299,16 @@ def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "resnet"}, "backbone: expected one of vgg16, mobilenet, received 'resnet'"),
+        ({"backbone": "resnet"}, "backbone: expected one of mobilenet, vgg16, received 'resnet'"),
         ({"visual_head": "big"}, "visual_head: expected one of fc, pooled, received 'big'"),
         ({"backbone": "mobilenet", "visual_head": "fc"}, "visual_head: expected one of pooled, received 'fc'"),
         ({"decoder": "unet"}, "decoder: expected one of hypercolumn, refinement, received 'unet'"),
         ({"normalization": "none"}, "normalization: expected one of caffe, caffe_scaled, signed_unit, received 'none'"),
         ({"network_size": (480,)}, "network_size: expected a positive height and width, received"),
         ({"guide_size": 192}, "guide_size: the fc head takes 224, received 192"),
-        ({"backbone": "mobilenet", "modulate_early": True}, "modulate_early: only the vgg16 backbone"),
+        ({"backbone": "mobilenet", "modulate_early": True}, "modulate_early: the mobilenet backbone does not"),
+        ({"block_channels": (4, 4)}, "block_channels: expected 5 positive numbers, received"),
+        ({"backbone": "mobilenet", "block_channels": [0] * 13}, "block_channels: expected 13 positive numbers"),
     ],
 )
 def test_wrong_arguments(arguments, message):

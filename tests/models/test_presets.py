@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from support import TINY, numpy, object_batch, randomise
+from support import NARROW_VGG, TINY, TINY_VGG, numpy, object_batch, randomise
 
 import osmn_tf
 from osmn_tf.errors import InputError
@@ -94,9 +94,9 @@ def test_metadata(saved, tiny_osmn):
     assert metadata["osmn_tf_version"] == osmn_tf.__version__
 
 
-def test_networks_with_dropout_can_be_saved(narrow_vgg, tmp_path):
+def test_networks_with_dropout_can_be_saved(tmp_path):
     """Dropout has a variable, its seed, that is none of the network's weights."""
-    model = randomise(OSMN())
+    model = randomise(OSMN(block_channels=NARROW_VGG))
     model.save_to_preset(tmp_path, dtype="float16")
     copy = osmn_tf.load(tmp_path)
     assert copy.visual_head == "fc"
@@ -104,8 +104,8 @@ def test_networks_with_dropout_can_be_saved(narrow_vgg, tmp_path):
         np.testing.assert_array_equal(numpy(found), numpy(expected).astype(np.float16))
 
 
-def test_a_trained_model_s_optimizer_is_left_out(narrow_vgg, tmp_path):
-    model = OSMN(visual_head="pooled", visual_hidden=4, guide_size=32)
+def test_a_trained_model_s_optimizer_is_left_out(tmp_path):
+    model = OSMN(**TINY_VGG)
     model.save_to_preset(tmp_path / "before")
     model.compile(optimizer="adam", loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
@@ -292,7 +292,7 @@ def test_weights_of_another_network(preset, saved):
         ({"class": None}, r"needs 'class' \(OSMN or ReConvNet\)"),
         ({"class": ["OSMN"]}, r"needs 'class' \(OSMN or ReConvNet\)"),
         ({"config": [1, 2]}, "its arguments as 'config'"),
-        ({"config": {**TINY, "backbone": "resnet"}}, "config.json: backbone: expected one of vgg16, mobilenet"),
+        ({"config": {**TINY, "backbone": "resnet"}}, "config.json: backbone: expected one of mobilenet, vgg16"),
         ({"config": {**TINY, "colour": "red"}}, "config.json: .*colour"),
         ({"config": {**TINY, "guide_size": "large"}}, "config.json: "),
         ({"config": {**TINY, "network_size": [64]}}, "config.json: "),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from support import (
     JIT,
+    NARROW_MOBILENET,
     TINY,
+    TINY_VGG,
     WHOLE_NETWORK,
     assert_close,
     call,
@@ -67,8 +69,8 @@ def test_vgg_form_has_the_paper_s_sizes(quick_init):
     ]  # fmt: skip
 
 
-def test_initial_values(narrow_vgg):
-    model = ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32)
+def test_initial_values():
+    model = ReConvNet(**TINY_VGG)
     weights = weight_dict(model)
     for block, channels in ((3, 4), (4, 5), (5, 6)):
         name = f"seg_conv{block}_lstm"
@@ -96,8 +98,8 @@ def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_bloc
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (33, 97)])
-def test_state_shapes(narrow_vgg, tiny_reconvnet, height, width):
-    vgg = ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32)
+def test_state_shapes(tiny_reconvnet, height, width):
+    vgg = ReConvNet(**TINY_VGG)
     for model in (vgg, tiny_reconvnet):
         batch = tensors(object_batch(model, 2, height, width))
         initial = model.initial_state(2, height, width)
@@ -122,9 +124,10 @@ def test_osmn_has_no_state(tiny_osmn):
 @pytest.mark.backend
 @pytest.mark.parametrize("recurrence", ["residual", "replace"])
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
-def test_recurrence(narrow_vgg, narrow_mobilenet, backbone, recurrence):
+def test_recurrence(backbone, recurrence):
     """The next layer and the side branch read features + scale * h, or scale * h alone, with the right scales."""
-    model = randomise(ReConvNet(**{**TINY, "backbone": backbone}, visual_head="pooled", recurrence=recurrence), seed=4)
+    arguments = TINY_VGG if backbone == "vgg16" else {**TINY, "block_channels": NARROW_MOBILENET}
+    model = randomise(ReConvNet(**arguments, recurrence=recurrence), seed=4)
     if backbone == "vgg16":  # blocks of 2, 3, 4, 5, 6 channels
         levels = {3: ("seg_conv3_3", "seg_pool3", 45, 4), 4: ("seg_conv4_3", "seg_pool4", 49, 5),
                   5: ("seg_conv5_3", "seg_conv5_3_16", 54, 6)}  # fmt: skip
@@ -157,11 +160,11 @@ def test_recurrence(narrow_vgg, narrow_mobilenet, backbone, recurrence):
         np.testing.assert_array_equal(side_read, read)
 
 
-def test_silent_lstms_leave_the_osmn(narrow_vgg, narrow_mobilenet):
+def test_silent_lstms_leave_the_osmn():
     for arguments in (
-        {"backbone": "vgg16", "visual_head": "pooled", "visual_hidden": 4, "guide_size": 32},
-        TINY,
-        {**TINY, "decoder": "refinement"},
+        TINY_VGG,
+        {**TINY, "block_channels": NARROW_MOBILENET},
+        {**TINY, "block_channels": NARROW_MOBILENET, "decoder": "refinement"},
     ):
         osmn = randomise(OSMN(**arguments))
         model = ReConvNet.from_osmn(osmn)
@@ -304,15 +307,15 @@ def test_own_guides_matter(tiny_reconvnet):
 
 
 @pytest.mark.backend
-def test_clip_equals_streaming_on_vgg(narrow_vgg):
-    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=4, guide_size=32), seed=5)
+def test_clip_equals_streaming_on_vgg():
+    model = randomise(ReConvNet(**TINY_VGG), seed=5)
     inputs = clip_inputs(model, 1, 3, 33, 47, [[0, 0, 1]])
     assert_close(call(model.clip_model(3), inputs), stream(model, inputs), WHOLE_NETWORK)
 
 
 @pytest.mark.backend
-def test_clip_model_trains_the_network_itself(narrow_vgg):
-    model = randomise(ReConvNet(visual_head="pooled", visual_hidden=8, guide_size=32), seed=6)
+def test_clip_model_trains_the_network_itself():
+    model = randomise(ReConvNet(**{**TINY_VGG, "visual_hidden": 8}), seed=6)
     for weight in model.weights:
         if weight.path.endswith("_lstm/kernel"):
             weight.assign(numpy(weight) * 0.01)  # random features would saturate the gates

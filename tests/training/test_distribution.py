@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import narrow_command, randomise
+from support import NARROW_VGG_SETTING, command, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.training import config as cfg
@@ -24,6 +24,7 @@ MOVEMENT = 2.5 * RATE  # what five Adam steps move a weight by at most: the sum 
 QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # as in the Makefile
 # Two rates, clipping, decay, averages, clips with own guides: what could depend on how a batch is shared out.
 SETTINGS = (
+    NARROW_VGG_SETTING,
     "model.arguments.batch_statistics=false",
     "model.freeze=[]",
     "loss.cross_entropy=1",
@@ -52,14 +53,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def runs(data_root: Path, narrow_vgg_module: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trains in five processes, two at a time; the folders are called one, mirrored, workers and jax."""
     root = tmp_path_factory.mktemp("distribution")
-    initial = randomise(stages.build_model(cfg.load(CONFIG).model))
+    initial = randomise(stages.build_model(cfg.load(CONFIG, [NARROW_VGG_SETTING]).model))
     initial.save_to_preset(str(root / "initial"))
 
     def train(folder: str, *settings: str, **environment: str) -> int:
-        words = narrow_command("train", CONFIG, "--quiet", "--run-dir", str(root / folder))
+        words = command("train", CONFIG, "--quiet", "--run-dir", str(root / folder))
         for setting in (f"data.root={data_root}", f"model.initial={root / 'initial'}", *SETTINGS, *settings):
             words += ["--set", setting]
         with open(root / f"{folder}.{environment.get('WORKER', '')}.log", "wb") as log:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from support import narrow_command, randomise
+from support import NARROW_VGG_SETTING, command, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
@@ -28,7 +28,8 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 
 def load(name: str, data_root: Path, *settings: str) -> cfg.Config:
-    return cfg.load(name, [f"data.root={data_root}", *settings])
+    narrow = [] if "lite" in name else [NARROW_VGG_SETTING]
+    return cfg.load(name, [f"data.root={data_root}", *narrow, *settings])
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def eagerly():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
-@pytest.mark.usefixtures("eagerly", "narrow_vgg")
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", STAGES)
 def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, tmp_path: Path) -> None:
     settings = [] if name != "osmn_davis" else ["train.precision=mixed_bfloat16"]
@@ -118,14 +119,12 @@ def final_weights(folder: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    narrow_vgg: None, data_root: Path, tmp_path: Path
-) -> None:
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(data_root: Path, tmp_path: Path) -> None:
     """`kill -9` after four steps, of which two are in the checkpoint and all in the log."""
     words = ["train", "osmn_coco_smoke", "--run-dir", str(tmp_path / "killed"), "--quiet"]
-    for setting in (f"data.root={data_root}", *SETTINGS):
+    for setting in (f"data.root={data_root}", NARROW_VGG_SETTING, *SETTINGS):
         words += ["--set", setting]
-    process = subprocess.run(narrow_command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
+    process = subprocess.run(command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
     assert process.returncode == -signal.SIGKILL
     assert [row["step"] for row in read_log(tmp_path / "killed")] == ["2", "4"]
     checkpoint = tmp_path / "killed" / "checkpoint.npz"
@@ -154,9 +153,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 @pytest.mark.slow
-def test_early_stopping_keeps_the_best(
-    narrow_vgg: None, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_early_stopping_keeps_the_best(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([(0.5, 0.4), (0.7, 0.1), (0.6, 0.9), (0.7, 0.9), (0.9, 0.9)])
     monkeypatch.setattr("osmn_tf.training.callbacks.Validation.evaluate", lambda self: next(scores))
     config = load("osmn_davis_smoke", data_root, "train.steps=6", "validation.every=1", "validation.patience=2")
