@@ -20,7 +20,7 @@ from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
-    from osmn_tf.inference.video_segmenter import VideoSegmenter as VideoSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter as VideoSegmenter
     from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2D as ModulatedConvLSTM2D
     from osmn_tf.masks.files import read_mask as read_mask
     from osmn_tf.masks.files import write_mask as write_mask
@@ -34,7 +34,7 @@ _LAZY = {
     "OSMN": "osmn_tf.models.osmn",
     "ReConvNet": "osmn_tf.models.reconvnet",
     "ModulatedConvLSTM2D": "osmn_tf.layers.conv_lstm",
-    "VideoSegmenter": "osmn_tf.inference.video_segmenter",
+    "VideoSegmenter": "osmn_tf.inference.segmenter",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
     "metrics": "osmn_tf.evaluation.metrics",

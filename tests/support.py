@@ -173,3 +173,15 @@ def object_batch(model, count: int, height: int, width: int, seed: int = 0) -> d
         "spatial_guide": rng.uniform(0, 1, (count, height, width, 1)).astype(np.float32),
         **{name: 0.5 * rng.standard_normal(tuple(x.shape), np.float32) for name, x in state.items()},
     }
+
+
+def count_calls(patch: pytest.MonkeyPatch, owner: type, name: str, calls: list[str]) -> None:
+    """Appends `name` to `calls` whenever the method `owner.name` is called; of a compiled one, when it is traced."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def counting(*arguments: Any) -> Any:
+        calls.append(name)
+        return original(*arguments)
+
+    patch.setattr(owner, name, counting)

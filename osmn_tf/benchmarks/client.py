@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from osmn_tf.client.remote_segmenter import RemoteSegmenter
+from osmn_tf.client.predictor import RemotePredictor
 from osmn_tf.errors import InputError
+from osmn_tf.inference.segmenter import VideoSegmenter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Speed:
 
 
 def measure(
-    name: str, segmenter: RemoteSegmenter, frames: Sequence[np.ndarray], mask: np.ndarray, steps: int, warm_up: int = 5
+    name: str, predictor: RemotePredictor, frames: Sequence[np.ndarray], mask: np.ndarray, steps: int, warm_up: int = 5
 ) -> Speed:
     """Times `steps` steps over `frames`, which are repeated as often as needed, after `warm_up` others.
 
@@ -52,15 +53,16 @@ def measure(
 
     Raises:
         InputError: there are no frames, or fewer than one step is asked for.
-        ServerError: as `RemoteSegmenter.step`.
+        ServerError: the server refuses, or is away.
     """
     if not frames or steps < 1:
         raise InputError(f"steps: expected at least one frame and one step, received {len(frames)} and {steps}")
+    segmenter = VideoSegmenter(predictor)
     segmenter.start(frames[0], mask)
     source = itertools.cycle(frames)
     for frame in itertools.islice(source, warm_up):
         segmenter.step(frame)
-    sent, received = segmenter.transport.sent_bytes, segmenter.transport.received_bytes
+    sent, received = predictor.transport.sent_bytes, predictor.transport.received_bytes
     seconds = []
     cpu_began = time.process_time()
     for frame in itertools.islice(source, steps):
@@ -71,8 +73,8 @@ def measure(
         name,
         tuple(seconds),
         (time.process_time() - cpu_began) / steps,
-        (segmenter.transport.sent_bytes - sent) / steps,
-        (segmenter.transport.received_bytes - received) / steps,
+        (predictor.transport.sent_bytes - sent) / steps,
+        (predictor.transport.received_bytes - received) / steps,
     )
 
 

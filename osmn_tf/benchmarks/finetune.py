@@ -21,7 +21,7 @@ from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.inference.adaptation.online import FineTuneOptions
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
 
 Array = NDArray[Any]
 

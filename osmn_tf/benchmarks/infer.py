@@ -20,7 +20,9 @@ from osmn_tf.benchmarks.flop import forward_flop
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.modulated import ModulatedPredictor
+from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.network import Network
 from osmn_tf.models.presets import load
 from osmn_tf.models.registry import network_class, network_names
@@ -104,15 +106,16 @@ def measure(
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
     for count in objects:
-        segmenter = VideoSegmenter(model, network_size=(height, width))
+        predictor = ModulatedPredictor(model, PredictorOptions((height, width)))
+        segmenter = VideoSegmenter(predictor)
         mask = _stripes(height, width, count)
         segmenter.start(frames[0], mask)
         programs: dict[str, Callable[[], Any]] = {"step": lambda s=segmenter: s.step(frames[1])}  # type: ignore[misc]
         operations = None
         if keras.backend.backend() == "tensorflow":
-            programs["convolutions"], operations = _bare_convolutions(segmenter, frames[1])
+            programs["convolutions"], operations = _bare_convolutions(predictor, frames[1])
         elif keras.backend.backend() == "jax":
-            operations = _counted_by_jax(segmenter, frames[1])
+            operations = _counted_by_jax(predictor, frames[1])
         if peers:
             programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
             programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
@@ -150,7 +153,7 @@ def _in_turns(programs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Callable[[], Any], float]:
+def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tuple[Callable[[], Any], float]:
     """The convolutions of a step as a program of their own, and its floating-point operations.
 
     They are read off the graph of the step, so that they are those that it executes: what is shared by all objects
@@ -158,8 +161,8 @@ def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Ca
     """
     import tensorflow as tf
 
-    step = tf.function(segmenter._step, autograph=False)
-    arguments = (frame, segmenter._guide_masks, segmenter._modulation, segmenter._state)
+    step = tf.function(predictor.step.step, autograph=False)
+    arguments = (frame, *predictor.carried)
     graph = step.get_concrete_function(*keras.tree.map_structure(tf.convert_to_tensor, arguments)).graph
     generator = np.random.default_rng(0)
     calls: list[tuple[str, list[Any], dict[str, Any]]] = []
@@ -203,15 +206,16 @@ def _bare_convolutions(segmenter: VideoSegmenter, frame: np.ndarray) -> tuple[Ca
     return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
 
 
-def _counted_by_jax(segmenter: VideoSegmenter, frame: np.ndarray) -> float | None:
+def _counted_by_jax(predictor: ModulatedPredictor, frame: np.ndarray) -> float | None:
     """The operations that JAX counts in the two networks of a step."""
-    model = segmenter.model
+    model = predictor.network
+    guide_masks, modulation, state = predictor.carried
     inputs = {"frame": ops.convert_to_tensor(frame[None])}
-    others = {"spatial_guide": spatial_guide(segmenter._guide_masks), "modulation": segmenter._modulation}
+    others = {"spatial_guide": spatial_guide(guide_masks), "modulation": modulation}
     features = model.frame_encoder(inputs)
     counts = [
         forward_flop(model.frame_encoder, inputs),
-        forward_flop(model.object_network, {**features, **others, **segmenter._state}),
+        forward_flop(model.object_network, {**features, **others, **state}),
     ]
     return None if None in counts else sum(count or 0.0 for count in counts)
 

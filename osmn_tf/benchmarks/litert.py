@@ -22,17 +22,15 @@ from osmn_tf.evaluation.protocols import Sequence as Video
 from osmn_tf.evaluation.run_preset import frame_files, given_masks
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert import CALIBRATION_STEPS, export_litert
-from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import read_label_png
 from osmn_tf.masks.labels import VOID
-from osmn_tf.runtime import VideoSegmenter
 from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
 
 Array = NDArray[Any]
-Segmenter = KerasSegmenter | VideoSegmenter
 Progress = Callable[[str], None]
 
 KERAS = "keras"
@@ -107,8 +105,8 @@ def measure(
         scored = {video.name for video in videos}
         others = find_sequences(root, protocol, split=calibration_split)
         clips = calibration_clips([video for video in others if video.name not in scored], protocol)
-    keras_segmenter = KerasSegmenter(model, size)
-    segmenters: dict[str, Segmenter] = {KERAS: keras_segmenter}
+    keras_segmenter = VideoSegmenter(model, size)
+    segmenters: dict[str, VideoSegmenter] = {KERAS: keras_segmenter}
     sizes: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for form in forms:
@@ -188,7 +186,7 @@ class _Frames:
 
 
 def _time_in_turns(
-    segmenters: dict[str, Segmenter], video: _Frames, repeat: int
+    segmenters: dict[str, VideoSegmenter], video: _Frames, repeat: int
 ) -> dict[str, tuple[tuple[float, float], float]]:
     """Seconds per frame of one object, (shortest, median of medians), and of all threads."""
     start, mask = min(video.given.items())

@@ -20,7 +20,7 @@ from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.source import open_source
 
 if TYPE_CHECKING:
-    from osmn_tf.jobs.segment import Segmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,9 @@ def measure(
     Raises:
         InputError: as `osmn segment`, or a number is out of its range.
     """
-    from osmn_tf.jobs.segment import find_network
+    from osmn_tf.cli.quiet import captured_stderr
+    from osmn_tf.inference.predictor import find_network
+    from osmn_tf.inference.segmenter import VideoSegmenter
 
     if repeat < 1 or frames < 2:
         raise InputError(f"repeat, frames: expected at least 1 and 2, received {repeat} and {frames}")
@@ -76,8 +78,9 @@ def measure(
     first: list[np.ndarray] | None = None
     for preset in presets:
         network = find_network(preset)
-        for precision in (None,) if network.exported else precisions:
-            segmenter = _make_segmenter(str(network.path), precision, network_size)
+        for precision in precisions if network.needs_backend else (None,):
+            with captured_stderr():  # LiteRT reports that it has found its kernels
+                segmenter = VideoSegmenter(preset, network_size, precision=precision)
             masks = _masks(segmenter, pictures, given)
             first = first or masks
             alone, whole = [], []
@@ -91,24 +94,11 @@ def measure(
             yield VideoTimes(preset, precision, statistics.median(alone), statistics.median(whole), _iou(masks, first))
 
 
-def _make_segmenter(preset: str, precision: str | None, size: tuple[int, int] | None) -> Segmenter:
-    if precision is None:
-        from osmn_tf import runtime
-        from osmn_tf.cli.quiet import captured_stderr
-
-        with captured_stderr():
-            return runtime.VideoSegmenter(preset, size)
-    from osmn_tf.benchmarks.infer import build_network
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
-
-    return VideoSegmenter(build_network(preset, precision), size)
-
-
-def _masks(segmenter: Segmenter, frames: Sequence[np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
+def _masks(segmenter: VideoSegmenter, frames: Sequence[np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
     return [found for _, found in segmenter.track(frames, mask)][1:]
 
 
-def _whole_command(segmenter: Segmenter, video: str, mask: str, preset: str, frames: int) -> float:
+def _whole_command(segmenter: VideoSegmenter, video: str, mask: str, preset: str, frames: int) -> float:
     """Seconds of the job behind `osmn segment`, its files written to a temporary folder."""
     from osmn_tf.cli.main import EXIT_OK, build_parser
     from osmn_tf.jobs.segment import SegmentationJob

@@ -14,6 +14,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -280,7 +281,7 @@ def format_forms(names: Sequence[str], forms: Sequence[Form]) -> str:
 
 def _run_serving(arguments: argparse.Namespace) -> int:
     from osmn_tf.benchmarks.client import format_table, measure
-    from osmn_tf.client import GrpcClient, LocalClient, RemoteSegmenter, RestClient
+    from osmn_tf.client import GrpcPredictor, RemotePredictor, RestPredictor, SavedModelPredictor
     from osmn_tf.masks.files import read_mask
     from osmn_tf.video.source import open_source
 
@@ -288,17 +289,17 @@ def _run_serving(arguments: argparse.Namespace) -> int:
     mask = read_mask(arguments.mask, size=(source.info.height, source.info.width))
     frames = list(source)
     address, model = arguments.server, arguments.model
-    clients: dict[str, RemoteSegmenter] = {}
+    clients: dict[str, RemotePredictor] = {}
     if arguments.folder:
-        clients["no server"] = LocalClient(arguments.folder)
+        clients["no server"] = SavedModelPredictor(arguments.folder)
     for encoding in ("raw", "png", "jpeg"):
-        clients[f"gRPC, {encoding}"] = GrpcClient(address, model, encoding=encoding)
+        clients[f"gRPC, {encoding}"] = GrpcPredictor(address, model, encoding=encoding)
     if arguments.rest:
         for encoding in ("png", "jpeg"):
-            clients[f"REST, {encoding}"] = RestClient(arguments.rest, model, encoding=encoding)
+            clients[f"REST, {encoding}"] = RestPredictor(arguments.rest, model, encoding=encoding)
     speeds = []
     for name, client in clients.items():
-        with client:
+        with contextlib.closing(client):
             speeds.append(measure(name, client, frames, mask, arguments.steps))
     print(format_table(speeds))
     load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -334,7 +335,7 @@ def _run_finetune(arguments: argparse.Namespace) -> int:
 
     start_backend()
     from osmn_tf.benchmarks.finetune import measure_curves
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.models.presets import load
 
     points = []

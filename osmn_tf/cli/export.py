@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_saved_model(
     arguments: argparse.Namespace, model: Any, size: tuple[int, int] | None, preset_metadata: dict[str, Any]
 ) -> int:
-    from osmn_tf.export.metadata import read_metadata
     from osmn_tf.export.saved_model import export_saved_model
+    from osmn_tf.runtime.saved_model import read_metadata
 
     folder = export_saved_model(
         model,

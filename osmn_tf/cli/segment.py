@@ -25,7 +25,8 @@ from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORE
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from osmn_tf.jobs.segment import Network, Segmenter
+    from osmn_tf.inference.predictor import NetworkSource
+    from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.video.source import FrameSource
 
 EXAMPLES = """examples:
@@ -35,7 +36,8 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
-  osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export --format litert'
+  osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
+  osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
 """
 
 QUALITY_HELP = "\n".join(
@@ -69,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument("--end", type=int, metavar="N", help="frame to stop before (default: all)")
     frames.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th frame")
     network = parser.add_argument_group("the network")
-    network.add_argument("--preset", default="reconvnet_lite", help="name, folder, .keras, .tflite file (%(default)s)")
+    network.add_argument(
+        "--preset",
+        default="reconvnet_lite",
+        help="name, folder, .keras, .tflite file, or grpc://HOST:PORT/NAME (%(default)s)",
+    )
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     network.add_argument(
         "--precision",
@@ -115,12 +121,13 @@ def run(arguments: argparse.Namespace) -> int:
         from osmn_tf.masks.prompts import mask_from_boxes
 
         given = {0: mask_from_boxes(source[0], boxes)}
-    from osmn_tf.jobs.segment import SegmentationJob, find_network
+    from osmn_tf.inference.predictor import find_network
+    from osmn_tf.jobs.segment import SegmentationJob
 
     network = find_network(arguments.preset)  # a wrong name is found before anything is written
-    if network.exported and arguments.finetune:
+    if network.can_adapt is False and arguments.finetune:
         raise InputError("--finetune: an exported network cannot be trained; take the preset that it was made of")
-    if network.exported and arguments.precision != "float32":
+    if not network.needs_backend and arguments.precision != "float32":
         raise InputError("--precision: an exported network computes in what it was exported in")
     job = SegmentationJob(arguments, source, given)
     if job.is_complete():
@@ -133,25 +140,24 @@ def run(arguments: argparse.Namespace) -> int:
     return job.execute(segmenter)
 
 
-def _make_segmenter(arguments: argparse.Namespace, network: Network, size: tuple[int, int] | None) -> Segmenter:
+def _make_segmenter(
+    arguments: argparse.Namespace, network: NetworkSource, size: tuple[int, int] | None
+) -> VideoSegmenter:
     """The network, ready to run. An exported one needs neither Keras nor its backend."""
     from osmn_tf.cli.quiet import captured_stderr, start_backend
+    from osmn_tf.inference.segmenter import VideoSegmenter
 
-    settings = {
-        "merge": arguments.merge,
-        "exclusive": not arguments.own_guides,
-        "recover": not arguments.no_recover,
-    }
-    if network.exported:
-        from osmn_tf import runtime
-
-        with captured_stderr():  # LiteRT reports that it has found its kernels
-            return runtime.VideoSegmenter(network.path, size, **settings)
-    start_backend()
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
-    from osmn_tf.models.presets import load
-
-    return VideoSegmenter(load(arguments.preset, arguments.precision), size, **settings)
+    if network.needs_backend:
+        start_backend()
+    with captured_stderr():  # LiteRT reports that it has found its kernels
+        return VideoSegmenter(
+            arguments.preset,
+            size,
+            merge=arguments.merge,
+            exclusive=not arguments.own_guides,
+            recover=not arguments.no_recover,
+            precision=arguments.precision if network.needs_backend else None,
+        )
 
 
 def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int]]:

@@ -554,7 +554,7 @@ def _check_destination(out: Path, force: bool) -> None:
 
 def _verify(model: OSMN, inspection: Inspection) -> float:
     """Segments two frames and returns the seconds that the second one, a whole step with compilation, took."""
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
 
     height, width = _VERIFICATION_SIZE
     frames = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)

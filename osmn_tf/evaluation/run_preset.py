@@ -57,7 +57,7 @@ def preset_track(
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
     """
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.models import presets
 
     model = presets.load(preset)

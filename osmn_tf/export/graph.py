@@ -1,6 +1,6 @@
 """The segmenter as TensorFlow functions in which the frame's size and the number of objects are open.
 
-What happens between two resizes is `VideoSegmenter`'s own code, traced at the network's size. The resizes are here,
+What happens between two resizes is `ModulatedStep`'s own code, traced at the network's size. The resizes are here,
 because Keras 3.15 cannot resize images of unknown size; it would call the same TensorFlow operations.
 """
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from osmn_tf.export.session_record import SessionRecord
 from osmn_tf.guides import visual_guide
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.masks.labels import VOID
 
 Tensor = Any
@@ -71,16 +71,16 @@ class SegmenterModule(tf.Module):
     """The functions behind the signatures, holding the network's variables but no Keras object.
 
     Args:
-        segmenter: the network and how it is used.
+        step: the network and how it is used.
         record: layout of the sessions.
     """
 
-    def __init__(self, segmenter: VideoSegmenter, record: SessionRecord) -> None:
+    def __init__(self, step: ModulatedStep, record: SessionRecord) -> None:
         super().__init__(name="segmenter")
-        model = segmenter.model
-        self._segmenter = segmenter
+        model = step.network
+        self._step = step
         self.record = record
-        self._size = segmenter.network_size
+        self._size = step.network_size
         self._compute_dtype = model.compute_dtype
         self.weights = [variable.value for variable in model.variables]
         height, width = self._size
@@ -106,10 +106,10 @@ class SegmenterModule(tf.Module):
     def _network_step(
         self, small: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        _, own, state, logits = self._segmenter._step(
-            small, guide_masks, tf.cast(modulation, self._compute_dtype), state
+        logits, own, state = self._step.network_step(
+            small[None], guide_masks, tf.cast(modulation, self._compute_dtype), state
         )
-        return logits, own, state
+        return logits[..., 0], own, state
 
     def _shrink(self, frame: Tensor) -> Tensor:
         small = tf.image.resize(tf.cast(frame, tf.float32)[None], self._size)
@@ -131,7 +131,7 @@ class SegmenterModule(tf.Module):
             labels = tf.identity(labels)
         masks = tf.cast(mask[None] == tf.cast(labels, tf.uint8)[:, None, None], tf.uint8)
 
-        model = self._segmenter.model
+        model = self._step.network
         modulation = self._modulator(visual_guide(frame[None], masks, model.guide_size, model.guide_background))
         full = tf.cast(masks, tf.float32)[..., None]
         guide_masks = tf.image.resize(full, self._size, method="nearest")
@@ -161,7 +161,7 @@ class SegmenterModule(tf.Module):
         carried = {name: tf.cast(value, self._compute_dtype) for name, value in state.items()}
         logits, guide_masks, carried = self._network(self._shrink(frame), guide_masks, modulation, carried)
         full = tf.image.resize(logits[..., None], tf.shape(frame)[:2])[..., 0]
-        winners = tf.cast(self._segmenter._merged(full), tf.int32)
+        winners = tf.cast(self._step.merged(full), tf.int32)
         lookup = tf.cast(tf.concat([[0], labels], axis=0), tf.uint8)
         return tf.gather(lookup, winners), guide_masks, carried, full
 

@@ -20,12 +20,12 @@ import tensorflow as tf
 
 from osmn_tf.errors import InputError
 from osmn_tf.export.graph import SegmenterModule
-from osmn_tf.export.metadata import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
-from osmn_tf.files import ensure_directory, write_text
-from osmn_tf.inference.video_segmenter import VideoSegmenter
-from osmn_tf.models.presets import file_digest
+from osmn_tf.files import ensure_directory, file_digest, write_text
+from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
+from osmn_tf.inference.predictor import PredictorOptions, open_predictor
+from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -96,21 +96,24 @@ def export_saved_model(
         raise InputError(f"state_dtype: expected one of {', '.join(STATE_DTYPES)}, received {state_dtype!r}")
     if warm_up:
         check_serving_protos()
-    segmenter = VideoSegmenter(model, network_size, merge=merge, exclusive=exclusive, recover=recover)
+    predictor = open_predictor(model, PredictorOptions(network_size, merge, exclusive, recover))
+    if not isinstance(predictor, ModulatedPredictor):
+        raise InputError(f"model: expected an OSMN or a ReConvNet, received a {type(model).__name__}")
+    step = predictor.step
     parent = ensure_directory(out_dir, "out_dir") / name
     folder = parent / str(version)
     if folder.exists() and not force:
         raise InputError(f"out_dir: {folder} exists; give another version, or force to replace it")
 
     settings = {
-        "network_size": list(segmenter.network_size),
+        "network_size": list(step.network_size),
         "merge": merge,
         "exclusive": exclusive,
         "recover": recover,
         "state_dtype": state_dtype,
     }
-    record = make_record(segmenter, state_dtype, _digest(model, settings))
-    module = SegmenterModule(segmenter, record)
+    record = make_record(step, state_dtype, _digest(model, settings))
+    module = SegmenterModule(step, record)
     signatures = module.signatures()
     # TensorFlow Serving looks into the folder of versions at any moment: it must find complete ones only.
     temporary = parent / f".{version}.{uuid.uuid4().hex[:8]}.part"
@@ -121,7 +124,7 @@ def export_saved_model(
         extra = temporary / EXTRA_ASSETS
         extra.mkdir()
         if warm_up:
-            write_warm_up(extra / WARM_UP_FILE, name, warm_up_inputs(signatures, segmenter.network_size))
+            write_warm_up(extra / WARM_UP_FILE, name, warm_up_inputs(signatures, step.network_size))
         document = {
             "name": name,
             "version": version,
@@ -145,12 +148,25 @@ def export_saved_model(
             },
         }
         write_text(extra / METADATA_FILE, json.dumps(document, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Puts a version's folder in place. One that was there goes when the new one is in its place, not before."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    old = new.with_suffix(".old")
+    os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old)
 
 
 @contextlib.contextmanager
@@ -165,14 +181,14 @@ def _quiet_tensorflow() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def make_record(segmenter: VideoSegmenter, state_dtype: str, digest: bytes) -> SessionRecord:
-    """The layout of a segmenter's sessions."""
-    model = segmenter.model
-    state = model.initial_state(1, *segmenter.network_size)
+def make_record(step: ModulatedStep, state_dtype: str, digest: bytes) -> SessionRecord:
+    """The layout of the sessions of a network and how it is used."""
+    model = step.network
+    state = model.initial_state(1, *step.network_size)
     return SessionRecord(
         digest=digest,
         modulation=int(model.visual_modulator.output_shape[-1]),
-        network_size=segmenter.network_size,
+        network_size=step.network_size,
         state={name: tuple(int(side) for side in value.shape[1:]) for name, value in state.items()},
         state_dtype=state_dtype,
     )

@@ -2,36 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
 from keras import tree
 
 
-def compile_function(function: Callable[..., Any], models: Sequence[keras.Model]) -> Callable[..., Any]:
+class CompiledGraphs:
+    """Compiled forms of functions for the shapes they were called with. The least recently used go first.
+
+    Args:
+        limit: how many are kept.
+    """
+
+    def __init__(self, limit: int = 32) -> None:
+        self.limit = limit
+        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.RLock()  # two sessions of a server may ask for the same graph
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The graph of this key, made where it is not there."""
+        with self._lock:
+            if key not in self._graphs:
+                graph = make()
+                while len(self._graphs) >= self.limit:
+                    self._graphs.popitem(last=False)
+                self._graphs[key] = graph
+            self._graphs.move_to_end(key)
+            return self._graphs[key]
+
+
+def compile_function(
+    function: Callable[..., Any], models: Sequence[keras.Model], graphs: CompiledGraphs | None = None
+) -> Callable[..., Any]:
     """`function` compiled for the active backend: `tf.function`, `jax.jit`, or PyTorch without gradients.
 
     Args:
         function: takes and returns nested structures of tensors; must not change the models' variables.
         models: the models that `function` calls. Their weights are read at every call, so later changes are seen.
+        graphs: where the compiled forms are kept, perhaps among those of other functions.
 
     Returns:
         A function that takes tensors or NumPy arrays and returns tensors. It compiles anew for new shapes.
     """
+    kept = CompiledGraphs() if graphs is None else graphs
+    owner = object()
+
+    def signature(arguments: Any) -> Hashable:
+        return owner, tuple((tuple(x.shape), x.dtype) for x in tree.flatten(arguments))
+
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        concrete: dict[Any, Any] = {}
-
         def by_signature(*arguments: Any) -> Any:
-            # `tf.function` would find the right trace by itself, but warns of retracing when objects come and go.
+            # `tf.function` would find the right trace by itself, but keeps all of them, and warns of retracing when
+            # objects come and go.
             tensors = tree.map_structure(tf.convert_to_tensor, arguments)
-            key = tuple((tuple(x.shape), x.dtype) for x in tree.flatten(tensors))
-            if key not in concrete:
-                concrete[key] = tf.function(function, autograph=False).get_concrete_function(*tensors)
-            return concrete[key](*tensors)
+            concrete = kept.get(
+                signature(tensors), lambda: tf.function(function, autograph=False).get_concrete_function(*tensors)
+            )
+            return concrete(*tensors)
 
         return by_signature
     if backend == "jax":
@@ -39,13 +76,18 @@ def compile_function(function: Callable[..., Any], models: Sequence[keras.Model]
 
         variables = [variable for model in models for variable in model.variables]
 
-        @jax.jit
-        def stateless(values: list[Any], *arguments: Any) -> Any:
-            # Weights are arguments: as constants they would be compiled in, and changes to them missed.
-            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
-                return function(*arguments)
+        def compiled() -> Callable[..., Any]:
+            def stateless(values: list[Any], *arguments: Any) -> Any:
+                # Weights are arguments: as constants they would be compiled in, and changes to them missed.
+                with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+                    return function(*arguments)
 
-        return lambda *arguments: stateless([variable.value for variable in variables], *arguments)
+            return jax.jit(stateless)
+
+        def with_weights(*arguments: Any) -> Any:
+            return kept.get(signature(arguments), compiled)([variable.value for variable in variables], *arguments)
+
+        return with_weights
     if backend == "torch":
         import torch
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from osmn_tf.cli.main import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from osmn_tf.errors import InputError
 from osmn_tf.files import atomic_path, ensure_directory, write_text
+from osmn_tf.inference.predictor import find_network
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.contact_sheet import ContactSheet
 from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
@@ -33,11 +34,8 @@ from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.writer import VideoWriter
 
 if TYPE_CHECKING:
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
-    from osmn_tf.runtime import VideoSegmenter as ExportedSegmenter
+    from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.video.source import FrameSource
-
-    Segmenter = VideoSegmenter | ExportedSegmenter
 
 SNAPSHOT_INTERVAL = 100  # frames between two snapshots of the state, for runs that are killed
 MOST_PENDING = 8  # frames that wait to be written: each holds a frame and a mask
@@ -119,28 +117,6 @@ def _deferred_interrupt(requested: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-class Network(NamedTuple):
-    """Where the network of `--preset` is: a preset's folder or `.keras` file, or the folder of an exported network."""
-
-    path: Path
-    exported: bool
-
-
-def find_network(preset: str) -> Network:
-    """Where the network is that `--preset` names.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    from osmn_tf.models.presets import find_preset, list_presets
-    from osmn_tf.runtime.network import find_export
-
-    if preset.endswith(".keras"):
-        return Network(Path(preset), exported=False)
-    folder = None if preset in list_presets() else find_export(preset)
-    return Network(folder or find_preset(preset), exported=folder is not None)
-
-
 class SegmentationJob:
     """One video: where its results go, what is done already, and the loop over its frames."""
 
@@ -169,10 +145,12 @@ class SegmentationJob:
         """Digest of everything that the masks depend on: a run continues only what the same command began."""
         arguments = self.arguments
         path = Path(arguments.video)
-        preset = find_network(arguments.preset).path
         files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
-        files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
-        facts: list[Any] = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        preset = find_network(arguments.preset).path
+        if preset is not None:
+            files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
+        facts: list[Any] = [arguments.preset] if preset is None else []
+        facts += [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         facts += [arguments.start, arguments.end, arguments.every, arguments.network_size, arguments.merge]
         facts += [arguments.own_guides, arguments.no_recover, arguments.both_ways, arguments.precision]
         facts += [arguments.finetune, arguments.finetune_rate if arguments.finetune else None]
@@ -241,15 +219,12 @@ class SegmentationJob:
         """
         if self.tuned_weights.is_file():
             try:
-                segmenter.tuner().load(_read_arrays(self.tuned_weights))
+                return segmenter.load_adapted(_read_arrays(self.tuned_weights))
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"--out: the weights of the interrupted run in {self.tuned_weights} are damaged; --force starts"
                     " again"
                 ) from error
-            stack = ExitStack()
-            stack.callback(segmenter.restore_weights)
-            return stack
         annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
         with tqdm(
             total=self.arguments.finetune,
@@ -265,11 +240,11 @@ class SegmentationJob:
 
             tuned = segmenter.finetune(annotated, self.arguments.finetune, self.arguments.finetune_rate, progress=show)
         with atomic_path(self.tuned_weights) as temporary:
-            content: dict[str, Any] = segmenter.tuner().weights()
+            content: dict[str, Any] = segmenter.adapted_weights()
             np.savez(temporary, **content)
         return tuned
 
-    def _restore(self, segmenter: Segmenter) -> int:
+    def _restore(self, segmenter: VideoSegmenter) -> int:
         """Restores the segmenter from the snapshot and returns how many frames are done."""
         if not self.snapshot.is_file():
             return 0
@@ -286,7 +261,7 @@ class SegmentationJob:
             return 0
         return done
 
-    def _pairs(self, segmenter: Segmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _pairs(self, segmenter: VideoSegmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(frame, mask) of every frame; those that an interrupted run has done come from its files."""
         if self.arguments.both_ways:
             # A backward pass has no middle from which to go on: it starts again.
@@ -309,19 +284,17 @@ class SegmentationJob:
     def _mask_path(self, index: int) -> Path:
         return self.masks / f"{self.source.frame_name(index)}.png"
 
-    def execute(self, segmenter: Segmenter) -> int:
+    def execute(self, segmenter: VideoSegmenter) -> int:
         """Segments the video and writes the results; returns the exit code."""
         try:
-            # `osmn segment` has refused --finetune for exported networks, which cannot be trained.
-            trainable = cast("VideoSegmenter", segmenter)
-            tuned = self._finetune(trainable) if self.arguments.finetune else nullcontext()
+            tuned = self._finetune(segmenter) if self.arguments.finetune else nullcontext()
         except BaseException:
             self._clean_up()
             raise
         with tuned:
             return self._segment(segmenter)
 
-    def _segment(self, segmenter: Segmenter) -> int:
+    def _segment(self, segmenter: VideoSegmenter) -> int:
         info = self.source.info
         size = (info.height, info.width)
         sheet = ContactSheet()
@@ -367,7 +340,7 @@ class SegmentationJob:
 
     def _loop(
         self,
-        segmenter: Segmenter,
+        segmenter: VideoSegmenter,
         overlay: VideoWriter | None,
         sheet: ContactSheet,
         tracks: TrackWriter | None,
@@ -420,7 +393,7 @@ class SegmentationJob:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_image(folder / path.name, cutout(frame, mask, label))
 
-    def _save_snapshot(self, segmenter: Segmenter) -> None:
+    def _save_snapshot(self, segmenter: VideoSegmenter) -> None:
         if self.arguments.both_ways or not segmenter.labels:
             return
         with atomic_path(self.snapshot) as temporary:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from osmn_tf.errors import InputError
-from osmn_tf.files import atomic_path, ensure_directory, write_text
+from osmn_tf.files import atomic_path, ensure_directory, file_digest, write_text
 from osmn_tf.precision import computing_in
 from osmn_tf.version import __version__
 
@@ -75,12 +74,6 @@ def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"preset: {path} should hold a JSON object, but holds a {type(content).__name__}")
     return content
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Model:

@@ -12,6 +12,7 @@ from keras import ops
 
 from osmn_tf.guides import SpatialGuide
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
+from osmn_tf.models.clips import encode_clip, unroll_clip
 from osmn_tf.models.modulated import Arguments, Parts, assemble, check_choice
 from osmn_tf.models.osmn import OSMN, UNTRAINED
 from osmn_tf.models.presets import load
@@ -157,32 +158,19 @@ class ClipUnroll(keras.layers.Layer):
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         model, frames = self.model, inputs["frames"]
-        batch, length, height, width, _ = ops.shape(frames)
-        # What depends on no object and no state runs on all frames at once.
-        encoded = model.frame_encoder(
-            {"frame": ops.reshape(frames, (batch * length, height, width, 3))}, training=training
-        )
-        encoded = {name: ops.reshape(x, (batch, length, *ops.shape(x)[1:])) for name, x in encoded.items()}
+        batch, _, height, width, _ = ops.shape(frames)
+
+        def guide(t: int, before: Tensor | None) -> Tensor:
+            given = inputs["spatial_guides"][:, t]
+            if before is None:
+                return given
+            own = self.spatial_guide(before[..., 0] > 0)
+            return ops.where(inputs["own_guide"][:, t, None, None, None] > 0.5, own, given)
+
+        encoded = encode_clip(model.frame_encoder, frames, training)
         modulation = model.visual_modulator(inputs["visual_guide"], training=training)
         state = model.initial_state(batch, height, width)
-        logits: list[Tensor] = []
-        for t in range(length):
-            guide = inputs["spatial_guides"][:, t]
-            if t > 0:
-                own = self.spatial_guide(logits[-1][..., 0] > 0)
-                guide = ops.where(inputs["own_guide"][:, t, None, None, None] > 0.5, own, guide)
-            outputs = model.object_network(
-                {
-                    **{name: x[:, t] for name, x in encoded.items()},
-                    "spatial_guide": guide,
-                    "modulation": modulation,
-                    **state,
-                },
-                training=training,
-            )
-            logits.append(outputs.pop("logits"))
-            state = outputs
-        return ops.stack(logits, axis=1)
+        return unroll_clip(model.object_network, encoded, modulation, state, guide, training)
 
     def compute_output_spec(self, inputs: dict[str, Any], training: bool | None = None) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs["frames"].shape[:4], 1), dtype="float32")

@@ -1,10 +1,10 @@
 """Runs networks exported to LiteRT (TFLite) with NumPy, OpenCV and `ai-edge-litert`: neither Keras nor TensorFlow.
 
-from osmn_tf import runtime
-segmenter = runtime.VideoSegmenter("exported/reconvnet_lite")
+import osmn_tf as osmn
+segmenter = osmn.VideoSegmenter("exported/reconvnet_lite")
 for frame, mask in segmenter.track(frames, first_mask): ...
 """
 
-from osmn_tf.runtime.video_segmenter import VideoSegmenter
+from osmn_tf.runtime.predictor import ExportedPredictor
 
-__all__ = ["VideoSegmenter"]
+__all__ = ["ExportedPredictor"]

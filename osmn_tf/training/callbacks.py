@@ -16,7 +16,7 @@ from tqdm import tqdm
 from osmn_tf.datasets.index import VideoDataset, VideoSequence
 from osmn_tf.evaluation.metrics import jaccard_and_boundary_f
 from osmn_tf.files import write_text
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.drawing import draw_overlay
 from osmn_tf.masks.labels import VOID
 from osmn_tf.training import optimization

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from support import BACKEND, EPSILON, TINY, TINY_VGG, WHOLE_NETWORK, is_quotient, random_frames, randomise
 
-from osmn_tf import runtime
 from osmn_tf.benchmarks import infer as speed
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
 from osmn_tf.export.litert import export_litert
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 
@@ -57,7 +56,7 @@ def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     masks, scores = step(VideoSegmenter(model, keep_scores=True, exclusive=False))
     assert {0, 1} < set(np.unique(masks))
     exported = export_litert(model, tmp_path / "exported", objects=2)
-    exported_masks, exported_scores = step(runtime.VideoSegmenter(exported, keep_scores=True, exclusive=False))
+    exported_masks, exported_scores = step(VideoSegmenter(exported, keep_scores=True, exclusive=False))
     # The slope of a score is at most a quarter of its logit's, and the logits of random weights reach hundreds.
     logits = np.concatenate(speed._unshared(model, second, mask, compiled=False)())[..., 0]
     bound = WHOLE_NETWORK * EPSILON * np.abs(logits).max() / 4

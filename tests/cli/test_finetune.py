@@ -12,7 +12,7 @@ import osmn_tf as osmn
 from osmn_tf.cli.main import main
 from osmn_tf.inference.adaptation.online import OnlineFineTuner
 from osmn_tf.inference.adaptation.quality import QUALITIES
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.masks.files import read_label_png
 

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 from osmn_tf.cli.main import main
 from osmn_tf.datasets.examples import example_path
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source

@@ -14,25 +14,26 @@ import numpy as np
 import pytest
 from support import needs_tensorflow
 
-from osmn_tf.client import GrpcClient, LocalClient, RestClient, ServerError
-from osmn_tf.client.remote_segmenter import RemoteSegmenter, encode_frame
+from osmn_tf.client import GrpcPredictor, RemotePredictor, RestPredictor, ServerError
+from osmn_tf.client.predictor import encode_frame, split_address
 from osmn_tf.client.transport import Patience, TransientError, Transport, readable
 from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import write_video
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "serving" / "segment.py"
-CLIENTS = {"grpc": GrpcClient, "rest": RestClient}
+PREDICTORS = {"grpc": GrpcPredictor, "rest": RestPredictor}
 
 
 @pytest.fixture
 def connect(server):
-    """Makes clients of the server, and closes them after the test."""
+    """Makes segmenters whose network is on the server, and closes them after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(kind: str, model: str = "lite", **options) -> RemoteSegmenter:
+        def make(kind: str, model: str = "lite", **options) -> VideoSegmenter:
             address = server.grpc if kind == "grpc" else server.rest
-            return stack.enter_context(CLIENTS[kind](address, model, **options))
+            return stack.enter_context(VideoSegmenter(PREDICTORS[kind](address, model, **options)))
 
         yield make
 
@@ -44,7 +45,7 @@ def tracked(segmenter, frames, mask) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def expected(lite_folder, clip):
     """The masks of the clip, without a server (which `test_saved_model` compares with the segmenter)."""
-    return tracked(LocalClient(lite_folder), *clip)
+    return tracked(VideoSegmenter(lite_folder), *clip)
 
 
 # The same masks -------------------------------------------------------------------------------------------------
@@ -70,8 +71,6 @@ def test_jpeg_changes_few_pixels_and_is_smaller(connect, clip, expected) -> None
 @needs_tensorflow
 @pytest.mark.parametrize(("kind", "encoding"), [("grpc", "raw"), ("rest", "png")])
 def test_objects_come_and_go_as_in_the_segmenter(connect, lite, clip, kind, encoding) -> None:
-    from osmn_tf.inference.video_segmenter import VideoSegmenter
-
     frames, mask = clip
     results = []
     for segmenter in (connect(kind, encoding=encoding), VideoSegmenter(lite, (96, 160))):
@@ -170,7 +169,7 @@ def test_no_such_model(connect, clip, kind, options, which) -> None:
 @needs_tensorflow
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
 def test_missing_signature(connect, clip, kind, monkeypatch) -> None:
-    monkeypatch.setattr(RemoteSegmenter, "_step", "forward")
+    monkeypatch.setattr(RemotePredictor, "_step", "forward")
     message = r"model 'lite' version 3 has no signature 'forward'; it has modulate, .*step_scores\. Was it written by"
     with pytest.raises(ServerError, match=message):
         connect(kind).start(clip[0][0], clip[1])
@@ -194,7 +193,7 @@ def test_state_of_another_model(connect, clip, kind) -> None:
     segmenter.restore({**snapshot, "carried/session_bytes": snapshot["carried/session_bytes"][:, 3:]})
     with pytest.raises(ServerError, match="a record has another length"):
         segmenter.step(frames[1])
-    with pytest.raises(InputError, match="its state is of other version 3, the client's model is lite version 3"):
+    with pytest.raises(InputError, match="its state is of other version 3, this model is lite version 3"):
         segmenter.restore({**snapshot, "model": np.array("other")})
 
 
@@ -203,18 +202,18 @@ def test_state_of_another_shape_or_dtype(connect, clip) -> None:
     frames, mask = clip
     segmenter = connect("grpc", encoding="raw")
     segmenter.start(frames[0], mask)
-    carried = dict(segmenter._carried)
+    carried = dict(segmenter.predictor._carried)
     for name, change, message in (
         ("modulation", lambda x: np.pad(x, ((0, 0), (0, 5))), r"modulation: the shape \[3,2197\] is not compatible"),
         ("Conv2d_5_lstm_h", lambda x: x[:, 1:], r"Conv2d_5_lstm_h: the shape \[3,11,20,48\] is not compatible"),
         ("guide_masks", lambda x: x[1:], "guide_masks and state: expected the same number of objects"),
         ("Conv2d_5_lstm_c", lambda x: x.astype(np.float64), "double"),
     ):
-        segmenter._carried = {**carried, name: change(carried[name])}
+        segmenter.predictor._carried = {**carried, name: change(carried[name])}
         with pytest.raises(ServerError, match=message) as error:
             segmenter.step(frames[1])
         assert "\n" not in str(error.value)
-    segmenter._carried = carried
+    segmenter.predictor._carried = carried
     with pytest.raises(InputError, match="its state is not of lite version 3"):
         segmenter.restore({**segmenter.snapshot(), "carried/modulation": carried["modulation"][:, 1:]})
 
@@ -231,7 +230,7 @@ def test_wrong_frames_and_masks(connect, clip) -> None:
     with pytest.raises(InputError, match="frame: expected 285 x 160 pixels as in the first frame"):
         segmenter.step(frames[0][1:])
     # What the server itself says to other clients
-    transport = segmenter.transport
+    transport = segmenter.predictor.transport
     for inputs, message in (
         (
             {"frame": frames[0], "mask": mask[1:]},
@@ -249,16 +248,54 @@ def test_wrong_frames_and_masks(connect, clip) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RestClient("localhost:8501", "m"), "address: expected http://HOST:PORT"),
-        (lambda: RestClient("http://localhost:8501", "m", encoding="raw"), "encoding: expected png or jpeg"),
-        (lambda: RestClient("http://localhost:8501", "m", encoding="gif"), "encoding: expected one of png, jpeg, raw"),
-        (lambda: RestClient("http://localhost:8501", "m", timeout=0), "timeout: expected a positive number"),
-        (lambda: RestClient("http://localhost:8501", "m", retry_for=-1), "retry_for: expected 0 or more"),
+        *[
+            (lambda address=address: RestPredictor(address, "m"), "address: expected http://HOST:PORT")
+            for address in (
+                "localhost:8501",
+                "http://localhost:port",
+                "http://localhost:99999",
+                "http://localhost:0",
+                "http://localhost:-1",
+                "http://[::1",
+                "http://a..b:80",
+                "http://a b:80",
+                "http://:80",
+                "http://localhost:80?x=1",
+                "",
+            )
+        ],
+        *[
+            (lambda address=address: GrpcPredictor(address, "m"), "address: expected HOST:PORT")
+            for address in ("localhost", "localhost:port", "localhost:99999", "localhost:0", ":8500", "")
+        ],
+        (lambda: RestPredictor("http://localhost:8501", "m", encoding="raw"), "encoding: expected png or jpeg"),
+        (
+            lambda: RestPredictor("http://localhost:8501", "m", encoding="gif"),
+            "encoding: expected one of png, jpeg, raw",
+        ),
+        (lambda: RestPredictor("http://localhost:8501", "m", timeout=0), "timeout: expected a positive number"),
+        (lambda: RestPredictor("http://localhost:8501", "m", retry_for=-1), "retry_for: expected 0 or more"),
     ],
 )
 def test_wrong_arguments(make, message) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_addresses_of_networks() -> None:
+    assert split_address("grpc://localhost:8500/lite") == ("localhost:8500", "lite")
+    assert split_address("http://localhost:8501/lite/") == ("http://localhost:8501", "lite")
+    assert split_address("https://host/prefix/my%20lite") == ("https://host/prefix", "my lite")
+    for address in ("ftp://host/lite", "grpc://host:8500", "grpc://", "http:///lite", "://host/lite"):
+        with pytest.raises(InputError, match="expected grpc://HOST:PORT/NAME, http://HOST:PORT/NAME or") as error:
+            VideoSegmenter(address)
+        assert "\n" not in str(error.value)
+
+
+def test_options_that_only_the_exporter_has() -> None:
+    for option, value in {"merge": "soft", "network_size": (96, 160), "precision": "float32", "threads": 2}.items():
+        with pytest.raises(InputError, match=f"{option}: an exported network does as it was exported, received"):
+            VideoSegmenter("http://localhost:1/lite", **{option: value})
 
 
 @pytest.mark.parametrize(("module", "package"), [("grpc", "grpcio"), ("tensorflow_serving", "tensorflow-serving-api")])
@@ -267,7 +304,7 @@ def test_missing_extra(monkeypatch, module, package) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=rf"'{package}', which is not installed.*osmn-tf\[serving\]"):
-        GrpcClient("localhost:8500", "m")
+        GrpcPredictor("localhost:8500", "m")
 
 
 # Answers of servers that are none of ours -----------------------------------------------------------------------
@@ -318,7 +355,7 @@ def test_strange_answers(web_server, clip, status, body, message) -> None:
     where, answers = web_server
     answers.append((status, body))
     with pytest.raises(ServerError, match=message) as error:
-        start_once(RestClient(where, "m", retry_for=0), clip)
+        start_once(VideoSegmenter(RestPredictor(where, "m", retry_for=0)), clip)
     assert "\n" not in str(error.value)
 
 
@@ -326,11 +363,14 @@ def test_an_overloaded_server_is_asked_again(web_server, clip) -> None:
     where, answers = web_server
     answers += [(503, b""), (429, b""), (404, b"{}")]
     with pytest.raises(ServerError, match="has no model"):
-        start_once(RestClient(where, "m", retry_for=5), clip)
+        start_once(VideoSegmenter(RestPredictor(where, "m", retry_for=5)), clip)
     assert answers == []
 
 
 # Without a server -----------------------------------------------------------------------------------------------
+
+
+NINE = np.full((4, 6), 9, np.uint8)
 
 
 class EchoTransport(Transport):
@@ -372,7 +412,7 @@ def test_frames_are_read_while_the_server_works() -> None:
             transport.read = index
             yield np.full((4, 6, 3), 1 if index else 0, np.uint8)
 
-    masks = tracked(RemoteSegmenter(transport, "raw"), frames(), np.full((4, 6), 9, np.uint8))
+    masks = tracked(VideoSegmenter(RemotePredictor(transport, "raw")), frames(), np.full((4, 6), 9, np.uint8))
     assert [int(mask[0, 0]) for mask in masks] == [9] * 5  # the server's label 1 is object 9
     assert transport.reads_before_step == [2, 3, 4, 4]  # always one frame ahead
 
@@ -385,12 +425,29 @@ def test_reading_stops_with_the_caller() -> None:
             read.append(index)
             yield np.zeros((4, 6, 3), np.uint8)
 
-    tracking = RemoteSegmenter(EchoTransport(), "raw").track(frames(), np.ones((4, 6), np.uint8))
+    tracking = VideoSegmenter(RemotePredictor(EchoTransport(), "raw")).track(frames(), np.ones((4, 6), np.uint8))
     next(tracking)
     next(tracking)
     tracking.close()
     assert len(read) <= 4
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+def test_a_source_may_fill_one_buffer_again_and_again() -> None:
+    """Every step gets its own frame, and so does who goes through the masks."""
+    transport = EchoTransport()
+    transport.awaits = [2, 3, 4, 4]
+
+    def frames():
+        buffer = np.empty((4, 6, 3), np.uint8)
+        for index in range(5):
+            buffer[...] = index % 2
+            yield buffer
+            transport.read = index + 1
+
+    predictor = RemotePredictor(transport, "raw")
+    found = [(int(frame[0, 0, 0]), int(mask[0, 0])) for frame, mask in VideoSegmenter(predictor).track(frames(), NINE)]
+    assert found == [(0, 9), (1, 9), (0, 0), (1, 9), (0, 0)]
 
 
 def test_errors_of_the_source_come_out() -> None:
@@ -399,24 +456,24 @@ def test_errors_of_the_source_come_out() -> None:
         raise InputError("clip.mp4: damaged")
 
     with pytest.raises(InputError, match=r"clip\.mp4: damaged"):
-        tracked(RemoteSegmenter(EchoTransport(), "raw"), frames(), np.ones((4, 6), np.uint8))
+        tracked(VideoSegmenter(RemotePredictor(EchoTransport(), "raw")), frames(), np.ones((4, 6), np.uint8))
 
 
 def test_bfloat16_survives_a_file(tmp_path) -> None:
-    segmenter = RemoteSegmenter(EchoTransport(), "raw")
+    segmenter = VideoSegmenter(RemotePredictor(EchoTransport(), "raw"))
     frame = np.zeros((4, 6, 3), np.uint8)
     segmenter.start(frame, np.ones((4, 6), np.uint8))
     segmenter.step(frame)
     np.savez(tmp_path / "video.npz", **segmenter.snapshot())
-    other = RemoteSegmenter(EchoTransport(), "raw")
+    other = VideoSegmenter(RemotePredictor(EchoTransport(), "raw"))
     with np.load(tmp_path / "video.npz") as stored:
         other.restore(dict(stored))
-    assert other._carried["h"].dtype.name == "bfloat16"
-    assert other._carried["h"].astype(np.float32).tolist() == [[2.0, 2.0]]
+    assert other.predictor._carried["h"].dtype.name == "bfloat16"
+    assert other.predictor._carried["h"].astype(np.float32).tolist() == [[2.0, 2.0]]
 
 
 def test_more_objects_than_labels_on_the_server() -> None:
-    segmenter = RemoteSegmenter(EchoTransport(), "raw")
+    segmenter = VideoSegmenter(RemotePredictor(EchoTransport(), "raw"))
     frame = np.zeros((4, 6, 3), np.uint8)
     mask = np.zeros((4, 6), np.uint8)
     for label in range(1, 255):
@@ -467,12 +524,12 @@ def test_measuring_counts_steps_bytes_and_time() -> None:
 
     transport = EchoTransport()
     frames = [np.zeros((4, 6, 3), np.uint8)] * 2
-    speed = measure("echo", RemoteSegmenter(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=5, warm_up=3)
+    speed = measure("echo", RemotePredictor(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=5, warm_up=3)
     assert len(transport.reads_before_step) == 8
     assert len(speed.seconds) == 5
     assert min(speed.seconds) >= 0.02
     with pytest.raises(InputError, match="received 2 and 0"):
-        measure("echo", RemoteSegmenter(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=0)
+        measure("echo", RemotePredictor(transport, "raw"), frames, np.ones((4, 6), np.uint8), steps=0)
     table = format_table([Speed("gRPC, png", (0.1, 0.1, 0.1, 0.3, 0.2), 0.05, 2048.0, 1500.0)])
     assert table.splitlines()[1].split() == ["gRPC,", "png", "6.2", "100.0", "260.0", "296.0", "50.0", "2.0", "1.5"]
 

@@ -12,7 +12,7 @@ import pytest
 from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames
 
 from osmn_tf.errors import InputError
-from osmn_tf.runtime import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 
 if BACKEND != "tensorflow":
     pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
@@ -48,9 +48,7 @@ def scores(segmenter, clip: tuple[list[np.ndarray], np.ndarray]) -> dict[int, np
 
 @pytest.fixture(scope="module")
 def float_scores(tiny_reconvnet, small_clip) -> dict[int, np.ndarray]:
-    from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
-
-    return scores(KerasSegmenter(tiny_reconvnet, keep_scores=True), small_clip)
+    return scores(VideoSegmenter(tiny_reconvnet, keep_scores=True), small_clip)
 
 
 def graph_types(path: Path) -> tuple[set[str], list[str]]:

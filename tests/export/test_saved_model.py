@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from support import WHOLE_NETWORK, assert_close, box_mask, needs_tensorflow, random_frames
 
-from osmn_tf.client import LocalClient
+from osmn_tf.client import SavedModelPredictor
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import write_mask
 
 pytestmark = needs_tensorflow
@@ -41,7 +41,7 @@ def with_objects(mask: np.ndarray, count: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def lite_client(lite_folder):
-    return LocalClient(lite_folder)
+    return VideoSegmenter(lite_folder)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def vgg_segmenter(vgg):
 def vgg_client(vgg, tmp_path_factory):
     from osmn_tf.export.saved_model import export_saved_model
 
-    return LocalClient(export_saved_model(vgg, tmp_path_factory.mktemp("vgg"), warm_up=False))
+    return VideoSegmenter(export_saved_model(vgg, tmp_path_factory.mktemp("vgg"), warm_up=False))
 
 
 # Equal to the Keras segmenter -----------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_scores_and_state_are_the_segmenters(lite_segmenter, lite_client, clip) 
     frames, mask = clip
     segmenter = lite_segmenter
     segmenter.start(frames[0], mask)
-    signatures = lite_client.transport.signatures
+    signatures = lite_client.predictor.transport.signatures
     carried = signatures["modulate"](frame=frames[0], mask=mask)
     assert carried["labels"].numpy().tolist() == [1, 2, 3]
     for frame in frames[1:3]:
@@ -132,7 +132,7 @@ def test_clip_signatures_are_the_steps(lite_client, clip) -> None:
     mask[:2] = 255  # unlabelled
     expected = tracked(lite_client, frames, mask)
     assert set(np.unique(expected[3])) == {0, 1, 3}
-    signatures = lite_client.transport.signatures
+    signatures = lite_client.predictor.transport.signatures
     masks = signatures["segment_clip"](frames=np.stack(frames), mask=mask)["masks"].numpy()
     np.testing.assert_array_equal(masks, expected)
     encoded = signatures["segment_clip_encoded"](
@@ -155,7 +155,8 @@ def modules():
         key = (model, *options.items())
         if key not in made:
             segmenter = VideoSegmenter(model, **options)
-            made[key] = SegmenterModule(segmenter, make_record(segmenter, "float32", b"12345678")), segmenter
+            step = segmenter.predictor.step
+            made[key] = SegmenterModule(step, make_record(step, "float32", b"12345678")), segmenter
         return made[key]
 
     return make
@@ -317,7 +318,7 @@ def test_folder_is_as_serving_reads_it(lite_folder, lite_client) -> None:
     for name, digest in document["sha256"].items():
         assert hashlib.sha256((lite_folder / name).read_bytes()).hexdigest() == digest
 
-    signatures = lite_client.transport.signatures
+    signatures = lite_client.predictor.transport.signatures
     assert set(signatures) == set(document["signatures"])
     records = list(tf.data.TFRecordDataset(str(lite_folder / "assets.extra/tf_serving_warmup_requests")))
     assert 1 <= len(records) <= 1000  # TensorFlow Serving's limit
@@ -411,6 +412,45 @@ def test_nothing_is_left_of_a_failed_export(tiny_reconvnet, tmp_path, monkeypatc
     assert list((tmp_path / "tiny").iterdir()) == []
 
 
+def test_a_version_stays_until_the_new_one_is_in_its_place(tiny_reconvnet, tmp_path, monkeypatch) -> None:
+    """Whatever happens while a version is replaced: there is a whole one."""
+    import tensorflow as tf
+
+    from osmn_tf.export import saved_model
+    from osmn_tf.export.graph import SegmenterModule
+
+    def save(content):
+        def write(module, path, **_):
+            Path(path).mkdir(parents=True)
+            (Path(path) / "saved_model.pb").write_bytes(content)
+
+        return write
+
+    def export():
+        return saved_model.export_saved_model(tiny_reconvnet, tmp_path, name="tiny", warm_up=False, force=True)
+
+    monkeypatch.setattr(SegmenterModule, "signatures", lambda self: {})  # tracing takes seconds
+    monkeypatch.setattr(tf.saved_model, "save", save(b"old"))
+    graph = export() / "saved_model.pb"
+    monkeypatch.setattr(tf.saved_model, "save", save(b"new"))
+    replace = saved_model.os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".part"):
+            raise OSError("no permission")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_model.os, "replace", fail)
+        with pytest.raises(OSError, match="no permission"):
+            export()
+    assert graph.read_bytes() == b"old"
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["1"]
+    export()
+    assert graph.read_bytes() == b"new"
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["1"]
+
+
 def test_warm_up_without_the_extra(tiny_reconvnet, tmp_path, monkeypatch) -> None:
     from osmn_tf.export.saved_model import export_saved_model
 
@@ -427,15 +467,17 @@ def test_damaged_folders(lite_folder, tmp_path) -> None:
     content[len(content) // 2] ^= 1
     variables.write_bytes(content)
     with pytest.raises(InputError, match=r"variables.data-00000-of-00001: damaged \(its SHA-256"):
-        LocalClient(folder)
+        VideoSegmenter(folder)
     variables.unlink()
     with pytest.raises(InputError, match=r"variables.data-00000-of-00001: missing, the SavedModel is incomplete"):
-        LocalClient(folder.parent)  # finds the version
+        VideoSegmenter(folder.parent)  # finds the version
     (folder / "assets.extra/osmn_tf.json").write_text("{")
     with pytest.raises(InputError, match=r"osmn_tf.json: damaged, expected the JSON of 'osmn export'"):
-        LocalClient(folder)
+        VideoSegmenter(folder)
     with pytest.raises(InputError, match=r"expected the folder of an exported version \(NAME/1\)"):
-        LocalClient(tmp_path)
+        SavedModelPredictor(tmp_path)
+    with pytest.raises(InputError, match=r"has no config.json"):
+        VideoSegmenter(tmp_path)
 
 
 def test_a_damaged_graph_whose_checksum_nobody_knows(lite_folder, tmp_path) -> None:
@@ -447,7 +489,7 @@ def test_a_damaged_graph_whose_checksum_nobody_knows(lite_folder, tmp_path) -> N
     del document["sha256"]["saved_model.pb"]
     metadata.write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"cannot be loaded as a SavedModel \("):
-        LocalClient(folder)
+        VideoSegmenter(folder)
 
 
 # The command ----------------------------------------------------------------------------------------------------

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import TINY, box_mask, randomise
+from support import TINY, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
-from osmn_tf.inference.adaptation.online import FineTuneOptions
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
+from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 
@@ -21,16 +22,30 @@ RATE = 2e-3  # for weights that are random
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
-    """With a network of its own: these tests change weights. The training step is compiled once."""
-    return VideoSegmenter(randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1))
+    """The training step is compiled once."""
+    network = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
+    return VideoSegmenter(network, keep_scores=True)
+
+
+@pytest.fixture(scope="module")
+def tuner(segmenter: VideoSegmenter) -> OnlineFineTuner:
+    """For what it does before the training."""
+    return OnlineFineTuner(network_of(segmenter), SIZE, FineTuneOptions())
 
 
 @pytest.fixture(autouse=True)
 def _unchanged(segmenter: VideoSegmenter) -> Iterator[None]:
-    before = segmenter.model.get_weights()
+    """Whatever happens, the network has its own weights, also while a segmenter has others."""
+    before = network_of(segmenter).get_weights()
     yield
+    assert equal(before, network_of(segmenter).get_weights())
     segmenter.restore_weights()
-    assert equal(before, segmenter.model.get_weights())
+
+
+def network_of(segmenter: VideoSegmenter) -> OSMN:
+    predictor = segmenter.predictor
+    assert isinstance(predictor, ModulatedPredictor)
+    return predictor.network
 
 
 def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -53,6 +68,13 @@ def scores(segmenter: VideoSegmenter, frame: np.ndarray, mask: np.ndarray) -> li
     return [jaccard(mask == label, result == label) for label in np.unique(mask) if label]
 
 
+def raw_scores(segmenter: VideoSegmenter, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The scores of a second look, float32 [N, H, W]."""
+    segmenter.start(frame, mask)
+    segmenter.step(frame)
+    return np.stack(list(segmenter.scores.values()))
+
+
 def test_learns_all_objects_of_the_frame(segmenter: VideoSegmenter) -> None:
     frame, mask = scene(8, 60)
     before = scores(segmenter, frame, mask)
@@ -68,14 +90,14 @@ def test_learns_all_objects_of_the_frame(segmenter: VideoSegmenter) -> None:
     assert scores(segmenter, frame, mask) == before
 
 
-def test_several_annotated_frames(segmenter: VideoSegmenter) -> None:
+def test_several_annotated_frames(segmenter: VideoSegmenter, tuner: OnlineFineTuner) -> None:
     """The second object is annotated in the second frame only."""
     first, second = scene(8, 60), scene(40, 2, seed=1)
     only_red = np.where(first[1] == 1, 1, 0).astype(np.uint8)
     only_green = np.where(second[1] == 2, 2, 0).astype(np.uint8)
     pairs = [(first[0], only_red), (second[0], only_green)]
     seen = set()
-    for frames, masks, *_ in segmenter.tuner()._samples(pairs, np.random.default_rng(0), 2):
+    for frames, masks, *_ in tuner._samples(pairs, np.random.default_rng(0), 2):
         seen |= {(int(frame.sum()), int(mask.sum())) for frame, mask in zip(frames, masks)}
     assert seen == {(int(first[0].sum()), 24 * 24), (int(second[0].sum()), 24 * 24)}
     with segmenter.finetune(pairs, 60, RATE):
@@ -83,12 +105,12 @@ def test_several_annotated_frames(segmenter: VideoSegmenter) -> None:
         assert scores(segmenter, second[0], only_green)[0] > 0.8
 
 
-def test_every_object_is_taken_in_turn(segmenter: VideoSegmenter) -> None:
+def test_every_object_is_taken_in_turn(tuner: OnlineFineTuner) -> None:
     """Three samples a step, five objects: each is taken three times in five steps."""
     boxes = [(4 + 10 * k, 12 + 10 * k, 4, 12 + k) for k in range(5)]
     mask = box_mask(*SIZE, *boxes)
     counts: dict[int, int] = {}
-    for _, masks, guides, *_ in segmenter.tuner()._samples([(scene(8, 60)[0], mask)], np.random.default_rng(0), 5):
+    for _, masks, guides, *_ in tuner._samples([(scene(8, 60)[0], mask)], np.random.default_rng(0), 5):
         assert guides.shape == (3, 32, 32, 3)
         for sample in masks:
             counts[int(sample.sum())] = counts.get(int(sample.sum()), 0) + 1
@@ -101,56 +123,62 @@ def test_weights_depend_on_the_seed_alone(segmenter: VideoSegmenter) -> None:
     tuned = []
     for seed in (5, 5, 6):
         with segmenter.finetune([pair], 3, RATE, seed=seed):
-            tuned.append(segmenter.tuner().weights())
+            tuned.append(segmenter.adapted_weights())
     assert all((tuned[0][path] == tuned[1][path]).all() for path in tuned[0])
     assert any((tuned[0][path] != tuned[2][path]).any() for path in tuned[0])
-    assert len(tuned[0]) == len(segmenter.tuner()._variables)
+    network = network_of(segmenter)
+    trained = [*network.frame_encoder.trainable_variables, *network.object_network.trainable_variables]
+    assert set(tuned[0]) == {variable.path for variable in trained}
 
 
 def test_a_second_call_begins_with_the_networks_own_weights(segmenter: VideoSegmenter) -> None:
     pair = scene(8, 60)
     segmenter.finetune([pair], 3, RATE)
-    first = segmenter.tuner().weights()
+    first = segmenter.adapted_weights()
     segmenter.finetune([scene(30, 2)], 3, RATE)
     segmenter.finetune([pair], 3, RATE)
-    second = segmenter.tuner().weights()
+    second = segmenter.adapted_weights()
     assert all((first[path] == second[path]).all() for path in first)
 
 
 def test_saved_weights_are_those_of_the_fine_tuning(segmenter: VideoSegmenter) -> None:
     pair = scene(8, 60)
     with segmenter.finetune([pair], 10, RATE):
-        saved, expected = segmenter.tuner().weights(), scores(segmenter, *pair)
+        saved, expected = segmenter.adapted_weights(), scores(segmenter, *pair)
     own = scores(segmenter, *pair)
-    segmenter.tuner().load(saved)
+    segmenter.load_adapted(saved)
     assert scores(segmenter, *pair) == expected != own
     segmenter.restore_weights()
     assert scores(segmenter, *pair) == own
     with pytest.raises(InputError, match="other"):
-        segmenter.tuner().load({**saved, "more": np.zeros(1)})
+        segmenter.load_adapted({**saved, "more": np.zeros(1)})
+    assert not segmenter.predictor.is_adapted
+    with pytest.raises(InputError, match="adapted_weights"):
+        segmenter.adapted_weights()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_interruption_restores_the_weights(segmenter: VideoSegmenter, error: type[BaseException]) -> None:
-    before = segmenter.model.get_weights()
+    pair = scene(8, 60)
+    own = raw_scores(segmenter, *pair)
 
     def stop(done: int, total: int, loss: float) -> None:
         if done == 2:
-            assert not equal(before, segmenter.model.get_weights())
+            assert not (raw_scores(segmenter, *pair) == own).all()
             raise error
 
     with pytest.raises(error):
-        segmenter.finetune([scene(8, 60)], 5, RATE, progress=stop)
-    assert equal(before, segmenter.model.get_weights())
+        segmenter.finetune([pair], 5, RATE, progress=stop)
+    assert (raw_scores(segmenter, *pair) == own).all()
 
     def body_fails() -> None:
-        with segmenter.finetune([scene(8, 60)], 2, RATE):
-            assert not equal(before, segmenter.model.get_weights())
+        with segmenter.finetune([pair], 2, RATE):
+            assert not (raw_scores(segmenter, *pair) == own).all()
             raise error
 
     with pytest.raises(error):
         body_fails()
-    assert equal(before, segmenter.model.get_weights())
+    assert (raw_scores(segmenter, *pair) == own).all()
 
 
 def test_forgets_the_video(segmenter: VideoSegmenter) -> None:
@@ -183,7 +211,7 @@ def _bad_mask() -> np.ndarray:
 def test_bad_input(segmenter: VideoSegmenter, pairs: list, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         segmenter.finetune(pairs, **{"steps": 1, **arguments})
-    assert not segmenter.tuner().is_tuned
+    assert not segmenter.predictor.is_adapted
 
 
 def test_bad_options() -> None:
@@ -201,12 +229,66 @@ def test_bad_options() -> None:
 def test_trains_what_it_is_told(options: FineTuneOptions, changed: set[str]) -> None:
     """Also: a network without recurrence, and BatchNorm statistics that stay as they are."""
     model = randomise(OSMN(**TINY), seed=2)
-    parts = {name: getattr(model, name) for name in ("frame_encoder", "object_network", "visual_modulator")}
-    before = {name: part.get_weights() for name, part in parts.items()}
-    statistics = [weight.numpy() for weight in model.non_trainable_weights]
+    own = {name: getattr(model, name) for name in ("frame_encoder", "object_network", "visual_modulator")}
     segmenter = VideoSegmenter(model)
     with segmenter.finetune([scene(8, 60)], 2, 1e-3, options=options):
-        after = {name: part.get_weights() for name, part in parts.items()}
-        assert equal(statistics, [weight.numpy() for weight in model.non_trainable_weights])
-    assert {name for name in parts if not equal(before[name], after[name])} == changed
-    assert all(equal(before[name], parts[name].get_weights()) for name in parts)
+        used = segmenter.predictor.step.network
+        after = {name: getattr(used, name) for name in own}
+        assert {name for name in own if not equal(own[name].get_weights(), after[name].get_weights())} == changed
+        for name in own:
+            values = [[weight.numpy() for weight in part.non_trainable_weights] for part in (own[name], after[name])]
+            assert equal(*values)
+    assert segmenter.predictor.step.network is model
+
+
+def test_fine_tuning_one_segmenter_changes_no_other(segmenter: VideoSegmenter) -> None:
+    """Also one that is in the middle of a video; and two are fine-tuned to two videos at the same time."""
+    first, second = scene(8, 60), scene(40, 2, seed=1)
+    other, third = (VideoSegmenter(network_of(segmenter), keep_scores=True) for _ in range(2))
+    own = raw_scores(other, *first)
+    other.start(*first)
+    with segmenter.finetune([first], 3, RATE):
+        tuned = raw_scores(segmenter, *first)
+        with third.finetune([second], 3, RATE):
+            assert not (raw_scores(third, *first) == tuned).all()
+            other.step(first[0])
+            assert (np.stack(list(other.scores.values())) == own).all()
+            assert (raw_scores(segmenter, *first) == tuned).all()
+        assert (raw_scores(third, *first) == own).all()
+        assert (raw_scores(segmenter, *first) == tuned).all()
+    assert not (tuned == own).all()
+
+
+def test_a_second_fine_tuning_compiles_nothing(segmenter: VideoSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = scene(8, 60)
+    with segmenter.finetune([pair], 1, RATE):
+        raw_scores(segmenter, *pair)
+    traced: list[str] = []
+    for owner, name in ((ModulatedStep, "step"), (ModulatedStep, "modulate"), (OnlineFineTuner, "_loss")):
+        count_calls(monkeypatch, owner, name, traced)
+    other = VideoSegmenter(network_of(segmenter), keep_scores=True)
+    with other.finetune([pair], 1, RATE, seed=1):
+        raw_scores(other, *pair)
+    assert traced == []
+
+
+@pytest.mark.parametrize("mixed_precision", ["mixed_float16"], indirect=True)
+def test_small_gradients_are_not_lost_in_half_precision(mixed_precision: str) -> None:
+    """A thousandth of the loss has gradients that float16 rounds to zero, unless the loss is scaled."""
+    model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
+    tuner = OnlineFineTuner(model, SIZE, FineTuneOptions())
+    loss = tuner._loss
+    tuner._clip_network.compile(optimizer=tuner._optimizer, loss=lambda y, x: 1e-5 * loss(y, x))
+    before = {variable.path: variable.numpy() for variable in tuner._variables}
+    tuner.fit([scene(8, 60)], 3, 1e-3)
+    still = [path for path, value in tuner.weights().items() if (value == before[path]).all()]
+    assert still == []
+
+
+def test_small_objects_are_trained_too(tuner: OnlineFineTuner) -> None:
+    """An object that lies between the pixels of the network's size; the segmenter takes it up too."""
+    frame = np.zeros((2 * SIZE[0], 2 * SIZE[1], 3), np.uint8)
+    mask = np.zeros(frame.shape[:2], np.uint8)
+    mask[40, 50] = 1
+    _, masks, *_ = next(tuner._samples([(frame, mask)], np.random.default_rng(0), 1))
+    assert (masks.sum(axis=(1, 2)) > 0).all()

@@ -11,10 +11,10 @@ import pytest
 from support import is_quotient
 
 from osmn_tf.cli.main import main
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
-from osmn_tf.runtime import VideoSegmenter
 
 BLOCKED = """
 import sys

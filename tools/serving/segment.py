@@ -10,7 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from osmn_tf.client import GrpcClient, RestClient
+import osmn_tf as osmn
+from osmn_tf.client import GrpcPredictor, RestPredictor
 from osmn_tf.errors import InputError
 from osmn_tf.files import ensure_directory
 from osmn_tf.masks.files import read_mask, write_mask
@@ -35,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = open_source(arguments.video)
         mask = read_mask(arguments.mask, size=(source.info.height, source.info.width))
         folder = ensure_directory(arguments.out, "--out")
-        client = RestClient if "://" in arguments.server else GrpcClient
+        predictor = RestPredictor if "://" in arguments.server else GrpcPredictor
         count = 0
-        with client(arguments.server, arguments.model, encoding=arguments.encoding) as segmenter:
+        network = predictor(arguments.server, arguments.model, encoding=arguments.encoding)
+        with osmn.VideoSegmenter(network) as segmenter:
             for _, found in segmenter.track(source, mask):
                 write_mask(folder / f"{count:05d}.png", found)
                 count += 1

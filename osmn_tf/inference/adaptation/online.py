@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -27,15 +27,16 @@ from osmn_tf.errors import InputError
 from osmn_tf.guides import SpatialGuide, spatial_guide, visual_guide
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.inference.modulated import network_frame, network_masks
+from osmn_tf.inference.predictor import Progress
 from osmn_tf.losses import binary_cross_entropy, lovasz_hinge
+from osmn_tf.models.clips import encode_clip, unroll_clip
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
 
 Tensor = Any
 Array = np.ndarray
-Progress = Callable[[int, int, float], None]
-"""Called after every step with (steps done, steps in all, loss)."""
 
 _MOTION = 8  # stream of random numbers (see `osmn_tf.augment`)
 
@@ -75,6 +76,39 @@ class FineTuneOptions:
                 raise InputError(f"{name}: expected 1 or more, received {getattr(self, name)}")
 
 
+class NetworkCopy:
+    """A network whose trained parts are copies: a predictor runs it, and the network itself never changes.
+
+    Args:
+        network: an `OSMN` or `ReConvNet`. Parts that are not trained are its own.
+        options: which parts are trained.
+    """
+
+    def __init__(self, network: OSMN, options: FineTuneOptions) -> None:
+        self.guide_size = network.guide_size
+        self.guide_background = network.guide_background
+        self.compute_dtype = network.compute_dtype
+        self.initial_state = network.initial_state
+        self._trained: list[tuple[keras.Model, keras.Model]] = []
+        self.visual_modulator = self._part(network.visual_modulator, options.train_visual_modulator)
+        self.frame_encoder = self._part(network.frame_encoder, options.train_frame_encoder)
+        self.object_network = self._part(network.object_network, True)
+        self.copy_weights()
+
+    def _part(self, part: keras.Model, trained: bool) -> keras.Model:
+        if not trained:
+            return part
+        copy = keras.models.clone_model(part)
+        self._trained.append((copy, part))
+        return copy
+
+    def copy_weights(self) -> None:
+        """Takes the network's weights."""
+        for copy, part in self._trained:
+            for variable, value in zip(copy.variables, part.variables, strict=True):
+                variable.assign(value)
+
+
 class _ClipNetwork(keras.Model):
     """The trained parts of a network, unrolled over short clips, always as in inference: stored BatchNorm statistics.
 
@@ -82,13 +116,13 @@ class _ClipNetwork(keras.Model):
     they are have done their work before (`OnlineFineTuner._prepare`). No flag of the network is touched.
     """
 
-    def __init__(self, model: OSMN, options: FineTuneOptions) -> None:
+    def __init__(self, network: NetworkCopy, options: FineTuneOptions) -> None:
         super().__init__(dtype="float32", name="clip_network")
-        self.initial_state = model.initial_state
+        self.initial_state = network.initial_state
         self.spatial_guide = SpatialGuide()
-        self.object_network = model.object_network
-        self.frame_encoder = model.frame_encoder if options.train_frame_encoder else None
-        self.visual_modulator = model.visual_modulator if options.train_visual_modulator else None
+        self.object_network = network.object_network
+        self.frame_encoder = network.frame_encoder if options.train_frame_encoder else None
+        self.visual_modulator = network.visual_modulator if options.train_visual_modulator else None
 
     def build(self, input_shape: Any) -> None:
         self.built = True  # the parts are
@@ -96,35 +130,22 @@ class _ClipNetwork(keras.Model):
     def call(self, inputs: dict[str, Tensor]) -> Tensor:
         features = {name.removeprefix("feature/"): x for name, x in inputs.items() if name.startswith("feature/")}
         if self.frame_encoder is not None:
-            frames = inputs["frames"]
-            batch, length = frames.shape[:2]
-            encoded = self.frame_encoder({"frame": ops.reshape(frames, (-1, *frames.shape[2:]))}, training=False)
-            features = {name: ops.reshape(x, (batch, length, *x.shape[1:])) for name, x in encoded.items()}
+            features = encode_clip(self.frame_encoder, inputs["frames"], training=False)
         if self.visual_modulator is not None:
             modulation = self.visual_modulator(inputs["visual_guide"], training=False)
         else:
             modulation = inputs["modulation"]
-        guide = inputs["spatial_guide"]
-        state = self.initial_state(*guide.shape[:3])
-        logits: list[Tensor] = []
-        for t in range(next(iter(features.values())).shape[1]):
-            outputs = self.object_network(
-                {
-                    **{name: x[:, t] for name, x in features.items()},
-                    "spatial_guide": guide,
-                    "modulation": modulation,
-                    **state,
-                },
-                training=False,
-            )
-            logits.append(outputs.pop("logits"))
-            state = outputs
-            guide = self.spatial_guide(logits[-1][..., 0] > 0)
-        return ops.stack(logits, axis=1)
+        first = inputs["spatial_guide"]
+
+        def guide(t: int, before: Tensor | None) -> Tensor:
+            return first if before is None else self.spatial_guide(before[..., 0] > 0)
+
+        state = self.initial_state(*first.shape[:3])
+        return unroll_clip(self.object_network, features, modulation, state, guide, training=False)
 
 
 class OnlineFineTuner:
-    """Trains a network on the annotated frames of one video, and gives it its own weights back.
+    """Trains a copy of a network on the annotated frames of one video.
 
     All objects share one set of weights, trained on all of them: every sample is a transformed frame with one of its
     objects, taken in turn, and the other objects are background in it. So the objects' likeness is learnt as a
@@ -137,24 +158,29 @@ class OnlineFineTuner:
     seed gives the same weights on the same machine.
 
     Args:
-        model: an `OSMN` or `ReConvNet`; its weights change with `fit` and come back with `restore`.
+        network: an `OSMN` or `ReConvNet`, which stays as it is.
         network_size: (H, W) at which it is trained.
         options: see `FineTuneOptions`.
+
+    Attributes:
+        network: the copy that is trained, for a predictor to run.
     """
 
-    def __init__(self, model: OSMN, network_size: tuple[int, int], options: FineTuneOptions) -> None:
-        self.model = model
+    def __init__(self, network: OSMN, network_size: tuple[int, int], options: FineTuneOptions) -> None:
+        self.network = NetworkCopy(network, options)
         self.network_size = network_size
         self.options = options
-        self._network = _ClipNetwork(model, options)
-        self._variables = list(self._network.trainable_variables)
+        self._clip_network = _ClipNetwork(self.network, options)
+        self._variables = list(self._clip_network.trainable_variables)
         self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
+        if network.compute_dtype == "float16":
+            # Gradients below 6e-8 are zero in half precision, and most are.
+            self._optimizer = keras.optimizers.LossScaleOptimizer(self._optimizer)
         self._optimizer.build(self._variables)
         self._optimizer_start = [ops.convert_to_numpy(variable) for variable in self._optimizer.variables]
-        self._network.compile(optimizer=self._optimizer, loss=self._loss)
-        self._compiled_describe = compile_function(self._describe, [model.visual_modulator])
-        self._compiled_prepare = compile_function(self._prepare, [model.frame_encoder])
-        self._original: list[Array] | None = None
+        self._clip_network.compile(optimizer=self._optimizer, loss=self._loss)
+        self._compiled_describe = compile_function(self._describe, [self.network.visual_modulator])
+        self._compiled_prepare = compile_function(self._prepare, [self.network.frame_encoder])
 
     # What is compiled -------------------------------------------------------------------------------------------
 
@@ -166,15 +192,10 @@ class OnlineFineTuner:
             masks: uint8 [N, H, W], 1 where the object is.
         """
 
-        def resize(x: Tensor, interpolation: str) -> Tensor:
-            return ops.image.resize(
-                ops.cast(x, "float32"), self.network_size, interpolation=interpolation, data_format="channels_last"
-            )
-
-        small, small_masks = ops.round(resize(frame, "bilinear")), resize(masks[..., None], "nearest")[..., 0]
-        guides = visual_guide(frame[None], masks, self.model.guide_size, self.model.guide_background)
-        modulation = self.model.visual_modulator(guides, training=False)
-        return ops.cast(small, "uint8"), ops.cast(small_masks, "uint8"), guides, modulation
+        guides = visual_guide(frame[None], masks, self.network.guide_size, self.network.guide_background)
+        modulation = self.network.visual_modulator(guides, training=False)
+        small = network_frame(frame, self.network_size)[0]
+        return small, network_masks(masks, self.network_size), guides, modulation
 
     def _prepare(
         self, frames: Tensor, masks: Tensor, guides: Tensor, modulation: Tensor, seeds: Tensor
@@ -204,15 +225,14 @@ class OnlineFineTuner:
         shift, growth = spatial_guide_jitter(seeds)
         inputs = {"spatial_guide": spatial_guide(labels[:, 0] == 1, shift[:, 0], growth[:, 0])}
         if options.train_visual_modulator:
-            inputs["visual_guide"] = jitter_visual_guide(guides, seeds, background=self.model.guide_background)
+            inputs["visual_guide"] = jitter_visual_guide(guides, seeds, background=self.network.guide_background)
         else:
             inputs["modulation"] = modulation
         if options.train_frame_encoder:
             inputs["frames"] = clips
         else:
-            encoded = self.model.frame_encoder({"frame": ops.reshape(clips, (-1, *clips.shape[2:]))}, training=False)
-            for name, x in encoded.items():
-                inputs[f"feature/{name}"] = ops.reshape(x, (*clips.shape[:2], *x.shape[1:]))
+            encoded = encode_clip(self.network.frame_encoder, clips, training=False)
+            inputs.update({f"feature/{name}": x for name, x in encoded.items()})
         return inputs, labels[:, 1:, ..., None]
 
     def _loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -233,9 +253,7 @@ class OnlineFineTuner:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        """Trains the network, from its own weights on, whatever it was fine-tuned to before.
-
-        If anything is raised in here, also by `progress`, the network has its own weights again.
+        """Trains the copy, from the network's weights on, whatever it was fine-tuned to before.
 
         Args:
             annotated: (frame uint8 [H, W, 3], mask uint8 [H, W] with labels) of one or more frames. A label is the same
@@ -252,25 +270,20 @@ class OnlineFineTuner:
             raise InputError(f"steps: expected 0 or more, received {steps}")
         if not learning_rate > 0:
             raise InputError(f"learning_rate: expected a positive number, received {learning_rate}")
-        self.restore()
-        self._original = [ops.convert_to_numpy(variable) for variable in self._variables]
-        try:
-            for variable, value in zip(self._optimizer.variables, self._optimizer_start):
-                variable.assign(value)
-            self._optimizer.learning_rate = learning_rate
-            samples = self._samples(annotated, np.random.default_rng(seed), steps)
-            for step, arguments in enumerate(samples):
-                inputs, labels = self._compiled_prepare(*arguments)
-                self._network.reset_metrics()
-                logs = self._network.train_on_batch(inputs, labels, return_dict=True)
-                loss = float(logs["loss"])
-                if not math.isfinite(loss):
-                    raise InputError(f"learning_rate: with {learning_rate:g} the loss is {loss} at step {step + 1}")
-                if progress is not None:
-                    progress(step + 1, steps, loss)
-        except BaseException:
-            self.restore()
-            raise
+        self.network.copy_weights()
+        for variable, value in zip(self._optimizer.variables, self._optimizer_start):
+            variable.assign(value)
+        self._optimizer.learning_rate = learning_rate
+        samples = self._samples(annotated, np.random.default_rng(seed), steps)
+        for step, arguments in enumerate(samples):
+            inputs, labels = self._compiled_prepare(*arguments)
+            self._clip_network.reset_metrics()
+            logs = self._clip_network.train_on_batch(inputs, labels, return_dict=True)
+            loss = float(logs["loss"])
+            if not math.isfinite(loss):
+                raise InputError(f"learning_rate: with {learning_rate:g} the loss is {loss} at step {step + 1}")
+            if progress is not None:
+                progress(step + 1, steps, loss)
 
     def _samples(
         self, annotated: Sequence[tuple[Array, Array]], generator: np.random.Generator, steps: int
@@ -305,17 +318,12 @@ class OnlineFineTuner:
                 generator.integers(-(2**31), 2**31, (self.options.batch, 2)).astype(np.int32),
             )
 
-    @property
-    def is_tuned(self) -> bool:
-        """Whether the network has other weights than its own now."""
-        return self._original is not None
-
     def weights(self) -> dict[str, Array]:
         """The trained weights, by path, for `load`."""
         return {variable.path: ops.convert_to_numpy(variable) for variable in self._variables}
 
     def load(self, weights: Mapping[str, Array]) -> None:
-        """Gives the network the weights that `weights` returned after an earlier `fit`.
+        """Gives the copy the weights that `weights` returned after an earlier `fit`.
 
         Raises:
             InputError: they are of another network or of other parts of it.
@@ -323,14 +331,6 @@ class OnlineFineTuner:
         expected = {variable.path: tuple(variable.shape) for variable in self._variables}
         if {path: tuple(value.shape) for path, value in weights.items()} != expected:
             raise InputError("weights: expected those of this network's trained parts, received others")
-        self.restore()
-        self._original = [ops.convert_to_numpy(variable) for variable in self._variables]
+        self.network.copy_weights()
         for variable in self._variables:
             variable.assign(weights[variable.path])
-
-    def restore(self) -> None:
-        """Gives the network its own weights back; does nothing where it has them."""
-        if self._original is not None:
-            for variable, value in zip(self._variables, self._original):
-                variable.assign(value)
-            self._original = None

@@ -19,10 +19,20 @@ from support import BACKEND, call, merge_scores, numpy, random_frames, soft_aggr
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
-from osmn_tf.inference.video_segmenter import VideoSegmenter
+from osmn_tf.inference.merging import merge_logits
+from osmn_tf.inference.modulated import ModulatedPredictor
+from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.video.source import open_source
 
 pytestmark = pytest.mark.backend
+
+
+def segmenter_of(network, network_size=None, merge="argmax", exclusive=True, recover=True, keep_scores=False):
+    """A segmenter of the known network, which is none that a registry knows."""
+    options = PredictorOptions(network_size, merge, exclusive, recover)
+    return VideoSegmenter(ModulatedPredictor(network, options), keep_scores=keep_scores)
+
 
 HEIGHT, WIDTH = 32, 48
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
@@ -113,7 +123,7 @@ def moving(count=6):
 def test_objects_of_any_labels_are_followed(network):
     frames = moving()
     labels = {"red": 3, "green": 254, "blue": 7}
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     first = mask_of(frames[0], **labels)
     result = segmenter.start(frames[0], first)
     np.testing.assert_array_equal(result, first)
@@ -127,7 +137,7 @@ def test_objects_of_any_labels_are_followed(network):
 
 def test_track_gives_every_frame_with_its_mask(network):
     frames = moving()
-    results = list(VideoSegmenter(network).track(iter(frames), mask_of(frames[0], red=9, blue=2)))
+    results = list(segmenter_of(network).track(iter(frames), mask_of(frames[0], red=9, blue=2)))
     assert len(results) == len(frames)
     for (frame, mask), expected in zip(results, frames):
         assert frame is expected
@@ -136,7 +146,7 @@ def test_track_gives_every_frame_with_its_mask(network):
 
 def test_objects_are_added_later(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=5))
     segmenter.step(frames[1])
     # The object that is already tracked is stepped, the new one's mask is the given one.
@@ -148,7 +158,7 @@ def test_objects_are_added_later(network):
 
 def test_the_given_mask_lies_on_top(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=5))
     given = np.zeros((HEIGHT, WIDTH), np.uint8)
     given[5:9, 5:9] = 4  # over the red box
@@ -159,7 +169,7 @@ def test_the_given_mask_lies_on_top(network):
 
 def test_an_object_starts_again_from_a_new_mask(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2))
     segmenter.step(frames[1])
     # Label 1 is the blue box from now on.
@@ -170,7 +180,7 @@ def test_an_object_starts_again_from_a_new_mask(network):
 
 
 def test_start_forgets_the_video_before(network):
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     frames = moving()
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2))
     segmenter.step(frames[1])
@@ -183,7 +193,7 @@ def test_start_forgets_the_video_before(network):
 @pytest.mark.parametrize("labels", [2, [2], np.uint8(2), (2,)])
 def test_objects_are_removed(network, labels):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2, blue=3))
     segmenter.remove(labels)
     assert segmenter.labels == (1, 3)
@@ -192,7 +202,7 @@ def test_objects_are_removed(network, labels):
 
 def test_without_objects_masks_are_empty(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     assert not segmenter.step(frames[0]).any()
     segmenter.add(frames[1], mask_of(frames[1], red=1))
     segmenter.remove([1])
@@ -205,7 +215,7 @@ def test_without_objects_masks_are_empty(network):
 
 
 def test_removing_what_is_not_tracked(network):
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     frames = moving()
     segmenter.start(frames[0], mask_of(frames[0], red=1))
     with pytest.raises(InputError, match=r"labels: \[4\] are not tracked; tracked are \[1\]"):
@@ -215,7 +225,7 @@ def test_removing_what_is_not_tracked(network):
 
 def test_state_is_counted_for_every_object_by_itself(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2))
     segmenter.step(frames[1])
     segmenter.add(frames[2], mask_of(frames[2], blue=3, green=2))
@@ -235,7 +245,7 @@ def test_masks_have_the_frame_s_size(network, size):
     """Network size 32 x 48: masks agree with the colours up to the resizing's blur at the outline."""
     height, width = size
     frames = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_NEAREST) for frame in moving(4)]
-    results = list(VideoSegmenter(network).track(frames, mask_of(frames[0], red=1, green=2, blue=3)))
+    results = list(segmenter_of(network).track(frames, mask_of(frames[0], red=1, green=2, blue=3)))
     for frame, mask in results:
         assert mask.shape == size
         expected = mask_of(frame, red=1, green=2, blue=3)
@@ -246,11 +256,11 @@ def test_masks_have_the_frame_s_size(network, size):
 
 def test_network_size_is_separate(network):
     frames = moving()
-    segmenter = VideoSegmenter(network, network_size=(64, 96))
+    segmenter = segmenter_of(network, network_size=(64, 96))
     segmenter.start(frames[0], mask_of(frames[0], red=1))
     assert segmenter.snapshot()["guide_masks"].shape == (1, 64, 96)
     assert segmenter.step(frames[1]).shape == (HEIGHT, WIDTH)
-    assert VideoSegmenter(network).network_size == (HEIGHT, WIDTH)
+    assert segmenter_of(network).network_size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("place", [(20, 30), (21, 31), (20, 31), (0, 0), (63, 95)])
@@ -259,7 +269,7 @@ def test_an_object_of_one_pixel_survives_the_resize(network, place):
     mask = np.zeros((64, 96), np.uint8)
     mask[place] = 5
     frame[place] = RED
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frame, mask)
     rows, columns = np.nonzero(segmenter.snapshot()["guide_masks"][0])
     assert 1 <= len(rows) <= 4
@@ -269,7 +279,7 @@ def test_an_object_of_one_pixel_survives_the_resize(network, place):
 
 def test_another_frame_size_is_refused(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1))
     with pytest.raises(InputError, match="frame: expected 48 x 32 pixels as in the first frame, received 32 x 48"):
         segmenter.step(frames[1].swapaxes(0, 1))
@@ -277,7 +287,7 @@ def test_another_frame_size_is_refused(network):
 
 
 def test_a_refused_start_leaves_the_segmenter_usable(network):
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     small = np.zeros((8, 9, 3), np.uint8)
     with pytest.raises(InputError, match="no object in it"):
         segmenter.start(small, np.zeros((8, 9), np.uint8))
@@ -299,7 +309,7 @@ def test_a_refused_start_leaves_the_segmenter_usable(network):
     ],
 )
 def test_wrong_frames(network, frame, received):
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     with pytest.raises(InputError, match=rf"frame: expected uint8 RGB \[H, W, 3\], received {received}"):
         segmenter.step(frame)
     with pytest.raises(InputError, match="frame: expected"):
@@ -319,14 +329,14 @@ def test_wrong_frames(network, frame, received):
 def test_wrong_masks(network, mask, message):
     frame = moving(1)[0]
     with pytest.raises(InputError, match=message):
-        VideoSegmenter(network).start(frame, mask)
+        segmenter_of(network).start(frame, mask)
     with pytest.raises(InputError, match=message):
-        list(VideoSegmenter(network).track([frame], mask))
+        list(segmenter_of(network).track([frame], mask))
 
 
 def test_a_bool_mask_is_object_1(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1) > 0)
     np.testing.assert_array_equal(segmenter.step(frames[1]), mask_of(frames[1], red=1))
 
@@ -340,7 +350,7 @@ def test_a_bool_mask_is_object_1(network):
 )
 def test_wrong_arguments(network, arguments, message):
     with pytest.raises(InputError, match=message):
-        VideoSegmenter(network, **arguments)
+        segmenter_of(network, **arguments)
 
 
 # Objects that leave and come back ---------------------------------------------------------------------------------
@@ -349,7 +359,7 @@ def test_wrong_arguments(network, arguments, message):
 @pytest.mark.parametrize("recover", [True, False])
 def test_recovery_of_an_object_that_left(network, recover):
     there, away = moving(1)[0], draw(((20, 28, 6, 16), GREEN))
-    segmenter = VideoSegmenter(network, recover=recover)
+    segmenter = segmenter_of(network, recover=recover)
     segmenter.start(there, mask_of(there, red=1, green=2))
     for _ in range(3):
         np.testing.assert_array_equal(segmenter.step(away), mask_of(away, green=2))
@@ -363,7 +373,7 @@ def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
     frame = draw(((8, 20, 10, 22), RED), ((8, 20, 22, 34), orange))
     red, other = (np.all(frame == colour, axis=-1) for colour in (RED, orange))
     mask = (red + 2 * other).astype(np.uint8)
-    segmenter = VideoSegmenter(network, exclusive=exclusive)
+    segmenter = segmenter_of(network, exclusive=exclusive)
     segmenter.start(frame, mask)
     np.testing.assert_array_equal(segmenter.step(frame), mask)
     guides = segmenter.snapshot()["guide_masks"].astype(bool)
@@ -378,7 +388,7 @@ def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
 
 def test_scores_are_the_sigmoid_of_every_object_s_logits(network):
     frames = moving()
-    segmenter = VideoSegmenter(network, keep_scores=True)
+    segmenter = segmenter_of(network, keep_scores=True)
     segmenter.start(frames[0], mask_of(frames[0], red=9, blue=4))
     with pytest.raises(InputError, match="scores: make the segmenter with keep_scores=True and call step"):
         _ = segmenter.scores
@@ -400,7 +410,7 @@ def test_scores_are_the_sigmoid_of_every_object_s_logits(network):
 
 def test_scores_are_not_kept_unless_asked_for(network):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     segmenter.start(frames[0], mask_of(frames[0], red=9))
     segmenter.step(frames[1])
     with pytest.raises(InputError, match="scores"):
@@ -417,7 +427,7 @@ def two_reds(value):
 
 def test_ties_between_objects_go_to_the_first(network):
     first, mask, second = two_reds(200)
-    segmenter = VideoSegmenter(network, keep_scores=True)
+    segmenter = segmenter_of(network, keep_scores=True)
     segmenter.start(first, mask)
     found = segmenter.step(second)
     assert segmenter.labels == (3, 7)
@@ -432,7 +442,7 @@ def test_ties_between_objects_go_to_the_first(network):
 @pytest.mark.parametrize(("value", "winner"), [(127, 0), (128, 0), (129, 3)])
 def test_a_score_of_one_half_is_background(network, value, winner):
     first, mask, second = two_reds(value)
-    segmenter = VideoSegmenter(network, recover=False, keep_scores=True)
+    segmenter = segmenter_of(network, recover=False, keep_scores=True)
     segmenter.start(first, mask)
     found = segmenter.step(second)
     scores = segmenter.scores
@@ -446,7 +456,7 @@ def test_a_score_of_one_half_is_background(network, value, winner):
 def test_soft_aggregation(network, value):
     """At 125 both objects have a score of 0.453: two of them beat the background, (1 - p)^2, which one would not."""
     first, mask, second = two_reds(value)
-    segmenter = VideoSegmenter(network, merge="soft", keep_scores=True)
+    segmenter = segmenter_of(network, merge="soft", keep_scores=True)
     segmenter.start(first, mask)
     found = segmenter.step(second)
     scores = np.stack(list(segmenter.scores.values()))
@@ -465,7 +475,8 @@ def test_merging_equals_the_reference_on_random_logits(network, merge, objects):
     logits = np.random.default_rng(objects).normal(-0.3, 1.5, (objects, 40, 50)).astype(np.float32)
     logits[:, :10] = 0.0
     logits[:, 10:15] = logits[:1, 10:15]
-    found = numpy(VideoSegmenter(network, merge=merge)._merged(ops.convert_to_tensor(logits)))
+    found = numpy(segmenter_of(network, merge=merge).predictor.step.merged(ops.convert_to_tensor(logits)))
+    np.testing.assert_array_equal(merge_logits(logits, merge)[10:], found[10:])
     scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
     labels = list(range(1, objects + 1))
     expected = merge_scores(scores, labels) if merge == "argmax" else soft_aggregate(scores).argmax(0)
@@ -480,8 +491,8 @@ def test_merging_equals_the_reference_on_random_logits(network, merge, objects):
 @pytest.mark.parametrize("merge", ["argmax", "soft"])
 def test_certain_and_impossible_scores(network, merge):
     logits = np.array([[200.0, -200.0, 200.0, -1e4], [-200.0, -200.0, 100.0, -1e4]], np.float32)[:, None]
-    found = numpy(VideoSegmenter(network, merge=merge)._merged(ops.convert_to_tensor(logits)))
-    assert found.tolist() == [[1, 0, 1, 0]]
+    found = numpy(segmenter_of(network, merge=merge).predictor.step.merged(ops.convert_to_tensor(logits)))
+    assert found.tolist() == merge_logits(logits, merge).tolist() == [[1, 0, 1, 0]]
 
 
 # Interruption -----------------------------------------------------------------------------------------------------
@@ -530,7 +541,7 @@ def test_snapshot_in_mixed_precision(mixed_precision, tiny_reconvnet, tmp_path):
 
 def test_snapshots_of_other_settings_are_refused(network, tiny_reconvnet):
     frames = moving()
-    segmenter = VideoSegmenter(network)
+    segmenter = segmenter_of(network)
     with pytest.raises(InputError, match="snapshot: no object is tracked"):
         segmenter.snapshot()
     segmenter.start(frames[0], mask_of(frames[0], red=1))
@@ -539,7 +550,7 @@ def test_snapshots_of_other_settings_are_refused(network, tiny_reconvnet):
     with pytest.raises(InputError, match=message):
         VideoSegmenter(tiny_reconvnet).restore(snapshot)
     with pytest.raises(InputError, match=message):
-        VideoSegmenter(network, network_size=(64, 96)).restore(snapshot)
+        segmenter_of(network, network_size=(64, 96)).restore(snapshot)
 
 
 # Masks anywhere in the video --------------------------------------------------------------------------------------
@@ -548,7 +559,7 @@ def test_snapshots_of_other_settings_are_refused(network, tiny_reconvnet):
 def test_masks_at_several_frames(network):
     frames = moving()
     given = {1: mask_of(frames[1], red=1), 3: mask_of(frames[3], green=2, blue=1)}
-    masks = [mask for _, mask in VideoSegmenter(network).track(frames, given)]
+    masks = [mask for _, mask in segmenter_of(network).track(frames, given)]
     assert not masks[0].any()
     np.testing.assert_array_equal(masks[1], given[1])
     np.testing.assert_array_equal(masks[2], mask_of(frames[2], red=1))
@@ -566,7 +577,7 @@ def test_masks_at_several_frames(network):
     ],
 )
 def test_wrong_masks_of_a_video(network, masks, message):
-    segmenter, frames = VideoSegmenter(network), moving()
+    segmenter, frames = segmenter_of(network), moving()
     with pytest.raises(InputError, match=message):
         list(segmenter.track(frames, masks))
     with pytest.raises(InputError, match=message):
@@ -579,7 +590,7 @@ def test_bad_masks_are_found_before_the_first_frame_is_read(network):
         yield
 
     with pytest.raises(InputError, match="no object in it"):
-        next(VideoSegmenter(network).track(frames(), {7: np.zeros((32, 48), np.uint8)}))
+        next(segmenter_of(network).track(frames(), {7: np.zeros((32, 48), np.uint8)}))
 
 
 @pytest.fixture
@@ -594,7 +605,7 @@ def test_both_ways(network, folder, as_source):
     frames = moving()
     given = {2: mask_of(frames[2], red=5), 4: mask_of(frames[4], green=1, red=5)}
     video = open_source(folder) if as_source else frames
-    results = list(VideoSegmenter(network).track_both_ways(video, given))
+    results = list(segmenter_of(network).track_both_ways(video, given))
     assert len(results) == 6
     for t, (frame, mask) in enumerate(results):
         np.testing.assert_array_equal(frame, frames[t])
@@ -606,10 +617,10 @@ def test_both_ways_forward_wins_over_backward(network):
     frames = [draw(((8, 20, 8, 34), RED))] * 4
     left, right = np.zeros((2, HEIGHT, WIDTH), np.uint8)
     left[8:20, 8:20], right[8:20, 20:34] = 1, 2
-    masks = [mask for _, mask in VideoSegmenter(network).track_both_ways(frames, {0: left, 3: right})]
+    masks = [mask for _, mask in segmenter_of(network).track_both_ways(frames, {0: left, 3: right})]
     np.testing.assert_array_equal(masks[0] == 1, left == 1)
     assert np.all(masks[0][:, 26:34][8:20] == 2)
-    forward = [mask for _, mask in VideoSegmenter(network).track(frames, {0: left})]
+    forward = [mask for _, mask in segmenter_of(network).track(frames, {0: left})]
     for t in (1, 2):
         np.testing.assert_array_equal(masks[t] == 1, forward[t] == 1)
     np.testing.assert_array_equal(masks[3] == 2, right == 2)
@@ -618,8 +629,8 @@ def test_both_ways_forward_wins_over_backward(network):
 def test_both_ways_from_the_first_frame_is_the_forward_pass(network):
     frames = moving()
     given = {0: mask_of(frames[0], red=1, blue=2)}
-    forward = [mask for _, mask in VideoSegmenter(network).track(frames, given)]
-    both = [mask for _, mask in VideoSegmenter(network).track_both_ways(frames, given)]
+    forward = [mask for _, mask in segmenter_of(network).track(frames, given)]
+    both = [mask for _, mask in segmenter_of(network).track_both_ways(frames, given)]
     np.testing.assert_array_equal(both, forward)
 
 
@@ -629,9 +640,9 @@ def test_both_ways_from_the_first_frame_is_the_forward_pass(network):
 def test_the_frame_encoder_runs_once_per_frame_and_the_modulator_once_per_object(network):
     """On TensorFlow and JAX calls are counted while a step is compiled: there, one per compiled step."""
     frames = moving()
+    segmenter = segmenter_of(network, network_size=(64, 32))  # of which nothing is compiled yet
     for recorder in network.calls.values():
         recorder.batches.clear()
-    segmenter = VideoSegmenter(network)
     segmenter.start(frames[0], mask_of(frames[0], red=1, green=2, blue=3))
     for frame in frames[1:]:
         segmenter.step(frame)
@@ -645,9 +656,9 @@ def test_the_frame_encoder_runs_once_per_frame_and_the_modulator_once_per_object
 
 
 def held_bytes(segmenter):
-    """Size of everything that the segmenter holds for the video."""
+    """Size of everything that the segmenter and its predictor hold for the video."""
     total = 0
-    for value in keras.tree.flatten({k: v for k, v in vars(segmenter).items() if k not in ("model",)}):
+    for value in keras.tree.flatten([segmenter._logits(), vars(segmenter), vars(segmenter.predictor)]):
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             total += int(np.prod(value.shape)) * 4
     return total
@@ -655,11 +666,11 @@ def held_bytes(segmenter):
 
 def test_memory_does_not_grow_with_the_video(network):
     frame = cv2.resize(moving(1)[0], (360, 240), interpolation=cv2.INTER_NEAREST)
-    segmenter = VideoSegmenter(network, keep_scores=True)
+    segmenter = segmenter_of(network, keep_scores=True)
     segmenter.start(frame, mask_of(frame, red=1, green=2))
     for _ in range(5):
         segmenter.step(frame)
-    held, attributes = held_bytes(segmenter), len(vars(segmenter))
+    held, attributes = held_bytes(segmenter), len({**vars(segmenter), **vars(segmenter.predictor)})
     tracemalloc.start()
     segmenter.step(frame)
     before = tracemalloc.get_traced_memory()[0]
@@ -669,16 +680,16 @@ def test_memory_does_not_grow_with_the_video(network):
     tracemalloc.stop()
     assert growth < 2 * frame.shape[0] * frame.shape[1]  # two masks
     assert held_bytes(segmenter) == held > 2 * 240 * 360 * 4  # the scores of two objects, at least
-    assert len(vars(segmenter)) == attributes
+    assert len({**vars(segmenter), **vars(segmenter.predictor)}) == attributes
 
 
 def test_both_ways_keeps_no_masks_in_memory(network):
     frame = cv2.resize(moving(1)[0], (360, 240), interpolation=cv2.INTER_NEAREST)
     mask = mask_of(frame, red=1)
-    list(VideoSegmenter(network).track_both_ways([frame] * 2, {1: mask}))
+    list(segmenter_of(network).track_both_ways([frame] * 2, {1: mask}))
     peaks = []
     for length in (5, 40):
-        segmenter = VideoSegmenter(network)
+        segmenter = segmenter_of(network)
         list(segmenter.track([frame], mask))  # compiles
         tracemalloc.start()
         for _, found in segmenter.track_both_ways([frame] * length, {length - 1: mask}):

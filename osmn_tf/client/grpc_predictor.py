@@ -1,4 +1,4 @@
-"""The client for TensorFlow Serving's gRPC port."""
+"""Runs a network on TensorFlow Serving's gRPC port."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osmn_tf.client.remote_segmenter import RemoteSegmenter
+from osmn_tf.client.predictor import RemotePredictor
 from osmn_tf.client.transport import Patience, ServerError, Signatures, Tensors, TransientError, Transport, readable
-from osmn_tf.errors import MissingDependencyError
+from osmn_tf.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import grpc
@@ -25,17 +25,20 @@ _CHANNEL_OPTIONS = [
 
 
 class GrpcTransport(Transport):
-    """`PredictionService` over a channel; see `GrpcClient`."""
+    """`PredictionService` over a channel; see `GrpcPredictor`."""
 
     def __init__(self, address: str, model: str, timeout: float, credentials: grpc.ChannelCredentials | None) -> None:
         super().__init__(address, model)
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise InputError(f"address: expected HOST:PORT, received {address!r}")
         self.timeout = timeout
         try:
             import grpc
             from tensorflow_serving.apis import prediction_service_pb2_grpc
         except ModuleNotFoundError as error:
             package = "grpcio" if error.name == "grpc" else "tensorflow-serving-api"
-            raise MissingDependencyError(package, "serving", "the gRPC client") from error
+            raise MissingDependencyError(package, "serving", "a network on a gRPC server") from error
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         else:
@@ -114,9 +117,9 @@ def _to_message(value: np.ndarray) -> Any:
     return tf.make_tensor_proto(value)
 
 
-class GrpcClient(RemoteSegmenter):
-    """Segments videos on a TensorFlow Serving server over gRPC: `start`, `step`, `add`, `remove` and `track` as
-    `osmn_tf.VideoSegmenter`.
+class GrpcPredictor(RemotePredictor):
+    """Runs a network on a TensorFlow Serving server over gRPC. Of `osmn_tf.VideoSegmenter("grpc://HOST:PORT/NAME")`
+    this is the predictor; made by hand it has more options.
 
     Args:
         address: "host:port"; TensorFlow Serving's gRPC port is 8500.

@@ -1,4 +1,4 @@
-"""What is written beside a SavedModel. Needs neither TensorFlow nor Keras."""
+"""An exported SavedModel's folder and what is written beside it. Needs neither TensorFlow nor Keras."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from osmn_tf.errors import InputError
-from osmn_tf.models.presets import file_digest
+from osmn_tf.files import file_digest
 
 EXTRA_ASSETS = "assets.extra"  # TensorFlow Serving's name for what it leaves alone
 METADATA_FILE = "osmn_tf.json"
+GRAPH_FILE = "saved_model.pb"  # TensorFlow's name
+
+
+def find_saved_model(path: str | os.PathLike[str]) -> Path | None:
+    """The folder of a SavedModel, given it (`NAME/1`) or that of its versions (`NAME`), of which the highest counts.
+
+    None where `path` is something else.
+    """
+    folder = Path(path)
+    if (folder / GRAPH_FILE).is_file():
+        return folder
+    versions = [child.parent for child in folder.glob(f"*/{GRAPH_FILE}") if child.parent.name.isdigit()]
+    return max(versions, key=lambda version: int(version.name), default=None)
 
 
 def read_metadata(folder: str | os.PathLike[str], check_files: bool = True) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The client for TensorFlow Serving's REST port."""
+"""Runs a network on TensorFlow Serving's REST port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from osmn_tf.client.remote_segmenter import RemoteSegmenter
+from osmn_tf.client.predictor import RemotePredictor
 from osmn_tf.client.transport import Patience, ServerError, Signatures, Tensors, TransientError, Transport, readable
 from osmn_tf.errors import InputError
 
@@ -18,17 +18,23 @@ _TRY_AGAIN = (429, 502, 503, 504)
 
 
 class RestTransport(Transport):
-    """JSON over one HTTP connection that is kept open; see `RestClient`. Carries strings of bytes only."""
+    """JSON over one HTTP connection that is kept open; see `RestPredictor`. Carries strings of bytes only."""
 
     def __init__(self, address: str, model: str, timeout: float) -> None:
         super().__init__(address, model)
-        parts = urllib.parse.urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"address: expected http://HOST:PORT or https://HOST:PORT, received {address!r}")
-        connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.timeout = timeout
-        self._connection = connection(parts.hostname, parts.port, timeout=timeout)
-        self._root = f"{parts.path.rstrip('/')}/v1/models/{urllib.parse.quote(model)}"
+        try:
+            parts = urllib.parse.urlsplit(address)
+            host = (parts.hostname or "").encode("idna").decode()
+            if parts.scheme not in ("http", "https") or not host or parts.port == 0 or parts.query or parts.fragment:
+                raise ValueError
+            connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            self._connection = connection(host, parts.port, timeout=timeout)
+        except (ValueError, http.client.InvalidURL) as error:
+            raise InputError(
+                f"address: expected http://HOST:PORT or https://HOST:PORT, received {address!r}"
+            ) from error
+        self._root = f"{urllib.parse.quote(parts.path.rstrip('/'), safe='/%')}/v1/models/{urllib.parse.quote(model)}"
 
     def close(self) -> None:
         self._connection.close()
@@ -113,9 +119,9 @@ def _from_json(value: Any) -> np.ndarray:
     return array
 
 
-class RestClient(RemoteSegmenter):
-    """Segments videos on a TensorFlow Serving server over HTTP: `start`, `step`, `add`, `remove` and `track` as
-    `osmn_tf.VideoSegmenter`. Needs neither TensorFlow nor gRPC.
+class RestPredictor(RemotePredictor):
+    """Runs a network on a TensorFlow Serving server over HTTP, with neither TensorFlow nor gRPC here. Of
+    `osmn_tf.VideoSegmenter("http://HOST:PORT/NAME")` this is the predictor; made by hand it has more options.
 
     Args:
         address: "http://host:port"; TensorFlow Serving's REST port is 8501.

@@ -1,10 +1,11 @@
-"""A video segmenter whose network is somewhere else, and whose state is here."""
+"""Runs a network that is somewhere else; the state of the video is here."""
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,11 +13,66 @@ import numpy as np
 
 from osmn_tf.client.transport import Patience, ServerError, Tensors, Transport
 from osmn_tf.errors import InputError
-from osmn_tf.inference.tracking import Masks, ObjectTracker
+from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
+from osmn_tf.runtime.saved_model import find_saved_model
 
 ENCODINGS = ("png", "jpeg", "raw")
 _JPEG_QUALITY = 95
 _PER_FRAME = ("frame", "frame_bytes", "mask", "mask_bytes")  # everything else is carried from frame to frame
+
+
+def find(x: Any) -> NetworkSource | None:
+    """See `osmn_tf.inference.predictor.find_network`.
+
+    Raises:
+        InputError: the address of a server has another form.
+    """
+    if not isinstance(x, str):
+        return None
+    if "://" in x:
+        address, name = split_address(x)
+
+        def connect(options: PredictorOptions) -> Predictor:
+            from osmn_tf.client import GrpcPredictor, RestPredictor
+
+            _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover")
+            return (RestPredictor if "://" in address else GrpcPredictor)(address, name)
+
+        return NetworkSource("a network on a server", None, False, False, connect)
+    folder = find_saved_model(x)
+    if folder is None:
+        return None
+
+    def load(options: PredictorOptions) -> Predictor:
+        from osmn_tf.client.saved_model_predictor import SavedModelPredictor
+
+        predictor = SavedModelPredictor(folder)
+        _refuse(options, "precision", "threads", "merge", "exclusive", "recover")
+        if options.network_size not in (None, predictor.network_size):
+            _refuse(options, "network_size")
+        return predictor
+
+    return NetworkSource("a SavedModel", Path(folder), False, False, load)
+
+
+def _refuse(options: PredictorOptions, *names: str) -> None:
+    options.refuse("an exported network does as it was exported", *names)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """ "grpc://HOST:PORT/NAME" -> ("HOST:PORT", "NAME"); "http://..." and "https://..." keep the scheme.
+
+    Raises:
+        InputError: it has another form.
+    """
+    place, _, name = address.rstrip("/").rpartition("/")
+    scheme, _, host = place.partition("://")
+    if scheme not in ("grpc", "http", "https") or not host or not name:
+        raise InputError(
+            f"network: expected grpc://HOST:PORT/NAME, http://HOST:PORT/NAME or https://HOST:PORT/NAME, received"
+            f" {address!r}"
+        )
+    return host if scheme == "grpc" else place, urllib.parse.unquote(name)
 
 
 def encode_frame(frame: np.ndarray, encoding: str) -> bytes:
@@ -37,8 +93,8 @@ def _scalar(data: bytes) -> np.ndarray:
     return array
 
 
-class RemoteSegmenter(ObjectTracker):
-    """`ObjectTracker` over a `Transport`; see `GrpcClient`, `RestClient` and `LocalClient`.
+class RemotePredictor(Predictor):
+    """A predictor over a `Transport`; see `GrpcPredictor`, `RestPredictor` and `SavedModelPredictor`.
 
     All that belongs to the video is in this object, one item an object along the first axis of every array, so a
     request can be repeated, and a server that was restarted in the middle of a video goes on with it.
@@ -50,6 +106,9 @@ class RemoteSegmenter(ObjectTracker):
         encoding: how frames are sent: "png" (lossless), "jpeg" (smaller; masks differ a little) or "raw".
         version: of the model; default: the latest at the beginning of a video.
         patience: time-outs and retries.
+
+    Raises:
+        InputError: there is no such encoding.
     """
 
     def __init__(
@@ -65,21 +124,20 @@ class RemoteSegmenter(ObjectTracker):
         self.encoding = encoding
         self.version = version
         self.patience = patience or Patience()
-        self._served_version: int | None = None  # once the video has begun
         self._prepared: tuple[np.ndarray, Tensors] | None = None
-        super().__init__()
-
-    def __enter__(self) -> RemoteSegmenter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._served_version: int | None = None  # once the video has begun
+        self.forget()
 
     def close(self) -> None:
-        """Gives the connection back."""
         self.transport.close()
+
+    @property
+    def network_size(self) -> tuple[int, int] | None:
+        return None
+
+    @property
+    def objects(self) -> int:
+        return len(self._ids)
 
     # Requests ---------------------------------------------------------------------------------------------------
 
@@ -109,20 +167,24 @@ class RemoteSegmenter(ObjectTracker):
     def _frame_inputs(self, frame: np.ndarray) -> Tensors:
         if self._prepared is not None and self._prepared[0] is frame:
             return self._prepared[1]
+        return self._encoded(frame)
+
+    def _encoded(self, frame: np.ndarray) -> Tensors:
         if self.encoding == "raw":
             return {"frame": frame}
         return {"frame_bytes": _scalar(encode_frame(frame, self.encoding))}
 
-    # What `ObjectTracker` asks for ------------------------------------------------------------------------------
+    # The objects ------------------------------------------------------------------------------------------------
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self._carried: Tensors = {}
         self._ids: list[int] = []  # the objects' labels on the server, in their order here
         self._served_version = None
 
-    def _begin(self, frame: np.ndarray, masks: np.ndarray) -> None:
+    def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
+        masks = np.zeros((0, *frame.shape[:2]), np.uint8) if masks is None else masks
         free = [label for label in range(1, 255) if label not in self._ids][: len(masks)]
-        # The labels ascend, as the server's order does; the masks of `ObjectTracker` are disjoint.
+        # The labels ascend, as the server's order does; the masks are disjoint.
         mask = (masks * np.array(free, np.uint8)[:, None, None]).max(axis=0)
         given = {"mask": mask}
         if self.encoding != "raw":
@@ -133,11 +195,11 @@ class RemoteSegmenter(ObjectTracker):
         self._carried = begun
         self._ids += free
 
-    def _keep(self, indices: Sequence[int]) -> None:
+    def keep(self, indices: Sequence[int]) -> None:
         self._carried = {name: value[list(indices)] for name, value in self._carried.items()}
         self._ids = [self._ids[index] for index in indices]
 
-    def _advance(self, frame: np.ndarray) -> np.ndarray:
+    def advance(self, frame: np.ndarray) -> Prediction:
         answer = self._call(self._step, {**self._frame_inputs(frame), **self._carried})
         # What stays the same (labels, modulation) is not sent back.
         self._carried.update({name: value for name, value in answer.items() if name not in _PER_FRAME})
@@ -148,20 +210,12 @@ class RemoteSegmenter(ObjectTracker):
             raise ServerError(f"{self.transport.address}: the answer has no mask of the frame's size")
         lookup = np.zeros(256, np.uint8)
         lookup[self._ids] = np.arange(1, len(self._ids) + 1)
-        return lookup[found]
+        return Prediction(lookup[found])
 
     # Whole videos -----------------------------------------------------------------------------------------------
 
-    def track(self, frames: Iterable[np.ndarray], masks: Masks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `VideoSegmenter.track`. The next frame is read and encoded while the server works on this one.
-
-        Raises:
-            InputError: as `VideoSegmenter.track`.
-            ServerError: the server refuses, or is away for longer than `patience` says.
-        """
-        return super().track(self._read_ahead(frames), masks)
-
-    def _read_ahead(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def read_ahead(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The frames; the next one is read and encoded while the server works on this one."""
         source = iter(frames)
 
         def read() -> tuple[np.ndarray, Tensors] | None:
@@ -170,7 +224,9 @@ class RemoteSegmenter(ObjectTracker):
                 return None
             if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                 return frame, {}  # refused when its turn comes
-            return frame, self._frame_inputs(frame)
+            # Its own array: the source may fill one buffer again and again.
+            frame = frame.copy()
+            return frame, self._encoded(frame)
 
         executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         try:
@@ -186,36 +242,29 @@ class RemoteSegmenter(ObjectTracker):
     # Interruption -----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Everything that belongs to the video, as arrays for `numpy.savez`: `restore` continues from there.
-
-        Raises:
-            InputError: no object is tracked.
-        """
-        if not self._labels or self._frame_size is None or self._served_version is None:
-            raise InputError("snapshot: no object is tracked")
         return {
             "model": np.array(self.transport.model),
             "version": np.array(self._served_version),
-            "frame_size": np.array(self._frame_size),
-            "objects": np.array(self._labels),
             "ids": np.array(self._ids),
             **{f"carried/{name}": _as_numbers(value) for name, value in self._carried.items()},
         }
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
-        """Continues from a `snapshot` of a client of the same model and encoding (or both of "png" and "jpeg").
+        """See `Predictor.restore`. The encoding has to be the same too, or both "png" and "jpeg".
 
         Raises:
             InputError: the snapshot is of another model or version, or of the other kind of encoding.
-            ServerError: as `track`; a state of other weights under the same name is refused at the next step.
+            ServerError: no answer; a state of other weights under the same name is refused at the next step.
         """
+        if not {"model", "version", "ids"} <= set(snapshot):
+            raise InputError("snapshot: its state is not of a network on a server")
         began_with = f"{snapshot['model']} version {int(snapshot['version'])}"
         version, signatures = self.patience.call(
             lambda: self.transport.describe(self.version or int(snapshot["version"])), self.transport.address
         )
         served = f"{self.transport.model} version {version}"
         if served != began_with:
-            raise InputError(f"snapshot: its state is of {began_with}, the client's model is {served}")
+            raise InputError(f"snapshot: its state is of {began_with}, this model is {served}")
         inputs = signatures.get(self._step, {})
         carried = {name.removeprefix("carried/"): x for name, x in snapshot.items() if name.startswith("carried/")}
         expected = {name for name in inputs if name not in _PER_FRAME}
@@ -227,10 +276,7 @@ class RemoteSegmenter(ObjectTracker):
             fits &= restored[name].shape[1:] == tuple(shape[1:])
         if not fits:
             raise InputError(f"snapshot: its state is not of {served} with encoding {self.encoding!r}")
-        self.reset()
         self._served_version = version
-        self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
-        self._labels = [int(label) for label in snapshot["objects"]]
         self._ids = [int(label) for label in snapshot["ids"]]
         self._carried = restored
 

@@ -1,4 +1,4 @@
-"""The client without a server: an exported folder, run by TensorFlow in this process."""
+"""Runs an exported SavedModel with TensorFlow in this process: what a server does, without one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from osmn_tf.client.remote_segmenter import RemoteSegmenter
+from osmn_tf.client.predictor import RemotePredictor
 from osmn_tf.client.transport import ServerError, Signatures, Tensors, Transport, readable
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.export.metadata import read_metadata
+from osmn_tf.runtime.saved_model import find_saved_model, read_metadata
 
 
 class LocalTransport(Transport):
-    """A SavedModel's signatures; see `LocalClient`."""
+    """A SavedModel's signatures; see `SavedModelPredictor`."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        path = Path(folder)
-        versions = [child for child in path.iterdir() if child.name.isdigit()] if path.is_dir() else []
-        if versions and not (path / "saved_model.pb").exists():
-            path = max(versions, key=lambda child: int(child.name))
-        metadata = read_metadata(path)
+        path = find_saved_model(folder) or Path(folder)
+        self.metadata = metadata = read_metadata(path)
         super().__init__(str(path), str(metadata["name"]))
         self._version = int(metadata["version"])
         try:
@@ -66,8 +63,8 @@ def _plain(value: np.ndarray) -> Any:
     return value.tolist() if value.dtype == object else value
 
 
-class LocalClient(RemoteSegmenter):
-    """Segments videos with an exported SavedModel in this process, with TensorFlow alone.
+class SavedModelPredictor(RemotePredictor):
+    """Runs an exported SavedModel in this process, with TensorFlow alone.
 
     Args:
         folder: `NAME/1`, or `NAME` for the highest version in it.
@@ -79,4 +76,11 @@ class LocalClient(RemoteSegmenter):
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, encoding: str = "raw") -> None:
-        super().__init__(LocalTransport(folder), encoding)
+        transport = LocalTransport(folder)
+        super().__init__(transport, encoding)
+        height, width = transport.metadata["settings"]["network_size"]
+        self._network_size = (int(height), int(width))
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        return self._network_size

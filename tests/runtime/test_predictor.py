@@ -13,9 +13,9 @@ from keras import ops
 from support import WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames
 
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference.video_segmenter import VideoSegmenter as KerasSegmenter
-from osmn_tf.runtime import VideoSegmenter
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.runtime.network import ExportedNetwork, find_export
+from osmn_tf.runtime.predictor import ExportedPredictor
 
 
 def agreement(masks: list[np.ndarray], expected: list[np.ndarray]) -> float:
@@ -58,7 +58,7 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
 )
 def test_masks_are_those_of_the_keras_segmenter(exported, tiny_reconvnet, frames, first_mask, settings) -> None:
     """Three objects on files for two, frames of another size than the network's."""
-    expected = [mask for _, mask in KerasSegmenter(tiny_reconvnet, **settings).track(frames, first_mask)]
+    expected = [mask for _, mask in VideoSegmenter(tiny_reconvnet, **settings).track(frames, first_mask)]
     masks = [mask for _, mask in VideoSegmenter(exported, **settings).track(frames, first_mask)]
     assert agreement(masks, expected) > 0.999
     assert all(mask.dtype == np.uint8 for mask in masks)
@@ -82,24 +82,21 @@ def test_objects_come_and_go_as_in_the_keras_segmenter(exported, tiny_reconvnet,
         masks.append(segmenter.step(frames[7]))
         return masks
 
-    received, expected = run(VideoSegmenter(exported)), run(KerasSegmenter(tiny_reconvnet))
+    received, expected = run(VideoSegmenter(exported)), run(VideoSegmenter(tiny_reconvnet))
     assert agreement(received, expected) > 0.999
     assert not received[-1].any()
 
 
 def test_both_ways(exported, tiny_reconvnet, frames, first_mask) -> None:
     given = {3: first_mask}
-    expected = [mask for _, mask in KerasSegmenter(tiny_reconvnet).track_both_ways(frames, given)]
+    expected = [mask for _, mask in VideoSegmenter(tiny_reconvnet).track_both_ways(frames, given)]
     masks = [mask for _, mask in VideoSegmenter(exported).track_both_ways(frames, given)]
     assert agreement(masks, expected) > 0.999
     assert masks[0].any()
 
 
 def test_scores(exported, tiny_reconvnet, frames, first_mask) -> None:
-    received, expected = (
-        make(network, keep_scores=True)
-        for make, network in ((VideoSegmenter, exported), (KerasSegmenter, tiny_reconvnet))
-    )
+    received, expected = (VideoSegmenter(network, keep_scores=True) for network in (exported, tiny_reconvnet))
     with pytest.raises(InputError, match="keep_scores"):
         _ = received.scores
     for segmenter in (received, expected):
@@ -149,6 +146,10 @@ def test_wrong_frames_masks_and_arguments(exported, frames, first_mask) -> None:
         VideoSegmenter(exported, merge="hard")
     with pytest.raises(InputError, match="threads: expected at least 1, received 0"):
         VideoSegmenter(exported, threads=0)
+    with pytest.raises(InputError, match="precision: an exported network computes in what it was exported in"):
+        VideoSegmenter(exported, precision="float32")
+    with pytest.raises(InputError, match="adapt: this network cannot be fine-tuned"):
+        segmenter.finetune([(frames[0], first_mask)], 1)
 
 
 def change_metadata(folder: Path, change: Callable[[dict], object]) -> None:
@@ -226,7 +227,7 @@ def test_what_counts_as_an_export(exported: Path, copied: Path, tmp_path: Path) 
         with pytest.raises(InputError, match=r"metadata\.json is missing"):
             find_export(path)
     with pytest.raises(InputError, match="is not an exported network"):
-        VideoSegmenter(preset)
+        ExportedPredictor(preset)
 
 
 def test_without_the_interpreter(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,341 @@
+"""Runs the networks of the modulated family, OSMN and ReConvNet: what is computed, and the state of a video."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from keras import ops
+
+from osmn_tf.errors import InputError
+from osmn_tf.guides import spatial_guide, visual_guide
+from osmn_tf.inference.compilation import CompiledGraphs, compile_function
+from osmn_tf.inference.folding import FoldedNetwork
+from osmn_tf.inference.predictor import (
+    AdaptOptions,
+    Prediction,
+    Predictor,
+    PredictorOptions,
+    Progress,
+    register_predictor,
+)
+
+if TYPE_CHECKING:
+    from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
+    from osmn_tf.models.osmn import OSMN
+
+Tensor = Any
+Array = np.ndarray
+
+_MOST_IDLE_TUNERS = 2  # copies of one network's trained parts that wait for another video
+
+
+# The resizes between a frame and the network ------------------------------------------------------------------------
+
+
+def _resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False) -> Tensor:
+    if tuple(images.shape[1:3]) == tuple(size):
+        return images
+    return ops.image.resize(images, size, interpolation=interpolation, antialias=antialias, data_format="channels_last")
+
+
+def network_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [H, W, 3] -> uint8 [1, h, w, 3]: a frame at network size."""
+    return ops.cast(ops.round(_resize(ops.cast(frame, "float32")[None], size)), "uint8")
+
+
+def network_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [N, H, W] of 0 and 1 -> uint8 [N, h, w]: objects at network size; none that is there is lost."""
+    full = ops.cast(masks, "float32")[..., None]
+    small = _resize(full, size, "nearest")
+    # An object between the sampled pixels would be lost before it is begun.
+    touched = ops.cast(_resize(full, size, antialias=True) > 0, "float32")
+    small = ops.where(ops.any(small > 0, axis=(1, 2, 3), keepdims=True), small, touched)
+    return ops.cast(small[..., 0], "uint8")
+
+
+# What is computed ---------------------------------------------------------------------------------------------------
+
+
+class ModulatedStep:
+    """What is computed of a network in one setting: functions of tensors, for `compile_function` and for the exports.
+
+    Every object has its own modulation (computed once) and recurrent state; its spatial guide comes from its
+    prediction of the frame before. The layers before the first modulation run once a frame for all objects.
+
+    Args:
+        network: an `OSMN` or `ReConvNet`.
+        network_size, merge, exclusive, recover: see `PredictorOptions`.
+    """
+
+    def __init__(
+        self, network: OSMN, network_size: tuple[int, int], merge: str, exclusive: bool, recover: bool
+    ) -> None:
+        self.network = network
+        self.network_size = network_size
+        self.merge = merge
+        self.exclusive = exclusive
+        self.recover = recover
+        self._frame_encoder = FoldedNetwork(network.frame_encoder)
+        self._object_network = FoldedNetwork(network.object_network)
+
+    def modulate(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Modulation [N, M] and network-size masks uint8 [N, h, w] of objects given as uint8 [N, H, W]."""
+        guides = visual_guide(frame[None], masks, self.network.guide_size, self.network.guide_background)
+        modulation = self.network.visual_modulator(guides, training=False)
+        return modulation, network_masks(masks, self.network_size)
+
+    def step(
+        self, frame: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        """One frame for all objects: (index map uint8 [H, W], next guide masks, new state, logits [N, H, W])."""
+        size = (int(frame.shape[0]), int(frame.shape[1]))
+        logits, own, state = self.network_step(network_frame(frame, self.network_size), guide_masks, modulation, state)
+        full = _resize(logits, size)[..., 0]
+        return self.merged(full), own, state, full
+
+    def network_step(
+        self, small: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """`step` between the resizes.
+
+        Args:
+            small: uint8 [1, h, w, 3], the frame at network size.
+            guide_masks: uint8 [N, h, w], what the spatial guides are made of.
+            modulation: [N, M].
+            state: the recurrent state.
+
+        Returns:
+            Logits float32 [N, h, w, 1], the next guide masks, the new state.
+        """
+        features = self._frame_encoder({"frame": small})
+        outputs = self._object_network(
+            {**features, "spatial_guide": spatial_guide(guide_masks), "modulation": modulation, **state}
+        )
+        logits = outputs.pop("logits")
+        won = logits[..., 0] > 0
+        if self.exclusive:
+            won = ops.logical_and(won, logits[..., 0] >= ops.max(logits[..., 0], axis=0, keepdims=True))
+        own = ops.cast(won, "uint8")
+        if self.recover:
+            found = ops.any(own > 0, axis=(1, 2), keepdims=True)
+            own = ops.where(found, own, guide_masks)
+        return logits, own, outputs
+
+    def merged(self, logits: Tensor) -> Tensor:
+        """`osmn_tf.inference.merging.merge_logits` of tensors: float32 [N, H, W] -> uint8 [H, W]."""
+        best = ops.argmax(logits, axis=0)
+        top = ops.max(logits, axis=0)
+        if self.merge == "argmax":
+            foreground = top > 0
+        else:
+            # log(1 - p) = -softplus(logit); the background's probability is the product over all objects.
+            log_background = -ops.sum(ops.softplus(logits), axis=0)
+            background_logit = log_background - ops.log(-ops.expm1(ops.minimum(log_background, -1e-7)))
+            foreground = top > background_logit
+        return ops.where(foreground, ops.cast(best, "uint8") + 1, ops.zeros_like(ops.cast(best, "uint8")))
+
+
+# What all predictors of a network share -----------------------------------------------------------------------------
+
+
+class _Shared:
+    """What was compiled for a network, and the fine-tuners of its copies that no predictor uses at the moment."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.graphs = CompiledGraphs()
+        self.tuners: list[OnlineFineTuner] = []
+        self._functions: dict[Any, tuple[ModulatedStep, Callable[..., Any], Callable[..., Any]]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, network: Any) -> _Shared:
+        """The one of this network."""
+        # Kept with the network, so that it goes with it; not as an attribute, since Keras would follow it.
+        shared: _Shared = vars(network).setdefault("_osmn_tf_shared", cls(network))
+        return shared
+
+    def functions(self, settings: tuple[Any, ...]) -> tuple[ModulatedStep, Callable[..., Any], Callable[..., Any]]:
+        """The step in a setting, and its `modulate` and `step` compiled."""
+        with self._lock:
+            if settings not in self._functions:
+                step = ModulatedStep(self.network, *settings)
+                models = [self.network.visual_modulator, self.network.frame_encoder, self.network.object_network]
+                if len(self._functions) == self.graphs.limit:
+                    self._functions.pop(next(iter(self._functions)))
+                self._functions[settings] = (
+                    step,
+                    compile_function(step.modulate, models, self.graphs),
+                    compile_function(step.step, models, self.graphs),
+                )
+            return self._functions[settings]
+
+    def borrow_tuner(self, network_size: tuple[int, int], options: FineTuneOptions) -> OnlineFineTuner:
+        """A fine-tuner that nobody else uses, with its training step compiled where one of these settings is idle."""
+        from osmn_tf.inference.adaptation.online import OnlineFineTuner
+
+        with self._lock:
+            for index, tuner in enumerate(self.tuners):
+                if (tuner.network_size, tuner.options) == (network_size, options):
+                    return self.tuners.pop(index)
+        return OnlineFineTuner(self.network, network_size, options)
+
+    def give_back(self, tuner: OnlineFineTuner) -> None:
+        """The reverse of `borrow_tuner`."""
+        with self._lock:
+            self.tuners = [*self.tuners, tuner][-_MOST_IDLE_TUNERS:]
+
+
+# The predictor ------------------------------------------------------------------------------------------------------
+
+
+@register_predictor("OSMN")
+class ModulatedPredictor(Predictor):
+    """Runs an `OSMN` or `ReConvNet`. A whole step (resize, guides, network, merge) is one compiled call.
+
+    Args:
+        network: the network; its weights may change meanwhile, and are never changed from here.
+        options: see `PredictorOptions`.
+
+    Raises:
+        InputError: the network size is too small.
+    """
+
+    can_adapt = True
+
+    def __init__(self, network: OSMN, options: PredictorOptions | None = None) -> None:
+        options = options or PredictorOptions()
+        height, width = options.network_size or network.network_size
+        if height < 32 or width < 32:
+            raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
+        self.network = network
+        self._settings = ((int(height), int(width)), options.merge, options.exclusive, options.recover)
+        self._shared = _Shared.of(network)
+        self._tuner: OnlineFineTuner | None = None
+        self._run(network)
+        self.forget()
+
+    def _run(self, network: Any) -> None:
+        """Runs this network from now on: the shared one, or a copy with weights of its own."""
+        self.step, self._modulate, self._step = _Shared.of(network).functions(self._settings)
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        return self._settings[0]
+
+    @property
+    def objects(self) -> int:
+        return 0 if self._modulation is None else int(self._modulation.shape[0])
+
+    def forget(self) -> None:
+        self._modulation: Tensor = None  # [N, M]
+        self._guide_masks: Tensor = None  # uint8 [N, h, w], what the next spatial guides are made of
+        self._state: dict[str, Tensor] = {}
+
+    @property
+    def carried(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What `step.step` takes behind the frame: guide masks, modulation, state."""
+        return self._guide_masks, self._modulation, self._state
+
+    def begin(self, frame: Array, masks: Array | None) -> None:
+        modulation, guide_masks = self._modulate(frame, masks)
+        state = self.network.initial_state(int(modulation.shape[0]), *self.network_size)
+        if state:
+            # The first frame, with the guide of the given mask, starts the recurrent state.
+            _, _, state, _ = self._step(frame, guide_masks, modulation, state)
+        if self.objects:
+            modulation = ops.concatenate([self._modulation, modulation])
+            guide_masks = ops.concatenate([self._guide_masks, guide_masks])
+            state = {name: ops.concatenate([self._state[name], state[name]]) for name in state}
+        self._modulation, self._guide_masks, self._state = modulation, guide_masks, state
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self._modulation = ops.take(self._modulation, indices, axis=0)
+        self._guide_masks = ops.take(self._guide_masks, indices, axis=0)
+        self._state = {name: ops.take(value, indices, axis=0) for name, value in self._state.items()}
+
+    def advance(self, frame: Array) -> Prediction:
+        winners, self._guide_masks, self._state, logits = self._step(
+            frame, self._guide_masks, self._modulation, self._state
+        )
+        return Prediction(ops.convert_to_numpy(winners), lambda: ops.convert_to_numpy(logits))
+
+    # Interruption -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Array]:
+        def exact(value: Tensor) -> Array:
+            # float32 holds every half-precision value; NumPy's files have no bfloat16.
+            return ops.convert_to_numpy(ops.cast(value, "float32"))
+
+        return {
+            "modulation": exact(self._modulation),
+            "guide_masks": ops.convert_to_numpy(self._guide_masks),
+            **{f"state/{name}": exact(value) for name, value in self._state.items()},
+        }
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        count = len(snapshot.get("modulation", ()))
+        state = self.network.initial_state(count, *self.network_size)
+        expected = {
+            "modulation": (count, int(self.network.visual_modulator.output_shape[-1])),
+            "guide_masks": (count, *self.network_size),
+            **{f"state/{name}": tuple(value.shape) for name, value in state.items()},
+        }
+        own = {name: value for name, value in snapshot.items() if name in expected or name.startswith("state/")}
+        if {name: tuple(value.shape) for name, value in own.items()} != expected:
+            raise InputError("snapshot: its state is not of this network and network size")
+        self._modulation = ops.cast(ops.convert_to_tensor(own["modulation"]), self._modulation_dtype)
+        self._guide_masks = ops.convert_to_tensor(own["guide_masks"])
+        self._state = {
+            name: ops.cast(ops.convert_to_tensor(own[f"state/{name}"]), value.dtype) for name, value in state.items()
+        }
+
+    @property
+    def _modulation_dtype(self) -> str:
+        return str(self.network.visual_modulator.output.dtype)
+
+    # Online fine-tuning -----------------------------------------------------------------------------------------
+
+    @property
+    def is_adapted(self) -> bool:  # type: ignore[override]
+        return self._tuner is not None
+
+    def adapt(
+        self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
+    ) -> None:
+        tuner = self._borrow(options.details)
+        try:
+            tuner.fit(frames_and_masks, options.steps, options.learning_rate, options.seed, progress)
+        except BaseException:
+            self.release()
+            raise
+
+    def adapted_weights(self) -> dict[str, Array]:
+        if self._tuner is None:
+            raise InputError("adapted_weights: call adapt first")
+        return self._tuner.weights()
+
+    def load_adapted(self, weights: Mapping[str, Array], details: Any = None) -> None:
+        tuner = self._borrow(details)
+        try:
+            tuner.load(weights)
+        except BaseException:
+            self.release()
+            raise
+
+    def _borrow(self, details: FineTuneOptions | None) -> OnlineFineTuner:
+        from osmn_tf.inference.adaptation.online import FineTuneOptions
+
+        self.release()
+        self._tuner = self._shared.borrow_tuner(self.network_size, details or FineTuneOptions())
+        self._run(self._tuner.network)
+        return self._tuner
+
+    def release(self) -> None:
+        if self._tuner is not None:
+            tuner, self._tuner = self._tuner, None
+            self._run(self.network)
+            self._shared.give_back(tuner)

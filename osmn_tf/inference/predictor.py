@@ -1,0 +1,284 @@
+"""What runs one network on one video, whatever the network and wherever it is. Needs NumPy only.
+
+`VideoSegmenter` is written against `Predictor`. A family of networks brings one by `register_predictor`, and
+`open_predictor` finds the right one for a network, a preset, an exported folder or a server's address.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.merging import MERGES
+from osmn_tf.registry import Registry
+
+Array = np.ndarray
+Progress = Callable[[int, int, float], None]
+"""Called after every step of an adaptation with (steps done, steps in all, loss)."""
+
+# Functions that know networks, x -> NetworkSource | None, in the order in which they are asked. By name, since rooms
+# behind this one are among them, and since each is imported (and with it what it needs) when a network is looked for.
+_FINDERS = (
+    ("osmn_tf.inference.loading", "find_shipped"),
+    ("osmn_tf.client.predictor", "find"),
+    ("osmn_tf.runtime.predictor", "find"),
+    ("osmn_tf.inference.loading", "find"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorOptions:
+    """How a network is used. A predictor refuses what it has no choice in (`refuse`).
+
+    Attributes:
+        network_size: (H, W) to which frames are resized for the network; None: the network's own.
+        merge: "argmax" (the highest score above 0.5 wins, ties go to the background; the release) or "soft" (soft
+            aggregation: odds against a background of prod(1 - p)).
+        exclusive: make an object's next spatial guide only of the pixels where it beats the other objects, so that two
+            objects do not drift onto one. False: of all pixels above 0.5, whoever wins them (the release).
+        recover: when an object's prediction is empty, keep its last spatial guide instead of an empty one, so that it
+            can be found again near where it was lost. The release has no recovery.
+        precision: what a preset computes in, "float32", "mixed_bfloat16" or "mixed_float16"; None: see
+            `osmn_tf.load`.
+        threads: that an exported network computes with; None: the cores that this process may use, at most four.
+
+    Raises:
+        InputError: an option is none of its choices.
+    """
+
+    network_size: tuple[int, int] | None = None
+    merge: str = "argmax"
+    exclusive: bool = True
+    recover: bool = True
+    precision: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.merge not in MERGES:
+            raise InputError(f"merge: expected one of {', '.join(MERGES)}, received {self.merge!r}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads: expected at least 1, received {self.threads}")
+
+    def refuse(self, reason: str, *names: str) -> None:
+        """Refuses options that have other values than by default.
+
+        Args:
+            reason: why they are not applicable.
+
+        Raises:
+            InputError: one of `names` is given.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in names and value != field.default:
+                raise InputError(f"{field.name}: {reason}, received {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptOptions:
+    """How a predictor is adapted to a video (see `VideoSegmenter.finetune`).
+
+    Attributes:
+        steps: iterations.
+        learning_rate: of the optimizer.
+        seed: of everything that is random in it.
+        details: what the family offers beside, or None; the modulated networks take a `FineTuneOptions`.
+    """
+
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    details: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a predictor makes of a frame.
+
+    Attributes:
+        winners: uint8 [H, W], index of the winning object plus 1, or 0 for the background.
+        logits: gives float32 [N, H, W], computed or fetched when it is called; None where a server keeps them.
+    """
+
+    winners: Array
+    logits: Callable[[], Array] | None = None
+
+
+class Predictor(abc.ABC):
+    """Runs one network on one video, at the most.
+
+    What belongs to the video is in here, with one item an object, in the order in which they were taken up. The network
+    and what was compiled for it are shared by all predictors of the network, and none of them changes it.
+
+    A subclass for a network of this package also registers itself (`register_predictor`).
+
+    Attributes:
+        can_adapt: whether `adapt` and its companions are there.
+        zero_shot: whether `begin` finds the objects by itself, without masks.
+        is_adapted: whether it runs with weights of its own now.
+    """
+
+    can_adapt = False
+    zero_shot = False
+    is_adapted = False
+
+    @property
+    @abc.abstractmethod
+    def network_size(self) -> tuple[int, int] | None:
+        """(H, W) of the frames inside the network; None where it takes them as they are, or a server does not say."""
+
+    @property
+    @abc.abstractmethod
+    def objects(self) -> int:
+        """How many objects are kept."""
+
+    @abc.abstractmethod
+    def begin(self, frame: Array, masks: Array | None) -> None:
+        """Takes up objects behind those there are.
+
+        Args:
+            frame: uint8 [H, W, 3], RGB.
+            masks: uint8 [N, H, W] of 0 and 1, N at least 1, no two at the same pixel; None, only for `zero_shot`, and
+                while nothing is kept: the network finds the objects.
+        """
+
+    @abc.abstractmethod
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drops what is kept of all objects but these (ascending, at least one)."""
+
+    @abc.abstractmethod
+    def advance(self, frame: Array) -> Prediction:
+        """Steps all objects; there is at least one.
+
+        Args:
+            frame: uint8 [H, W, 3], RGB, of the size of the first.
+        """
+
+    @abc.abstractmethod
+    def forget(self) -> None:
+        """Drops what is kept of the video."""
+
+    @abc.abstractmethod
+    def snapshot(self) -> dict[str, Array]:
+        """What is kept of the video, as arrays for `numpy.savez`; there is at least one object."""
+
+    @abc.abstractmethod
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        """Keeps what another predictor's `snapshot` has given; further names in it are not this method's.
+
+        Raises:
+            InputError: it is of another network or of other settings. What was kept before is kept still.
+        """
+
+    def read_ahead(self, frames: Iterable[Array]) -> Iterable[Array]:
+        """The frames of a video that is tracked; a place for work on a frame before its turn comes."""
+        return frames
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to close)
+        """Gives connections back."""
+
+    # With `can_adapt` -------------------------------------------------------------------------------------------
+
+    def adapt(
+        self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
+    ) -> None:
+        """Fits this predictor's own weights to a video, from the network's on. What is kept of the video stays.
+
+        If anything is raised in here, also by `progress`, the predictor has the network's weights again.
+
+        Args:
+            frames_and_masks: uint8 [H, W, 3] and uint8 [H, W] with labels; a label is the same object in all of them.
+
+        Raises:
+            InputError: a number is out of its range, or this predictor cannot be adapted.
+        """
+        raise InputError("adapt: this network cannot be fine-tuned")
+
+    def adapted_weights(self) -> dict[str, Array]:
+        """The weights that `adapt` has changed, by name, for `load_adapted`.
+
+        Raises:
+            InputError: `adapt` was not called, or `release` was.
+        """
+        raise InputError("adapted_weights: this network cannot be fine-tuned")
+
+    def load_adapted(self, weights: Mapping[str, Array], details: Any = None) -> None:
+        """Takes the weights that `adapted_weights` has given after an `adapt` with the same `details`.
+
+        Raises:
+            InputError: they are of another network or of other parts of it.
+        """
+        raise InputError("load_adapted: this network cannot be fine-tuned")
+
+    def release(self) -> None:  # noqa: B027 (nothing to do without `adapt`)
+        """Runs with the network's weights again; does nothing where it does already."""
+
+
+predictors: Registry[Callable[[Any, PredictorOptions], Predictor]] = Registry("predictor", "osmn_tf.inference")
+"""Network class -> what makes a predictor of (network, options)."""
+
+register_predictor = predictors.register
+"""`@register_predictor("OSMN")` on a class: it runs the networks of this class and of classes derived from it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSource:
+    """Where a network is, before it is loaded.
+
+    Attributes:
+        kind: what it is, for messages: "a network", "a preset", "a LiteRT export", ...
+        path: its folder or file; None where it is in memory or on a server.
+        needs_backend: whether opening it starts Keras and its backend.
+        can_adapt: whether it can be fine-tuned; None: its class says so once it is open.
+        open: makes a predictor of it.
+    """
+
+    kind: str
+    path: Path | None
+    needs_backend: bool
+    can_adapt: bool | None
+    open: Callable[[PredictorOptions], Predictor]
+
+
+def find_network(x: Any) -> NetworkSource:
+    """Where the network is that `open_predictor` would open; a wrong name is found without loading anything.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(x, os.PathLike):
+        x = str(x)
+    for module, function in _FINDERS:
+        source: NetworkSource | None = getattr(importlib.import_module(module), function)(x)
+        if source is not None:
+            return source
+    raise InputError(f"network: expected a network, or the name, path or address of one, received {x!r}")
+
+
+def open_predictor(x: Any, options: PredictorOptions | None = None) -> Predictor:
+    """What runs a network on a video.
+
+    Args:
+        x: a network; a shipped preset's name, a preset folder or `.keras` file; the folder of a LiteRT export or a
+            `.tflite` file in it; the folder of an exported SavedModel; "grpc://HOST:PORT/NAME", "http://HOST:PORT/NAME"
+            or "https://..." of a TensorFlow Serving server; or a predictor, which is given back.
+        options: see `PredictorOptions`.
+
+    Raises:
+        InputError: there is no such network, its files are damaged, or an option is not applicable to it.
+        MissingDependencyError: what runs it is not installed.
+    """
+    options = options or PredictorOptions()
+    if isinstance(x, Predictor):
+        names = [field.name for field in dataclasses.fields(options)]
+        options.refuse("a predictor has its options already", *names)
+        return x
+    return find_network(x).open(options)

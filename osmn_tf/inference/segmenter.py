@@ -1,0 +1,455 @@
+"""Segments one video: which objects there are, when they begin and end, and whole videos made of single steps.
+
+Needs NumPy only; the network is a `Predictor`'s, wherever and whatever it is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Reversible, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
+from osmn_tf.inference.merging import to_scores
+from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, open_predictor
+from osmn_tf.masks.files import VOID
+
+if TYPE_CHECKING:
+    from osmn_tf.video.source import FrameSource
+
+Masks = np.ndarray | Mapping[int, np.ndarray]
+
+
+def object_labels(mask: np.ndarray) -> list[int]:
+    """The labels in a mask, ascending, without the background."""
+    return [int(label) for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if label]
+
+
+def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tuple[Reversible[np.ndarray], int]:
+    """The first `count` frames, and how many there are of them."""
+    if isinstance(frames, Sequence):
+        head = frames[:count]
+        return head, len(head)
+    selected = frames.select(0, count)
+    return selected, selected.count_frames()
+
+
+class VideoSegmenter:
+    """Tracks any number of objects through a video, from a mask of each.
+
+        with VideoSegmenter("reconvnet_lite") as segmenter:
+            for frame, mask in segmenter.track(frames, first_mask): ...
+
+    or frame by frame with `start`, `step`, `add` and `remove`. Frames are uint8 RGB [H, W, 3] of any size, masks uint8
+    [H, W] with 0 as background and the value k as object k (1..254; 255, unlabelled, counts as background). What is
+    kept does not grow with the video.
+
+    A segmenter has one video at a time. Any number of them may share a network: what belongs to the video, and weights
+    that were fine-tuned to it, are the segmenter's own; what was compiled for the network is shared.
+
+    Args:
+        network: an `OSMN`, a `ReConvNet` or another network that has a predictor; a shipped preset's name; the path of
+            a preset folder, `.keras` file, LiteRT export or exported SavedModel; "grpc://HOST:PORT/NAME" or
+            "http://HOST:PORT/NAME" of a TensorFlow Serving server; or a `Predictor`.
+        network_size, merge, exclusive, recover, precision, threads: see `PredictorOptions`. What a network has no
+            choice in is refused: an exported SavedModel and a server do as they were exported.
+        keep_scores: make `scores` available after every step.
+
+    Raises:
+        InputError: there is no such network, its files are damaged, or an option is none of its choices.
+        MissingDependencyError: what runs the network is not installed.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        network_size: tuple[int, int] | None = None,
+        merge: str = "argmax",
+        exclusive: bool = True,
+        recover: bool = True,
+        keep_scores: bool = False,
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        options = PredictorOptions(network_size, merge, exclusive, recover, precision, threads)
+        self.predictor = open_predictor(network, options)
+        self.keep_scores = keep_scores
+        self.reset()
+
+    def __enter__(self) -> VideoSegmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives adapted weights and connections back."""
+        self.restore_weights()
+        self.predictor.close()
+
+    def reset(self) -> None:
+        """Forgets the video and all its objects."""
+        self._frame_size: tuple[int, int] | None = None
+        self._labels: list[int] = []
+        self._logits: Callable[[], np.ndarray] | None = None  # of the last step, with `keep_scores`
+        self.predictor.forget()
+
+    @property
+    def network_size(self) -> tuple[int, int] | None:
+        """(H, W) of the frames inside the network; None where a server does not say."""
+        return self.predictor.network_size
+
+    @property
+    def scores(self) -> dict[int, np.ndarray]:
+        """Soft score of every object in the last frame that was stepped: label -> float32 [H, W] in 0..1, unmerged.
+
+        Raises:
+            InputError: the segmenter was made without `keep_scores=True`, no step was made yet, or a server keeps them.
+        """
+        if self._logits is None:
+            raise InputError(
+                "scores: make the segmenter with keep_scores=True and call step() first; a server gives none"
+            )
+        return dict(zip(self._labels, to_scores(self._logits())))
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels of the objects being tracked, in the order in which they were added."""
+        return tuple(self._labels)
+
+    # Frame by frame ---------------------------------------------------------------------------------------------
+
+    def start(self, frame: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Begins a video (or begins again): forgets all objects and adds those in `mask`.
+
+        Args:
+            frame: uint8 [H, W, 3].
+            mask: as `add` takes it; None for a network that finds the objects by itself: they get the labels 1, 2, ...
+
+        Returns:
+            The mask of this frame: the given one, or the network's.
+
+        Raises:
+            InputError: as `add`, or the network needs a mask.
+        """
+        self.reset()
+        if mask is not None:
+            return self.add(frame, mask)
+        if not self.predictor.zero_shot:
+            raise InputError("mask: this network finds no objects by itself, expected a mask of them, received None")
+        frame = self._check_frame(frame)
+        self.predictor.begin(frame, None)
+        self._labels = list(range(1, self.predictor.objects + 1))
+        return self.step(frame)
+
+    def add(self, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Adds the objects in `mask`, seen in `frame`; labels that are tracked already start again from this mask.
+
+        Call it for a frame instead of `step`: objects that are not in `mask` are stepped.
+
+        Args:
+            frame: uint8 [H, W, 3].
+            mask: uint8 [H, W], at least one pixel of 1..254.
+
+        Returns:
+            uint8 [H, W]: the given mask on top of the other objects' predictions.
+
+        Raises:
+            InputError: wrong dtype, size or labels, or an empty mask.
+        """
+        frame, mask = self._check_frame(frame), self._check_mask(mask)
+        given = object_labels(mask)
+        self.remove([label for label in self._labels if label in given])
+        result = self.step(frame) if self._labels else np.zeros_like(mask)
+        self.predictor.begin(frame, np.stack([mask == label for label in given]).astype(np.uint8))
+        self._labels += given
+        self._logits = None
+        return np.where(mask > 0, mask, result)
+
+    def remove(self, labels: int | Sequence[int]) -> None:
+        """Stops tracking objects.
+
+        Raises:
+            InputError: a label is not tracked.
+        """
+        labels = [int(label) for label in np.atleast_1d(np.asarray(labels, dtype=np.int64))]
+        unknown = [label for label in labels if label not in self._labels]
+        if unknown:
+            raise InputError(f"labels: {unknown} are not tracked; tracked are {self._labels}")
+        if not labels:
+            return
+        keep = [index for index, label in enumerate(self._labels) if label not in labels]
+        self._labels = [self._labels[index] for index in keep]
+        self._logits = None
+        if keep:
+            self.predictor.keep(keep)
+        else:
+            self.predictor.forget()
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        """Segments the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3], of the size of the first.
+
+        Returns:
+            uint8 [H, W], 0 and the labels; all 0 while no object is tracked.
+
+        Raises:
+            InputError: the frame has another size or dtype.
+        """
+        frame = self._check_frame(frame)
+        if not self._labels:
+            return np.zeros(frame.shape[:2], np.uint8)
+        prediction = self.predictor.advance(frame)
+        self._logits = prediction.logits if self.keep_scores else None
+        return np.array([0, *self._labels], np.uint8)[prediction.winners]
+
+    # Whole videos -----------------------------------------------------------------------------------------------
+
+    def track(
+        self, frames: Iterable[np.ndarray], masks: Masks | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Segments a video forward.
+
+        Args:
+            frames: uint8 [H, W, 3] each; read once, one at a time (with a server one ahead).
+            masks: the first frame's mask, or {frame index: mask}. An object is tracked from its first mask on and
+                starts again where it gets another one. Frames before the first mask get empty masks. None for a
+                network that finds the objects of the first frame by itself.
+
+        Yields:
+            (frame, mask) for every frame; where a mask was given, it is kept as it is.
+
+        Raises:
+            InputError: as `add`, or a mask is given for a frame that the video does not have.
+        """
+        given = {} if masks is None else self._given(masks)
+        self.reset()
+        count = 0
+        for index, frame in enumerate(self.predictor.read_ahead(frames)):
+            count += 1
+            if masks is None and index == 0:
+                yield frame, self.start(frame)
+            else:
+                yield frame, self.add(frame, given[index]) if index in given else self.step(frame)
+        late = [index for index in given if index >= count]
+        if late:
+            raise InputError(f"masks: a mask is given for frame {late[0]}, but the video has {count} frames")
+
+    def track_both_ways(
+        self, frames: Sequence[np.ndarray] | FrameSource, masks: Mapping[int, np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Segments a video forward and backward from masks given anywhere in it.
+
+        Frames after an object's first mask come from the forward pass, those before it from a backward pass, which
+        runs first; its masks wait in a temporary file, so memory does not grow.
+
+        Args:
+            frames: as in `track`, but iterable more than once and in reverse: a list or an
+                `osmn_tf.video.source.FrameSource`.
+            masks: {frame index: mask}.
+
+        Yields:
+            (frame, mask) for every frame, in time order.
+
+        Raises:
+            InputError: as `track`.
+        """
+        given = self._given(masks)
+        first: dict[int, int] = {}
+        for index in sorted(given):
+            for label in object_labels(given[index]):
+                first.setdefault(label, index)
+        head, length = _first_frames(frames, max(first.values()) + 1)
+        if length <= max(first.values()):
+            raise InputError(
+                f"masks: a mask is given for frame {max(first.values())}, but the video has {length} frames"
+            )
+        with tempfile.TemporaryFile() as store:
+            spans: dict[int, tuple[int, int]] = {}
+            for index, mask in self._backward(head, length, given, first):
+                packed = zlib.compress(mask.tobytes(), 1)
+                spans[index] = (store.tell(), len(packed))
+                store.write(packed)
+            for index, (frame, mask) in enumerate(self.track(frames, given)):
+                if index in spans:
+                    offset, length = spans[index]
+                    store.seek(offset)
+                    earlier = np.frombuffer(zlib.decompress(store.read(length)), np.uint8).reshape(mask.shape)
+                    mask = np.where(mask == 0, earlier, mask)
+                yield frame, mask
+
+    def _backward(
+        self, frames: Reversible[np.ndarray], length: int, given: dict[int, np.ndarray], first: dict[int, int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, mask), from the end to the start, of the objects whose first mask comes later than the frame."""
+        self.reset()
+        for index, frame in zip(range(length - 1, -1, -1), reversed(frames)):
+            starting = [label for label, start in first.items() if start == index]
+            if starting:
+                annotation = np.where(np.isin(given[index], starting), given[index], 0).astype(np.uint8)
+                # From its first mask on, an object is the forward pass's.
+                mask = np.where(annotation > 0, 0, self.add(frame, annotation))
+            else:
+                mask = self.step(frame)
+            if mask.any():
+                yield index, mask
+
+    # Interruption -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Everything that belongs to the video, as arrays for `numpy.savez`: `restore` continues from there.
+
+        Raises:
+            InputError: no object is tracked.
+        """
+        if not self._labels or self._frame_size is None:
+            raise InputError("snapshot: no object is tracked")
+        return {
+            "frame_size": np.array(self._frame_size),
+            "labels": np.array(self._labels),
+            **self.predictor.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Continues from a `snapshot` of a segmenter with the same network and settings.
+
+        Raises:
+            InputError: the snapshot is of another network or of other settings.
+        """
+        if not {"frame_size", "labels"} <= set(snapshot):
+            raise InputError("snapshot: expected what a segmenter's snapshot() has given, received something else")
+        self.predictor.restore(snapshot)
+        if self.predictor.objects != len(snapshot["labels"]):
+            self.reset()
+            raise InputError("snapshot: its labels are not those of its objects")
+        self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
+        self._labels = [int(label) for label in snapshot["labels"]]
+        self._logits = None
+
+    # Online fine-tuning -----------------------------------------------------------------------------------------
+
+    def finetune(
+        self,
+        frames_and_masks: Iterable[tuple[np.ndarray, np.ndarray]],
+        steps: int = STEPS,
+        learning_rate: float = LEARNING_RATE,
+        seed: int = 0,
+        options: Any = None,
+        progress: Progress | None = None,
+    ) -> AbstractContextManager[object]:
+        """Adapts the network to a video before it is segmented, by training on its annotated frames.
+
+            with segmenter.finetune([(first_frame, first_mask)]):
+                for frame, mask in segmenter.track(frames, first_mask): ...
+
+        The adapted weights are this segmenter's; the network itself does not change. The segmenter runs with the
+        network's weights again behind the `with` block, or after `restore_weights`. It forgets the video it may have
+        begun, since guides and state came from other weights. A second call begins with the network's weights, not with
+        those of the first.
+
+        Args:
+            frames_and_masks: one or more annotated frames; a label is the same object in all of them.
+            steps: iterations.
+            learning_rate: of Adam.
+            seed: of the random transformations; the same seed gives the same weights on the same machine.
+            options: what is trained and how; for the modulated networks a `FineTuneOptions`.
+            progress: called after every step with (steps done, steps in all, loss).
+
+        Returns:
+            A context manager that calls `restore_weights` at its end.
+
+        Raises:
+            InputError: as `add`, a number is out of its range, or the network cannot be fine-tuned.
+        """
+        self.reset()
+        try:
+            pairs = [(self._check_frame(frame), self._check_mask(mask)) for frame, mask in frames_and_masks]
+        finally:
+            self.reset()
+        if not pairs:
+            raise InputError("frames_and_masks: expected at least one annotated frame, received none")
+        self.predictor.adapt(pairs, AdaptOptions(steps, learning_rate, seed, options), progress)
+        return self._tuned()
+
+    def adapted_weights(self) -> dict[str, np.ndarray]:
+        """The weights that `finetune` has changed, by name, for `load_adapted`.
+
+        Raises:
+            InputError: there are none.
+        """
+        return self.predictor.adapted_weights()
+
+    def load_adapted(self, weights: Mapping[str, np.ndarray], options: Any = None) -> AbstractContextManager[object]:
+        """Goes on with the weights of an earlier `finetune`; returns what `finetune` returns.
+
+        Args:
+            weights: what `adapted_weights` has given, of any segmenter of the same network.
+            options: those of that `finetune`.
+
+        Raises:
+            InputError: they are of another network or of other parts of it.
+        """
+        self.reset()
+        self.predictor.load_adapted(weights, options)
+        return self._tuned()
+
+    def _tuned(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        stack.callback(self.restore_weights)
+        return stack
+
+    def restore_weights(self) -> None:
+        """Ends `finetune`: the segmenter runs with the network's own weights again, and the video is forgotten."""
+        if self.predictor.is_adapted:
+            self.predictor.release()
+            self.reset()
+
+    # Checks -----------------------------------------------------------------------------------------------------
+
+    def _given(self, masks: Masks) -> dict[int, np.ndarray]:
+        given = dict(masks) if isinstance(masks, Mapping) else {0: masks}
+        if not given:
+            raise InputError("masks: expected at least one mask, received none")
+        negative = [index for index in given if index < 0]
+        if negative:
+            raise InputError(f"masks: frame numbers count from 0, received {negative[0]}")
+        return {index: self._check_mask(mask, check_size=False) for index, mask in given.items()}
+
+    def _check_frame(self, frame: np.ndarray) -> np.ndarray:
+        frame = np.asarray(frame)
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise InputError(f"frame: expected uint8 RGB [H, W, 3], received {frame.dtype} {list(frame.shape)}")
+        if self._frame_size is None:
+            self._frame_size = frame.shape[:2]
+        elif frame.shape[:2] != self._frame_size:
+            raise InputError(
+                f"frame: expected {self._frame_size[1]} x {self._frame_size[0]} pixels as in the first frame, received "
+                f"{frame.shape[1]} x {frame.shape[0]}"
+            )
+        return frame
+
+    def _check_mask(self, mask: np.ndarray, check_size: bool = True) -> np.ndarray:
+        mask = np.asarray(mask)
+        if mask.dtype == bool:
+            mask = mask.astype(np.uint8)
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise InputError(f"mask: expected uint8 [H, W] with labels, received {mask.dtype} {list(mask.shape)}")
+        if check_size and mask.shape != self._frame_size:
+            height, width = self._frame_size or (0, 0)
+            raise InputError(
+                f"mask: expected {width} x {height} pixels as the frame has, received {mask.shape[1]} x {mask.shape[0]}"
+            )
+        mask = np.where(mask == VOID, 0, mask)
+        if not mask.any():
+            raise InputError("mask: no object in it (all pixels are background or unlabelled)")
+        return mask

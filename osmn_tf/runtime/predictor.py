@@ -1,0 +1,147 @@
+"""Runs an exported network: what `osmn_tf.inference.modulated` computes, with NumPy around LiteRT."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.merging import merge_logits
+from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
+from osmn_tf.runtime import guides
+from osmn_tf.runtime.frames import resize, resize_frame
+from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
+
+
+def find(x: Any) -> NetworkSource | None:
+    """See `osmn_tf.inference.predictor.find_network`.
+
+    Raises:
+        InputError: `x` is a `.tflite` file that does not exist, or such files without their metadata.
+    """
+    folder = find_export(x) if isinstance(x, str) else None
+    if folder is None:
+        return None
+    return NetworkSource("a LiteRT export", folder, False, False, lambda options: ExportedPredictor(folder, options))
+
+
+@dataclasses.dataclass
+class _Object:
+    """What is kept of one object from frame to frame."""
+
+    modulation: np.ndarray  # float32 [M]
+    guide_mask: np.ndarray  # uint8 [h, w], what the next spatial guide is made of
+    state: dict[str, np.ndarray]
+
+
+class ExportedPredictor(Predictor):
+    """Runs what `osmn export --format litert` has written: at the size that it was exported for.
+
+    Args:
+        path: the exported folder, or one of the `.tflite` files in it.
+        options: see `PredictorOptions`.
+
+    Raises:
+        InputError: a file is missing or damaged, or an option is not applicable.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
+        options = options or PredictorOptions()
+        options.refuse("an exported network computes in what it was exported in", "precision")
+        self._network_size = read_metadata(path)[1].network_size
+        if options.network_size is not None and tuple(options.network_size) != self._network_size:
+            raise InputError(
+                f"network_size: {path} was exported for {self._network_size[0]} x {self._network_size[1]} and runs at"
+                f" no other size, received {options.network_size[0]} x {options.network_size[1]}"
+            )
+        self.network = ExportedNetwork(path, options.threads)
+        self.options = options
+        self.forget()
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        return self._network_size
+
+    @property
+    def objects(self) -> int:
+        return len(self._objects)
+
+    def forget(self) -> None:
+        self._objects: list[_Object] = []
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self._objects = [self._objects[index] for index in indices]
+
+    def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
+        metadata = self.network.metadata
+        begun = [
+            _Object(
+                self.network.modulate(guides.visual_guide(frame, mask, metadata.guide_size, metadata.guide_background)),
+                guides.network_mask(mask, self.network_size),
+                self.network.initial_state(),
+            )
+            for mask in (() if masks is None else masks)
+        ]
+        if metadata.state:
+            # The first frame, with the guide of the given mask, starts the recurrent state.
+            _, states = self._run(frame, begun)
+            for an_object, state in zip(begun, states):
+                an_object.state = state
+        self._objects += begun
+
+    def advance(self, frame: np.ndarray) -> Prediction:
+        logits, states = self._run(frame, self._objects)
+        won = logits > 0
+        if self.options.exclusive and len(logits) > 1:
+            won &= logits >= logits.max(axis=0)
+        for an_object, state, own in zip(self._objects, states, won):
+            an_object.state = state
+            if own.any() or not self.options.recover:
+                an_object.guide_mask = own.astype(np.uint8)
+        full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
+        return Prediction(merge_logits(full, self.options.merge), lambda: full)
+
+    def _run(self, frame: np.ndarray, objects: Sequence[_Object]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+        """Logits [N, h, w] and new states."""
+        self.network.encode(resize_frame(frame, self.network_size))
+        return self.network.step(
+            [guides.spatial_guide(an_object.guide_mask) for an_object in objects],
+            [an_object.modulation for an_object in objects],
+            [an_object.state for an_object in objects],
+        )
+
+    # Interruption -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return {
+            "modulation": np.stack([an_object.modulation for an_object in self._objects]),
+            "guide_masks": np.stack([an_object.guide_mask for an_object in self._objects]),
+            **{
+                f"state/{name}": np.stack([an_object.state[name] for an_object in self._objects])
+                for name in self.network.metadata.state
+            },
+        }
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        metadata, count = self.network.metadata, len(snapshot.get("modulation", ()))
+        expected = {
+            "modulation": (count, metadata.modulation_size),
+            "guide_masks": (count, *self.network_size),
+            **{f"state/{name}": (count, *shape) for name, shape in metadata.state.items()},
+        }
+        own = {name: value for name, value in snapshot.items() if name in expected or name.startswith("state/")}
+        if {name: value.shape for name, value in own.items()} != expected:
+            raise InputError("snapshot: its state is not of this network and network size")
+        self._objects = [
+            _Object(
+                own["modulation"][index].astype(np.float32),
+                own["guide_masks"][index].astype(np.uint8),
+                {name: own[f"state/{name}"][index].astype(np.float32) for name in metadata.state},
+            )
+            for index in range(count)
+        ]

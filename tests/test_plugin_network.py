@@ -1,0 +1,150 @@
+"""A network that is added by one file outside the package: nothing in the package names it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import osmn_tf as osmn
+from osmn_tf.errors import InputError
+
+PLUGIN = '''
+"""Objects are those pixels that are as bright as the object was when it was given."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from osmn_tf.inference.merging import merge_logits
+from osmn_tf.inference.predictor import Prediction, Predictor, register_predictor
+from osmn_tf.models.network import Network
+from osmn_tf.models.registry import register_network
+
+
+@register_network("PluginBrightness")
+class Brightness(Network):
+    def __init__(self, gain=1.0, network_size=(32, 48), **kwargs):
+        frame = keras.Input((None, None, 3), dtype="uint8", name="frame")
+        x = keras.layers.Rescaling(1 / 255)(frame)
+        x = keras.layers.Conv2D(1, 1, kernel_initializer=keras.initializers.Constant(gain / 3), name="mean")(x)
+        super().__init__(frame, x, **kwargs)
+        self.gain = gain
+        self.network_size = tuple(network_size)
+
+    def get_config(self):
+        return {"name": self.name, "gain": self.gain, "network_size": list(self.network_size)}
+
+
+@register_predictor("PluginBrightness")
+class BrightnessPredictor(Predictor):
+    zero_shot = True
+
+    def __init__(self, network, options):
+        options.refuse("brightness has no guides", "exclusive", "recover")
+        self.network, self.merge = network, options.merge
+        self.forget()
+
+    @property
+    def network_size(self):
+        return None
+
+    @property
+    def objects(self):
+        return len(self.levels)
+
+    def forget(self):
+        self.levels = np.zeros(0, np.float32)
+
+    def brightness(self, frame):
+        return ops.convert_to_numpy(self.network(frame[None]))[0, ..., 0]
+
+    def begin(self, frame, masks):
+        image = self.brightness(frame)
+        masks = image[None] > 0.5 if masks is None else masks
+        levels = [image[mask != 0].mean() for mask in masks]
+        self.levels = np.concatenate([self.levels, levels]).astype(np.float32)
+
+    def keep(self, indices):
+        self.levels = self.levels[list(indices)]
+
+    def advance(self, frame):
+        logits = 10 * (0.1 - np.abs(self.brightness(frame)[None] - self.levels[:, None, None]))
+        return Prediction(merge_logits(logits, self.merge), lambda: logits)
+
+    def snapshot(self):
+        return {"levels": self.levels}
+
+    def restore(self, snapshot):
+        self.levels = snapshot["levels"]
+'''
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    path = tmp_path_factory.mktemp("elsewhere") / "plugin_network.py"
+    path.write_text(PLUGIN)
+    spec = importlib.util.spec_from_file_location("plugin_network", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["plugin_network"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def clip() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two boxes, grey and white, that move; their masks with labels 4 and 9."""
+    frames, masks = [], []
+    for t in range(4):
+        frame, mask = np.zeros((32, 48, 3), np.uint8), np.zeros((32, 48), np.uint8)
+        mask[4 : 12 + t, 2 + t : 14 + t], mask[18:28, 30 - t : 40 - t] = 4, 9
+        frame[mask == 4], frame[mask == 9] = 90, 250
+        frames.append(frame)
+        masks.append(mask)
+    return frames, masks
+
+
+@pytest.mark.parametrize("kind", ["model", "folder", "keras"])
+def test_segments(plugin: ModuleType, tmp_path: Path, kind: str) -> None:
+    network = plugin.Brightness()
+    network.save_to_preset(tmp_path / "preset")
+    network.save(tmp_path / "network.keras")
+    segmenter = osmn.VideoSegmenter(
+        {"model": network, "folder": tmp_path / "preset", "keras": tmp_path / "network.keras"}[kind], keep_scores=True
+    )
+    frames, masks = clip()
+    for (_, found), expected in zip(segmenter.track(frames, masks[0]), masks, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert set(segmenter.scores) == {4, 9}
+    for (_, found), expected in zip(segmenter.track_both_ways(frames, {2: masks[2]}), masks, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_goes_on_from_a_snapshot(plugin: ModuleType) -> None:
+    frames, masks = clip()
+    first, second = (osmn.VideoSegmenter(plugin.Brightness()) for _ in range(2))
+    first.start(frames[0], masks[0])
+    first.remove(9)
+    second.restore(first.snapshot())
+    np.testing.assert_array_equal(second.step(frames[1]), np.where(masks[1] == 4, 4, 0))
+
+
+def test_finds_objects_by_itself(plugin: ModuleType) -> None:
+    """The white box is found, under the label 1."""
+    frames, masks = clip()
+    for (_, found), expected in zip(osmn.VideoSegmenter(plugin.Brightness()).track(frames), masks, strict=True):
+        np.testing.assert_array_equal(found, expected == 9)
+
+
+def test_refuses_what_it_cannot(plugin: ModuleType) -> None:
+    network = plugin.Brightness()
+    frames, masks = clip()
+    with pytest.raises(InputError, match="recover: brightness has no guides, received False"):
+        osmn.VideoSegmenter(network, recover=False)
+    with pytest.raises(InputError, match="adapt: this network cannot be fine-tuned"):
+        osmn.VideoSegmenter(network).finetune([(frames[0], masks[0])], 1)
