@@ -3,6 +3,7 @@
     ROOT/JPEGImages/480p/SEQ/00000.jpg ...
     ROOT/Annotations/480p/SEQ/00000.png ...     0/255 (2016) or palette indices (2017)
     ROOT/ImageSets/2016/train.txt               one sequence name per line
+    ROOT/ImageSets/480p/train.txt               DAVIS 2016 as first published: one line per frame instead
 
 Definition: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016)
 and Pont-Tuset et al., "The 2017 DAVIS Challenge on Video Object Segmentation".
@@ -26,7 +27,7 @@ def open_davis(
     Args:
         root: the folder that holds `JPEGImages`, `Annotations` and `ImageSets`.
         year: 2016 (every foreground pixel belongs to object 1) or 2017 (several objects).
-        split: name of a list in `ImageSets/YEAR`.
+        split: name of a list (see `read_split`).
         resolution: the folder below `JPEGImages` and `Annotations`.
 
     Returns:
@@ -42,7 +43,7 @@ def open_davis(
     require_folder(root, "DAVIS", "a folder with JPEGImages, Annotations and ImageSets")
     images = require_folder(root / "JPEGImages" / resolution, "DAVIS", "frames")
     annotations = require_folder(root / "Annotations" / resolution, "DAVIS", "masks")
-    names = _read_list(root, year, split)
+    names = read_split(root, year, split)
     missing = [name for name in names if not (images / name).is_dir() or not (annotations / name).is_dir()]
     if missing:
         raise InputError(
@@ -53,19 +54,32 @@ def open_davis(
     return VideoDataset(f"DAVIS {year} {split} ({root})", sequences)
 
 
-def _read_list(root: Path, year: int, split: str) -> list[str]:
-    folder = require_folder(root / "ImageSets" / str(year), "DAVIS", f"the lists of {year}")
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in folder.glob("*.txt"))) or "none"
-        raise InputError(f"DAVIS: no split '{split}' in {folder}; found: {known}")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+def read_split(root: str | os.PathLike[str], year: int, split: str) -> list[str]:
+    """The sequence names of a list of DAVIS, in its order.
+
+    Args:
+        root: the folder of `ImageSets`.
+        year: 2016 or 2017: the list is `ImageSets/YEAR/SPLIT.txt`; 2016's may also be `ImageSets/480p/SPLIT.txt`, which
+            has a line "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png" for every frame.
+        split: name of the list.
+
+    Raises:
+        InputError: there is no such list, it is empty, or it names a sequence twice.
+    """
+    folders = [Path(root) / "ImageSets" / name for name in (str(year), *(["480p"] if year == 2016 else []))]
+    path = next((folder / f"{split}.txt" for folder in folders if (folder / f"{split}.txt").is_file()), None)
+    if path is None:
+        known = ", ".join(sorted({other.stem for folder in folders for other in folder.glob("*.txt")})) or "none"
+        raise InputError(f"DAVIS: no split {split!r} in {folders[0]}; found: {known}")
+    words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    of_frames = any("/" in word for word in words)
+    names = [word.split("/")[-2] if "/" in word else word for word in words]
     if not names:
         raise InputError(f"DAVIS: the list {path} is empty")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({name for name in names if names.count(name) > 1}) if not of_frames else []
     if repeated:
         raise InputError(f"DAVIS: the list {path} names sequences twice: {name_some(repeated)}")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _index_sequence(frames_folder: Path, masks_folder: Path, *, binary: bool) -> VideoSequence:

@@ -4,21 +4,20 @@ A `VideoDataset` has sequences (frames and label masks), an `ImageDataset` has s
 are indexes: they hold paths, not pixels, and are checked when they are made. Frames are uint8 RGB [H, W, 3]; masks are
 uint8 [H, W] with 0 = background, k = object k (1..254) and 255 = unlabelled (`VOID`).
 
-A damaged file is found only when it is decoded. `ImageDataset.load` and `VideoDataset.load_clip` then take the next
-readable item in the order of the data set instead, count it and warn. The substitute depends on the files alone, not
-on what was loaded before: the same index gives the same sample in every process and after every restart.
+A damaged file is found only when it is decoded. `ImageDataset.load` then takes the next readable item in the order of
+the data set instead, and who meets one in a video takes another clip; either way the file is counted, once however
+often it is wanted. The substitute depends on the files alone, not on what was loaded before: the same index gives the
+same sample in every process and after every restart.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -27,11 +26,12 @@ from osmn_tf.masks.files import read_label_png
 from osmn_tf.masks.labels import VOID
 from osmn_tf.video.images import read_image
 
-_T = TypeVar("_T")
-
 
 class DamagedFileError(InputError):
-    """A file of a data set exists, but cannot be decoded or contradicts its neighbours (for example in size)."""
+    """A file of a data set exists, but cannot be decoded or contradicts its neighbours (for example in size).
+
+    The message is the same every time that the file is met: it is what damaged files are told apart by.
+    """
 
 
 class DamagedFileWarning(UserWarning):
@@ -159,42 +159,27 @@ class VideoSequence:
 
 
 class _SkipCounter:
-    """Warns once per damaged item and gives up when there are too many of them for an accident."""
+    """Warns once per damaged file and gives up when there are too many of them for an accident."""
 
     def __init__(self, name: str, total: int) -> None:
         self._name, self._total = name, total
-        self._damaged: set[object] = set()
+        self.messages: set[str] = set()
 
-    @property
-    def count(self) -> int:
-        return len(self._damaged)
-
-    def report(self, key: object, error: DamagedFileError) -> None:
-        """Counts and warns, once per `key`; raises `DamagedFileError` when over 5% (and over three) are damaged."""
-        if key in self._damaged:
+    def report(self, error: DamagedFileError) -> None:
+        """Counts and warns, once per file; raises `DamagedFileError` when over 5% (and over three) are damaged."""
+        if str(error) in self.messages:
             return
-        self._damaged.add(key)
+        self.messages.add(str(error))
         limit = max(3, self._total // 20)
-        if self.count > limit:
+        if len(self.messages) > limit:
             raise DamagedFileError(
                 f"{self._name}: more than {limit} of {self._total} items are damaged, the last: {error}"
             ) from error
         warnings.warn(
-            f"{self._name}: skipped damaged item {self.count} of {self._total}: {error}",
+            f"{self._name}: skipped damaged item {len(self.messages)} of {self._total}: {error}",
             DamagedFileWarning,
             stacklevel=4,
         )
-
-    def first_readable(self, candidates: Iterator[tuple[object, Callable[[], _T]]]) -> _T:
-        """Loads the first candidate that is not damaged."""
-        for key, load in candidates:
-            if key in self._damaged:
-                continue
-            try:
-                return load()
-            except DamagedFileError as error:
-                self.report(key, error)
-        raise DamagedFileError(f"{self._name}: none of {self._total} items can be read")
 
 
 class ImageDataset:
@@ -214,6 +199,7 @@ class ImageDataset:
         self.name = name
         self.items = tuple(items)
         self._skips = _SkipCounter(name, len(self.items))
+        self._unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -222,9 +208,9 @@ class ImageDataset:
         return ImageDataset(f"{self.name} + {other.name}", self.items + other.items)
 
     @property
-    def damaged(self) -> int:
-        """Number of items that turned out to be damaged so far."""
-        return self._skips.count
+    def damaged(self) -> set[str]:
+        """What was said of the files that turned out to be damaged so far; what is added counts as met."""
+        return self._skips.messages
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(image uint8 RGB [H, W, 3], mask uint8 [H, W]) of item `index`, or of the next readable item.
@@ -237,8 +223,16 @@ class ImageDataset:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        order = ((index + step) % len(self) for step in range(len(self)))
-        return self._skips.first_readable((i, self.items[i].load) for i in order)
+        for step in range(len(self)):
+            candidate = (index + step) % len(self)
+            if candidate in self._unreadable:
+                continue
+            try:
+                return self.items[candidate].load()
+            except DamagedFileError as error:
+                self._unreadable.add(candidate)
+                self._skips.report(error)
+        raise DamagedFileError(f"{self.name}: none of {len(self)} items can be read")
 
 
 class VideoDataset:
@@ -258,7 +252,6 @@ class VideoDataset:
         self.name = name
         self.sequences = tuple(sequences)
         self._skips = _SkipCounter(name, sum(len(sequence) for sequence in self.sequences))
-        self._starts: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -272,17 +265,17 @@ class VideoDataset:
         raise InputError(f"{self.name}: no sequence '{name}'; it has {names}")
 
     @property
-    def damaged(self) -> int:
-        """Number of clip positions that turned out to be damaged so far."""
-        return self._skips.count
+    def damaged(self) -> set[str]:
+        """What was said of the files that turned out to be damaged so far; what is added counts as met."""
+        return self._skips.messages
 
-    def report_damage(self, key: object, error: DamagedFileError) -> None:
-        """Counts and warns about damage that a caller of `VideoSequence.load` met and dodged, once per `key`.
+    def report_damage(self, error: DamagedFileError) -> None:
+        """Counts and warns about damage that a caller of `VideoSequence.load` met and dodged, once per file.
 
         Raises:
             DamagedFileError: too many damaged files (see `ImageDataset.load`).
         """
-        self._skips.report(key, error)
+        self._skips.report(error)
 
     def clip_starts(self, length: int = 1, stride: int = 1) -> list[tuple[int, int]]:
         """All (sequence index, index in `VideoSequence.annotated`) where a clip of annotated frames can start.
@@ -291,59 +284,40 @@ class VideoDataset:
             length: frames in the clip.
             stride: step between them, counted in annotated frames.
         """
-        return list(self._positions(length, stride))
+        span = (length - 1) * stride
+        return [
+            (number, first)
+            for number, sequence in enumerate(self.sequences)
+            for first in range(max(len(sequence.annotated) - span, 0))
+        ]
 
-    def _positions(self, length: int, stride: int) -> dict[tuple[int, int], int]:
-        """Clip start -> its place in the order of all starts; kept, as every `load_clip` asks for it."""
-        if (length, stride) not in self._starts:
-            span = (length - 1) * stride
-            self._starts[length, stride] = {
-                start: position
-                for position, start in enumerate(
-                    (s, first)
-                    for s, sequence in enumerate(self.sequences)
-                    for first in range(max(len(sequence.annotated) - span, 0))
-                )
-            }
-        return self._starts[length, stride]
 
-    def load_clip(self, sequence: int, start: int, length: int = 1, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Consecutive annotated frames of one sequence, or of the next clip position without a damaged file.
+def find_overlap(data: VideoDataset | ImageDataset, videos: VideoDataset) -> list[str]:
+    """What of `data` is in `videos` too: sequences of the same name, and whatever has an image file in common.
 
-        Args:
-            sequence: index into `sequences`.
-            start: index into that sequence's `annotated`.
-            length, stride: see `clip_starts`.
+    Folders are compared behind their links. A copy of a sequence counts by its name, wherever it lies.
 
-        Returns:
-            frames uint8 RGB [length, H, W, 3] and masks uint8 [length, H, W].
+    Returns:
+        Names of sequences or images of `data`, in its order.
+    """
 
-        Raises:
-            DamagedFileError: too many damaged files (see `ImageDataset.load`).
-            InputError: no such clip.
-        """
-        positions = self._positions(length, stride)
-        position = positions.get((sequence, start))
-        if position is None:
-            raise InputError(
-                f"{self.name}: no clip of {length} frames with stride {stride} starts at annotated frame {start} of "
-                f"sequence {sequence}"
-            )
+    @functools.cache
+    def place(folder: Path) -> str:
+        return os.path.realpath(folder)
 
-        def reader(s: int, first: int) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-            def read() -> tuple[np.ndarray, np.ndarray]:
-                indices = self.sequences[s].annotated[first : first + (length - 1) * stride + 1 : stride]
-                pairs = [self.sequences[s].load(i) for i in indices]
-                if len({frame.shape for frame, _ in pairs}) > 1:
-                    raise DamagedFileError(f"{self.sequences[s].name}: its frames differ in size")
-                return np.stack([frame for frame, _ in pairs]), np.stack([mask for _, mask in pairs])
+    names = {sequence.name for sequence in videos.sequences}
+    files = {(place(path.parent), path.name) for sequence in videos.sequences for path in sequence.frame_paths}
 
-            return read
+    def shared(path: Path) -> bool:
+        return (place(path.parent), path.name) in files
 
-        order = itertools.chain(
-            itertools.islice(positions, position, None), itertools.islice(positions, position)
-        )  # from this start on, round to the one before
-        return self._skips.first_readable(((s, first, length, stride), reader(s, first)) for s, first in order)
+    if isinstance(data, VideoDataset):
+        return [
+            sequence.name
+            for sequence in data.sequences
+            if sequence.name in names or any(shared(path) for path in sequence.frame_paths)
+        ]
+    return [item.name for item in data.items if shared(item.image_path)]
 
 
 def require_folder(path: Path, argument: str, expected: str) -> Path:

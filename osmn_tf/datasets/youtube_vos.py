@@ -4,20 +4,23 @@
     ROOT/train/JPEGImages/VIDEO/00000.jpg ...
     ROOT/train/Annotations/VIDEO/00000.png ...      palette indices
 
-`meta.json`: {"videos": {VIDEO: {"objects": {"1": {"category": "dog", "frames": ["00000", "00005", ...]}}}}}. In `train`
-the frames folder holds the annotated frames only, or all of them ("all frames" download). In `valid`, `Annotations`
-holds the first mask of each object only. Definition: Xu et al., "YouTube-VOS" (ECCV 2018).
+`meta.json`: {"videos": {VIDEO: {"objects": {"1": {"category": "dog", "frames": ["00000", "00005", ...]}}}}}; an object
+that is annotated in no frame has an empty list there, and is none. In `train` the frames folder holds the annotated
+frames only, or all of them ("all frames" download). In `valid`, `Annotations` holds the first mask of each object only.
+Definition: Xu et al., "YouTube-VOS" (ECCV 2018).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from osmn_tf.datasets.index import VideoDataset, VideoSequence, name_some, require_folder
 from osmn_tf.errors import InputError
+
+META_FILE = "meta.json"
 
 
 def open_youtube_vos(root: str | os.PathLike[str], split: str = "train") -> VideoDataset:
@@ -36,14 +39,11 @@ def open_youtube_vos(root: str | os.PathLike[str], split: str = "train") -> Vide
     folder = require_folder(Path(root) / split, "YouTube-VOS", "the split's folder")
     images = require_folder(folder / "JPEGImages", "YouTube-VOS", "frames")
     annotations = require_folder(folder / "Annotations", "YouTube-VOS", "masks")
-    path = folder / "meta.json"
-    try:
-        videos = json.loads(path.read_bytes())["videos"]
-        first_names = {name: _first_names(video) for name, video in sorted(videos.items())}
-    except OSError as error:
-        raise InputError(f"YouTube-VOS: cannot read {path} ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"YouTube-VOS: {path} is not in YouTube-VOS's format ({error!r})") from error
+    first_names = {
+        name: {label: facts.first for label, facts in objects.items()} for name, objects in read_objects(folder).items()
+    }
+    if not first_names:
+        raise InputError(f"YouTube-VOS: {folder / META_FILE} lists no video with an annotated object")
     missing = [name for name in first_names if not (images / name).is_dir() or not (annotations / name).is_dir()]
     if missing:
         raise InputError(
@@ -54,13 +54,52 @@ def open_youtube_vos(root: str | os.PathLike[str], split: str = "train") -> Vide
     return VideoDataset(f"YouTube-VOS {split} ({root})", sequences)
 
 
-def _first_names(video: dict[str, Any]) -> dict[int, str]:
-    """Object label -> stem of the object's first annotated frame."""
-    firsts = {int(label): min(entry["frames"]) for label, entry in video["objects"].items()}
-    for label in firsts:
-        if not 1 <= label <= 254:
-            raise ValueError(f"object label {label} is not in 1..254")
-    return firsts
+@dataclasses.dataclass(frozen=True)
+class ObjectFacts:
+    """What `meta.json` says of an object.
+
+    Attributes:
+        category: "dog".
+        first: name of the first frame in which it is annotated, "00000".
+    """
+
+    category: str
+    first: str
+
+
+def read_objects(folder: str | os.PathLike[str]) -> dict[str, dict[int, ObjectFacts]]:
+    """The annotated objects of the videos of a split: video -> label -> facts, both sorted.
+
+    Videos without one are left out.
+
+    Args:
+        folder: of the split; it holds `meta.json`.
+
+    Raises:
+        InputError: there is no such file, or it is not in this format.
+    """
+    path = Path(folder) / META_FILE
+    found: dict[str, dict[int, ObjectFacts]] = {}
+    try:
+        for name, video in sorted(json.loads(path.read_bytes())["videos"].items()):
+            objects = {
+                int(label): ObjectFacts(str(entry.get("category", "")), str(min(entry["frames"])))
+                for label, entry in video["objects"].items()
+                if entry["frames"]
+            }
+            outside = [label for label in objects if not 1 <= label <= 254]
+            if outside:
+                raise ValueError(f"object label {outside[0]} is not in 1..254")
+            if objects:
+                found[name] = dict(sorted(objects.items()))
+    except OSError as error:
+        raise InputError(f"YouTube-VOS: cannot read {path} ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'YouTube-VOS: {path}: expected {{"videos": {{NAME: {{"objects": {{LABEL: {{"category": ..., "frames": '
+            f"[...]}}}}}}}}}} as it is published ({error!r})"
+        ) from error
+    return found
 
 
 def _index_video(frames_folder: Path, masks_folder: Path, first_names: dict[int, str]) -> VideoSequence:

@@ -7,7 +7,6 @@ Every rule that differs between the benchmarks is a field of `Protocol`; `find_s
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from osmn_tf.datasets.davis import read_split
+from osmn_tf.datasets.youtube_vos import META_FILE, read_objects
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.facts import has_stability
 from osmn_tf.masks.files import read_label_png
@@ -102,27 +103,6 @@ class Sequence:
         return f"{self.name}_{index + 1}"
 
 
-def read_split(root: Path, year: int, split: str) -> list[str]:
-    """The sequence names of `ImageSets/<year>/<split>.txt`, or of DAVIS 2016's own `ImageSets/480p/<split>.txt`."""
-    folders = [root / "ImageSets" / str(year)] + ([root / "ImageSets" / "480p"] if year == 2016 else [])
-    for folder in folders:
-        path = folder / f"{split}.txt"
-        if path.is_file():
-            names: dict[str, None] = {}
-            for line in path.read_text().splitlines():
-                words = line.split()
-                if words:
-                    # DAVIS 2016 lists every frame: "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png".
-                    names[words[0].split("/")[-2] if "/" in words[0] else words[0]] = None
-            if not names:
-                raise InputError(f"{path}: expected one sequence per line, but the list is empty")
-            return list(names)
-    available = sorted({path.stem for folder in folders for path in folder.glob("*.txt")})
-    raise InputError(
-        f"--split: expected one of {', '.join(available) or '(no lists found)'} in {folders[0]}, received {split!r}"
-    )
-
-
 def png_names(folder: Path) -> list[str]:
     """Names without suffix of the PNG files in `folder`, sorted; [] if it does not exist."""
     try:
@@ -194,30 +174,14 @@ def _find_davis(root: Path, protocol: Protocol, split: str, resolution: str) -> 
 
 
 def _find_youtube_vos(root: Path) -> Found:
-    path = root / "meta.json"
-    try:
-        videos = json.loads(path.read_text())["videos"]
-        objects = {
-            name: {
-                int(label): (str(facts["category"]), str(min(facts["frames"])))
-                for label, facts in video["objects"].items()
-                if facts["frames"]
-            }
-            for name, video in videos.items()
-        }
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the list of objects of YouTube-VOS ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{path}: expected {{"videos": {{NAME: {{"objects": {{LABEL: {{"category": ..., "frames": [...]}}}}}}}}}}'
-            f" as YouTube-VOS publishes it ({type(error).__name__}: {error})"
-        ) from error
+    objects = read_objects(root)
     found: Found = {}
-    for name in sorted(objects):
+    for name, facts in objects.items():
         images = root / "JPEGImages" / name
-        found[name] = (root / "Annotations" / name, images if images.is_dir() else None, objects[name])
+        firsts = {label: (entry.category, entry.first) for label, entry in facts.items()}
+        found[name] = (root / "Annotations" / name, images if images.is_dir() else None, firsts)
     if not found:
-        raise InputError(f"{path}: expected at least one video, received none")
+        raise InputError(f"{root / META_FILE}: expected at least one video with an annotated object, received none")
     return found
 
 

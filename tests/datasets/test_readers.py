@@ -8,16 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from osmn_tf.datasets.coco import decode_segmentation, open_coco
 from osmn_tf.datasets.davis import open_davis
-from osmn_tf.datasets.index import DamagedFileError, DamagedFileWarning, decode_image
+from osmn_tf.datasets.index import DamagedFileError, DamagedFileWarning, VideoDataset, decode_image, find_overlap
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.datasets.youtube_vos import open_youtube_vos
 from osmn_tf.errors import InputError
 from osmn_tf.masks.labels import labels_of
 
-from .conftest import truncate, two_boxes, write_frame, write_labels
+from .conftest import make_stills, truncate, two_boxes, write_frame, write_labels
 
 # pycocotools 2.0.11 under NumPy 2: nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -72,6 +73,30 @@ class TestDavis:
         with pytest.raises(InputError, match=message):
             open_davis(davis_root, 2017, "train")
 
+    def test_lists_of_2016_as_first_published(self, davis_root: Path) -> None:
+        for split in ("train", "val"):
+            (davis_root / f"ImageSets/2016/{split}.txt").unlink()
+        (davis_root / "ImageSets/480p").mkdir()
+        pairs = [(name, i) for name, count in (("bee", 4), ("ant", 5)) for i in range(count)]
+        lines = [f"/JPEGImages/480p/{n}/{i:05d}.jpg /Annotations/480p/{n}/{i:05d}.png" for n, i in pairs]
+        (davis_root / "ImageSets/480p/train.txt").write_text("\n".join(lines) + "\n")
+        assert [s.name for s in open_davis(davis_root, 2016, "train").sequences] == ["bee", "ant"]
+        with pytest.raises(InputError, match=r"no split 'val' in .*2016; found: train"):
+            open_davis(davis_root, 2016, "val")
+
+    def test_grey_and_alpha_mask_as_published(self, davis_root: Path) -> None:
+        """bear/00077.png of DAVIS 2016 is such a file."""
+        path = davis_root / "Annotations/480p/ant/00001.png"
+        grey = np.uint8(255) * (two_boxes(shift=1) > 0)
+        Image.fromarray(np.stack([grey, np.full_like(grey, 255)], axis=-1), "LA").save(path)
+        mask = open_davis(davis_root, 2016, "val").sequences[0].load_mask(1)
+        np.testing.assert_array_equal(mask, two_boxes(shift=1) > 0)
+
+    def test_a_list_that_names_a_sequence_twice(self, davis_root: Path) -> None:
+        (davis_root / "ImageSets/2017/train.txt").write_text("ant\nbee\nant\n")
+        with pytest.raises(InputError, match="names sequences twice: ant"):
+            open_davis(davis_root, 2017, "train")
+
     def test_missing_sequences_and_folders_are_named(self, davis_root: Path, tmp_path: Path) -> None:
         (davis_root / "ImageSets/2017/train.txt").write_text("ant\nelk\nbee\nfly\n")
         with pytest.raises(InputError, match=r"2 of 4 sequences of the split 'train' lack their folder .*: elk, fly"):
@@ -86,30 +111,34 @@ class TestDavis:
             open_davis(davis_root)["elk"]
 
 
+class TestOverlap:
+    def test_sequences_by_name_and_by_file(self, davis_root: Path, tmp_path: Path) -> None:
+        train, val = open_davis(davis_root, 2017, "train"), open_davis(davis_root, 2017, "val")
+        assert find_overlap(train, val) == ["ant"]
+        bee = VideoDataset("bee", [train["bee"]])
+        assert find_overlap(bee, val) == []
+        # Under another name, behind a link: the same files.
+        (davis_root / "JPEGImages/480p/eel").symlink_to(davis_root / "JPEGImages/480p/ant")
+        (davis_root / "Annotations/480p/eel").symlink_to(davis_root / "Annotations/480p/ant")
+        (davis_root / "ImageSets/2017/eel.txt").write_text("eel\n")
+        assert find_overlap(open_davis(davis_root, 2017, "eel"), val) == ["eel"]
+
+    def test_images_by_file(self, davis_root: Path, tmp_path: Path) -> None:
+        val = open_davis(davis_root, 2017, "val")
+        folder = tmp_path / "mine/frames"
+        folder.mkdir(parents=True)
+        (folder / "images").symlink_to(davis_root / "JPEGImages/480p/ant")
+        (folder / "masks").symlink_to(davis_root / "Annotations/480p/ant")
+        assert find_overlap(open_stills(tmp_path / "mine"), val) == [f"frames/{i:05d}" for i in range(5)]
+        make_stills(tmp_path / "others")
+        assert find_overlap(open_stills(tmp_path / "others"), val) == []
+
+
 class TestClips:
     def test_starts_and_strides(self, davis_root: Path) -> None:
         data = open_davis(davis_root, 2017, "train")
         assert data.clip_starts(3) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
         assert data.clip_starts(2, stride=4) == [(1, 0)]
-        frames, masks = data.load_clip(1, 0, length=3, stride=2)
-        assert frames.shape == (3, 24, 32, 3)
-        np.testing.assert_array_equal(masks, np.stack([two_boxes(shift=i) for i in (0, 2, 4)]))
-        with pytest.raises(InputError, match="no clip of 3 frames with stride 1 starts at annotated frame 3"):
-            data.load_clip(1, 3, length=3)
-
-    def test_damaged_frame_gives_the_next_clip_whatever_was_loaded_before(self, davis_root: Path) -> None:
-        truncate(davis_root / "JPEGImages/480p/bee/00002.jpg")
-        data = open_davis(davis_root, 2017, "train")
-        with pytest.warns(DamagedFileWarning, match=r"skipped damaged item 1 of 9: .*bee/00002.jpg"):
-            frames, masks = data.load_clip(0, 2, length=2)
-        assert frames.shape == (2, 24, 32, 3)  # bee 2 and its successors contain frame 2 or are too short: ant 0
-        np.testing.assert_array_equal(masks, np.stack([two_boxes(shift=0), two_boxes(shift=1)]))
-        fresh = open_davis(davis_root, 2017, "train")
-        with pytest.warns(DamagedFileWarning):
-            fresh.load_clip(0, 1, length=2)
-        _, other = fresh.load_clip(0, 2, length=2)
-        np.testing.assert_array_equal(other, masks)
-        assert fresh.damaged == 2
 
 
 class TestStills:
@@ -145,7 +174,7 @@ class TestStills:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # no second warning for the same item
             np.testing.assert_array_equal(data.load(2)[0], image)
-        assert data.damaged == 2
+        assert len(data.damaged) == 2
 
     def test_mask_of_another_size_counts_as_damaged(self, stills_root: Path) -> None:
         write_labels(stills_root / "hats/masks/1.png", two_boxes(30, 40))
@@ -224,10 +253,15 @@ class TestYouTubeVos:
         assert labels_of(sequence.load(10)[1]) == (1, 2)
         assert (sequence.load(3)[1] == 255).all()
 
-    def test_clips_step_through_the_annotated_frames(self, youtube_vos_root: Path) -> None:
-        frames, masks = open_youtube_vos(youtube_vos_root).load_clip(0, 1, length=2)
-        np.testing.assert_array_equal(masks, np.stack([two_boxes(shift=1), two_boxes(shift=2)]))
-        assert abs(int(frames[1, 12, 2, 0]) - 200) < 6
+    def test_objects_that_were_never_annotated_are_none(self, youtube_vos_root: Path) -> None:
+        path = youtube_vos_root / "train/meta.json"
+        content = json.loads(path.read_text())
+        content["videos"]["v1"]["objects"]["3"] = {"category": "cat", "frames": []}
+        content["videos"]["v2"] = {"objects": {"1": {"category": "cat", "frames": []}}}
+        path.write_text(json.dumps(content))
+        assert [(s.name, s.first_frames) for s in open_youtube_vos(youtube_vos_root).sequences] == [
+            ("v1", {1: 0, 2: 5})
+        ]
 
     def test_missing_first_mask_is_named(self, youtube_vos_root: Path) -> None:
         (youtube_vos_root / "train/Annotations/v1/00005.png").unlink()
@@ -236,7 +270,7 @@ class TestYouTubeVos:
 
     def test_meta_of_another_format(self, youtube_vos_root: Path) -> None:
         (youtube_vos_root / "train/meta.json").write_text('{"videos": {"v1": {"objects": {"x": {}}}}}')
-        with pytest.raises(InputError, match=r"meta.json is not in YouTube-VOS's format"):
+        with pytest.raises(InputError, match=r"meta.json: expected \{\"videos\""):
             open_youtube_vos(youtube_vos_root)
 
 
@@ -278,4 +312,4 @@ class TestRealData:
         assert len(data) == 1938
         for index in range(0, len(data), 100):
             assert labels_of(data.load(index)[1])
-        assert data.damaged == 0
+        assert not data.damaged

@@ -140,7 +140,7 @@ def test_shades_of_grey_are_refused(davis, tmp_path):
 
 def test_unknown_names_are_listed(davis, tmp_path):
     folder = davis.write_results(tmp_path / "mine", shifted)
-    with pytest.raises(InputError, match=r"--split: expected one of val .* received 'test'"):
+    with pytest.raises(InputError, match=r"DAVIS: no split 'test' in .*; found: val"):
         evaluate_results(davis.root, {"a": folder}, split="test")
     with pytest.raises(InputError, match="--sequences: gamma not among the sequences alpha, beta"):
         evaluate_results(davis.root, {"a": folder}, sequences=["gamma"])

@@ -99,6 +99,25 @@ def test_keras_metric_is_the_mean_over_examples():
     assert (again.threshold, again.name) == (0.25, "j")
 
 
+def test_keras_metric_gives_a_clip_a_value_for_every_frame():
+    pytest.importorskip("keras")
+    from osmn_tf.evaluation.keras_metrics import MeanIoU
+
+    labels = np.zeros((1, 2, 8, 8, 1), np.uint8)
+    logits = np.full((1, 2, 8, 8, 1), -1.0, np.float32)
+    labels[0, 0], logits[0, 0] = 1, 1.0  # a frame that the object fills: 1
+    labels[0, 1, 0, 0] = 1  # a frame with one pixel of it, which is missed: 0; pooled, the clip would have 64 / 65
+    metric = MeanIoU()
+    metric.update_state(labels, logits)
+    assert float(metric.result()) == 0.5
+    metric.reset_state()
+    metric.update_state(np.repeat(labels, 2, 0), np.repeat(logits, 2, 0), sample_weight=np.array([1.0, 3.0]))
+    assert float(metric.result()) == 0.5
+    metric.reset_state()
+    metric.update_state(labels, logits, sample_weight=np.array([[3.0, 1.0]]))
+    assert float(metric.result()) == 0.75
+
+
 def test_keras_metric_in_fit():
     keras = pytest.importorskip("keras")
     from osmn_tf.evaluation.keras_metrics import MeanIoU
