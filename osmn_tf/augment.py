@@ -376,12 +376,6 @@ def augment_clips(
     return images, ops.cast(ops.reshape(labels, ops.shape(masks)), "uint8")
 
 
-def augment_images(images: Tensor, masks: Tensor, seeds: Tensor, options: AugmentOptions) -> tuple[Tensor, Tensor]:
-    """`augment_clips` for single images [N, H, W, 3] with masks [N, H, W]."""
-    frames, labels = augment_clips(images[:, None], masks[:, None], seeds, options)
-    return frames[:, 0], labels[:, 0]
-
-
 def visual_guide_margins(seeds: Tensor, extent: float = 0.1) -> Tensor:
     """Training jitter of the visual guide's box: U(-extent, extent) per side, float32 [N, 4], for `visual_guide`."""
     return _between(uniform(seeds, 6, _VISUAL)[:, :4], -extent, extent)

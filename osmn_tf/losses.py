@@ -1,4 +1,5 @@
-"""Segmentation losses on logits. All return one value per example, so that neither the batch size nor the number of
+"""Segmentation losses on logits, as functions; `osmn_tf.training.optimization.SegmentationLoss` is their weighted sum
+for `model.compile`. All return one value per example, so that neither the batch size nor the number of
 replicas changes what a sample contributes.
 
 Labels are [B, ..., 1] (or [B, ...]) with 0 background, 1 object, 255 unlabelled: unlabelled pixels count for nothing.
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 Tensor = Any
@@ -103,50 +103,3 @@ def soft_iou(y_true: Tensor, y_pred: Tensor, epsilon: float = 1e-6) -> Tensor:
     intersection = ops.sum(probabilities * labels, axis=1)
     union = ops.sum(probabilities + labels, axis=1) - intersection
     return 1.0 - intersection / (union + epsilon)
-
-
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class ClassBalancedCrossEntropy(keras.losses.Loss):
-    """`class_balanced_cross_entropy` for `model.compile`."""
-
-    def __init__(
-        self,
-        per_pixel: bool = False,
-        name: str = "class_balanced_cross_entropy",
-        reduction: str = "mean",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        self.per_pixel = per_pixel
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return class_balanced_cross_entropy(y_true, y_pred, self.per_pixel)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "per_pixel": self.per_pixel}
-
-
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class LovaszHinge(keras.losses.Loss):
-    """`lovasz_hinge` for `model.compile`."""
-
-    def __init__(self, name: str = "lovasz_hinge", reduction: str = "mean", **kwargs: Any) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return lovasz_hinge(y_true, y_pred)
-
-
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class SoftIoU(keras.losses.Loss):
-    """`soft_iou` for `model.compile`."""
-
-    def __init__(self, epsilon: float = 1e-6, name: str = "soft_iou", reduction: str = "mean", **kwargs: Any) -> None:
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        self.epsilon = epsilon
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return soft_iou(y_true, y_pred, self.epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "epsilon": self.epsilon}

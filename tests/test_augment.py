@@ -228,8 +228,9 @@ class TestClips:
     def test_an_example_is_the_same_in_every_batch(self) -> None:
         images, masks = some_pictures(3)
         options = AugmentOptions(elastic=0.03, blur=1.5, noise=5)
-        together, _ = augment.augment_images(images, masks, some_seeds(3), options)
-        alone, _ = augment.augment_images(images[2:], masks[2:], some_seeds(3)[2:], options)
+        images, masks = images[:, None], masks[:, None]
+        together, _ = augment.augment_clips(images, masks, some_seeds(3), options)
+        alone, _ = augment.augment_clips(images[2:], masks[2:], some_seeds(3)[2:], options)
         np.testing.assert_allclose(ops.convert_to_numpy(together)[2], ops.convert_to_numpy(alone)[0], atol=1e-3)
 
     def test_flip_probability(self) -> None:

@@ -12,6 +12,10 @@ import pytest
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
+from osmn_tf.models import presets
+from osmn_tf.training import config as cfg
+from osmn_tf.training import stages
+from tests.training.conftest import make_data
 
 PLUGIN = '''
 """Objects are those pixels that are as bright as the object was when it was given."""
@@ -148,3 +152,30 @@ def test_refuses_what_it_cannot(plugin: ModuleType) -> None:
         osmn.VideoSegmenter(network, recover=False)
     with pytest.raises(InputError, match="adapt: this network cannot be fine-tuned"):
         osmn.VideoSegmenter(network).finetune([(frames[0], masks[0])], 1)
+
+
+def test_trains_with_its_own_task_and_comes_back(tmp_path: Path) -> None:
+    """`tiny_network.py` is such a file too: a network, its training task and its predictor."""
+    import tiny_network
+
+    make_data(tmp_path / "data")
+    (tmp_path / "tiny.yaml").write_text(tiny_network.CONFIG)
+    settings = [f"data.root={tmp_path / 'data'}", "train.steps=2", "train.deterministic=false"]
+    config = cfg.load(tmp_path / "tiny.yaml", settings)
+    assert config.task == tiny_network.TinyTask()
+    before = config.task.build(config).get_weights()
+    result = stages.train(config, tmp_path / "run", progress=False)
+    assert result.step == 2
+    final = presets.load(tmp_path / "run/final")
+    assert isinstance(final, tiny_network.TinyNet)
+    for a, b, c in zip(result.model.get_weights(), final.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+    # It was validated by tracking, with its own predictor.
+    assert result.best == presets.read_metadata(tmp_path / "run/best")["validation"]
+    assert 0 <= result.best["j_mean"] <= 1
+    # The run's own configuration names the task; the next stage starts from the preset.
+    again = cfg.load(tmp_path / "run/config.yaml", [f"model.initial={tmp_path / 'run/final'}"])
+    assert again.task == config.task
+    for a, b in zip(again.task.build(again).get_weights(), final.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -50,11 +50,12 @@ def measure(config: cfg.Config, steps: int = 20, warm_up: int = 3) -> Throughput
     Raises:
         InputError: the data are missing or do not fit.
     """
-    samples = stages.open_samples(config.data, config.train.seed)
+    task = config.task
+    samples = stages.open_samples(config.data, config.train.seed, task.target(config))
     with computing_in(config.train.precision):
-        model = stages.build_model(config.model)
+        model = task.build(config)
         network = stages.compile_network(config, model)
-    batches = iter(stages.open_batches(config, samples, stages.batch_options(config, model)))
+    batches = iter(stages.open_batches(config, samples, task.batches(config, model)))
 
     def repeat(action: Callable[[], Any]) -> float:
         for _ in range(warm_up):

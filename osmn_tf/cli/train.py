@@ -3,6 +3,7 @@
 examples:
   osmn train reconvnet_lite_frames --run-dir runs/frames --set data.root=/data
   osmn train my_stage.yaml --run-dir runs/mine --set optimizer.learning_rate=1e-5 --set train.batch_size=2
+  osmn train reconvnet_davis --smoke --run-dir runs/trial --set data.root=/data
   osmn train --list
 
 Run the same command again after an interruption: it continues behind the last checkpoint, with the same result.
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="replace a value of the configuration, as section.key=value (repeatable)",
     )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a trial of the stage: two steps of two small samples, and a validation of three frames a video",
+    )
     parser.add_argument("--list", action="store_true", help="list the configurations that ship with the package")
     parser.add_argument("--check", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -49,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name for name in (arguments.config, arguments.config_option) if name]
     if len(names) != 1:
         raise InputError(f"CONFIG: expected one configuration, received {len(names)} ('osmn train --list' names some)")
-    config = cfg.load(names[0], arguments.settings)
+    config = cfg.load(names[0], arguments.settings, arguments.smoke)
     if arguments.check:
         import yaml
 

@@ -1,23 +1,14 @@
-"""From raw samples to the batches that the networks train on: augmentation, guides, batching, `tf.data`.
+"""From raw samples to the batches that a network trains on: batching, `tf.data`, and the same without TensorFlow.
 
-`prepare` is batched `keras.ops`: it runs inside `tf.data` (TensorFlow backend), eagerly or compiled on any backend, or
-inside a training step on the accelerator. `tf_dataset` and `BatchSequence` feed the same batches; the second needs no
-TensorFlow.
-
-A batch is (inputs, labels) for `model.fit`:
-
-    clips    inputs: frames uint8 [B, T, H, W, 3], visual_guide float32 [B, S, S, 3],
-                     spatial_guides float32 [B, T, H, W, 1], own_guide float32 [B, T]
-             labels: uint8 [B, T, H, W, 1]: 0, 1, or 255 (unlabelled)
-    frames   (clips of length 1 for a network without state)
-             inputs: frame uint8 [B, H, W, 3], visual_guide float32 [B, S, S, 3], spatial_guide float32 [B, H, W, 1]
-             labels: uint8 [B, H, W, 1]
+What a batch holds is the network's affair: a `Batches` makes it, in batched `keras.ops` that run inside `tf.data`
+(TensorFlow backend), eagerly or compiled on any backend, or inside a training step on the accelerator. `tf_dataset` and
+`BatchSequence` feed the same batches; the second needs no TensorFlow.
 """
 
 from __future__ import annotations
 
+import abc
 import atexit
-import dataclasses
 import math
 import os
 import threading
@@ -30,92 +21,31 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf import augment
-from osmn_tf.augment import AugmentOptions
-from osmn_tf.data.sampling import RawSample, Samples
+from osmn_tf.data.sampling import Samples
+from osmn_tf.data.targets import Fields, RawSample
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.guides import GUIDE_MARGIN, VGG_MEAN_RGB, spatial_guide, visual_guide
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 Tensor = Any
-Batch = tuple[dict[str, Tensor], Tensor]
-
-_DROPOUT, _OWN = 100, 101  # streams of random numbers, beside those of `augment`
+Batch = tuple[Any, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchOptions:
-    """What `prepare` makes of raw samples.
+class Batches(abc.ABC):
+    """What makes the batches of one family of networks, (inputs, labels) for `model.fit`, out of raw samples."""
 
-    Attributes:
-        clips: batches of clips; False: of frames (length 1).
-        guide_size: side of the visual guide in pixels.
-        guide_background: RGB colour around the object in the visual guide (the mean that the network subtracts).
-        augment: transformations of the frames and masks.
-        guide_jitter: the OSMN release's jitter of both guides; False: as at test time.
-        guide_colour: strength of the visual guide's own change of colour, relative to that of the frames.
-        guide_dropout: probability that a frame gets an empty spatial guide (an object that was lost).
-        own_guide: probability that a frame's spatial guide is made from the network's own prediction: a number, or a
-            function of the batch's number since the beginning of the training (a curriculum). Only in clips.
-    """
+    def check(self, samples: Samples) -> None:  # noqa: B027 (as a rule any samples do)
+        """Raises `InputError` where batches cannot be made of these samples."""
 
-    clips: bool = True
-    guide_size: int = 224
-    guide_background: tuple[float, float, float] = VGG_MEAN_RGB
-    augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
-    guide_jitter: bool = True
-    guide_colour: float = 0.4
-    guide_dropout: float = 0.0
-    own_guide: float | Callable[[int], float] = 0.0
+    def values(self, number: int) -> RawSample:
+        """What the samples of batch `number`, counted from the beginning of the training, have beside their own fields:
+        a curriculum. Always the same names, types and shapes."""
+        return {}
 
-    def own_guide_at(self, number: int) -> float:
-        """The probability in batch `number`."""
-        return float(self.own_guide(number) if callable(self.own_guide) else self.own_guide)
-
-
-def prepare(raw: Mapping[str, Tensor], options: BatchOptions) -> Batch:
-    """Augments a batch of raw samples and makes the guides.
-
-    Args:
-        raw: the fields of `osmn_tf.data.sampling` with a batch axis, and "own_guide", float32 [B]: the probability.
-        options: see `BatchOptions`.
-
-    Returns:
-        (inputs, labels), see the module.
-    """
-    seeds = ops.cast(raw["seeds"], "int32")
-    frames, masks = augment.augment_clips(raw["frames"], raw["masks"], seeds, options.augment, raw["motion"])
-    count, length = ops.shape(masks)[0], frames.shape[1]
-    height, width = masks.shape[2], masks.shape[3]
-
-    known = ops.cast(ops.equal(masks[:, :-1], 1), "uint8")
-    previous = ops.reshape(known, (-1, height, width))
-    if options.guide_jitter:
-        shift, scale = augment.spatial_guide_jitter(seeds, length)
-        guides = spatial_guide(previous, ops.reshape(shift, (-1, 2)), ops.reshape(scale, (-1, 2)))
-    else:
-        guides = spatial_guide(previous)
-    guides = ops.reshape(guides, (count, length, height, width, 1))
-    if options.guide_dropout:
-        kept = augment.uniform(seeds, length, _DROPOUT) >= options.guide_dropout
-        guides = guides * ops.cast(kept, "float32")[:, :, None, None, None]
-
-    guide_frames = ops.cast(raw["guide_frame"], "float32")
-    if options.augment.colours:
-        guide_frames = augment.jitter_guide_colour(guide_frames, seeds, options.augment, options.guide_colour)
-    margins = augment.visual_guide_margins(seeds) if options.guide_jitter else ops.full((count, 4), GUIDE_MARGIN)
-    appearance = visual_guide(guide_frames, raw["guide_mask"], options.guide_size, options.guide_background, margins)
-    if options.guide_jitter:
-        appearance = augment.jitter_visual_guide(appearance, seeds, background=options.guide_background)
-
-    frames = ops.cast(ops.round(frames), "uint8")
-    labels = masks[:, 1:, ..., None]
-    if not options.clips:
-        return {"frame": frames[:, 0], "visual_guide": appearance, "spatial_guide": guides[:, 0]}, labels[:, 0]
-    own = ops.cast(augment.uniform(seeds, length, _OWN) < ops.cast(raw["own_guide"], "float32")[:, None], "float32")
-    return {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}, labels
+    @abc.abstractmethod
+    def prepare(self, raw: Mapping[str, Tensor]) -> Batch:
+        """The batch, (inputs, labels), of stacked raw samples with their `values`. Pure `keras.ops`."""
 
 
 class _Loading:
@@ -165,19 +95,17 @@ _loading = _Loading()
 class _Schedule:
     """Which samples make up which batch, counted from the beginning of the training."""
 
-    def __init__(self, samples: Samples, batch_size: int, options: BatchOptions) -> None:
+    def __init__(self, samples: Samples, batch_size: int, batches: Batches) -> None:
         if not 1 <= batch_size <= samples.epoch_size:
             raise InputError(f"batch_size: expected 1..{samples.epoch_size} (the epoch), received {batch_size}")
-        if not options.clips and samples.length != 1:
-            raise InputError(f"clips: batches of frames need samples of length 1, received length {samples.length}")
-        self.samples, self.batch_size, self.options = samples, batch_size, options
+        batches.check(samples)
+        self.samples, self.batch_size, self.batches = samples, batch_size, batches
         self.steps_per_epoch = samples.epoch_size // batch_size
 
     def raw_sample(self, number: int) -> RawSample:
         """Sample `number` of the training: the last, incomplete batch of an epoch is left out."""
         epoch, index = divmod(number, self.steps_per_epoch * self.batch_size)
-        own = np.array(self.options.own_guide_at(number // self.batch_size), np.float32)
-        return {**self.samples.sample(epoch, index), "own_guide": own}
+        return {**self.samples.sample(epoch, index), **self.batches.values(number // self.batch_size)}
 
     def raw_batch(self, number: int) -> RawSample:
         """Batch `number` of the training."""
@@ -185,25 +113,17 @@ class _Schedule:
         chosen = [self.raw_sample(sample) for sample in range(first, first + self.batch_size)]
         return {name: np.stack([sample[name] for sample in chosen]) for name in chosen[0]}
 
-
-def _signature(samples: Samples) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of the fields of a raw sample."""
-    (height, width), length = samples.size, samples.length
-    return {
-        "frames": ("uint8", (length, height, width, 3)),
-        "masks": ("uint8", (length + 1, height, width)),
-        "guide_frame": ("uint8", (height, width, 3)),
-        "guide_mask": ("uint8", (height, width)),
-        "seeds": ("int32", (2,)),
-        "motion": ("float32", ()),
-        "own_guide": ("float32", ()),
-    }
+    @property
+    def fields(self) -> Fields:
+        """Type and shape of the fields of a raw sample."""
+        values = {name: (value.dtype.name, value.shape) for name, value in self.batches.values(0).items()}
+        return {**self.samples.fields, **values}
 
 
 def tf_dataset(
     samples: Samples,
     batch_size: int,
-    options: BatchOptions | None = None,
+    batches: Batches,
     *,
     epoch: int = 0,
     step: int = 0,
@@ -211,6 +131,7 @@ def tf_dataset(
     workers: int | None = None,
     prepared: bool = True,
     shard: tuple[int, int] = (0, 1),
+    defer_errors: bool = False,
 ) -> tf.data.Dataset:
     """The batches of a training run as a `tf.data.Dataset`, endless by default (give `fit` `steps_per_epoch`).
 
@@ -219,14 +140,16 @@ def tf_dataset(
     Args:
         samples: see `Samples`.
         batch_size: samples per batch; `len(samples) // batch_size` batches make an epoch.
-        options: see `BatchOptions`.
+        batches: makes them.
         epoch: where to start.
         step: where to start within the epoch (to resume).
         epochs: stop at the end of this epoch's predecessor; None: never.
         workers: threads that load samples; by default one per CPU.
-        prepared: apply `prepare`; False gives raw batches, to apply it inside the training step (on the accelerator, or
-            on a backend other than TensorFlow).
+        prepared: apply `batches.prepare`; False gives raw batches, to apply it inside the training step (on the
+            accelerator, or on a backend other than TensorFlow).
         shard: (k, n) gives the k-th n-th of every batch, for the k-th of n processes that train together.
+        defer_errors: where the samples fail, keep the error in `samples.failure` and go on with zeros, for a training
+            that looks there after every batch. (TensorFlow makes pages of log of an error.)
 
     Raises:
         InputError: arguments that do not fit; MissingDependencyError: no TensorFlow.
@@ -235,14 +158,13 @@ def tf_dataset(
         import tensorflow as tf
     except ImportError as error:
         raise MissingDependencyError("tensorflow", "tf", "tf_dataset") from error
-    options = BatchOptions() if options is None else options
     if prepared and keras.backend.backend() != "tensorflow":
         raise InputError(
             f"prepared: tf.data runs Keras operations of the TensorFlow backend only, and this is "
-            f"{keras.backend.backend()}; use BatchSequence, or prepared=False with `prepare` in the training step"
+            f"{keras.backend.backend()}; use BatchSequence, or prepared=False with its `prepare` in the training step"
         )
-    schedule = _Schedule(samples, batch_size, options)
-    fields = _signature(samples)
+    schedule = _Schedule(samples, batch_size, batches)
+    fields = schedule.fields
     part, parts = shard
     if batch_size % parts or not 0 <= part < parts:
         raise InputError(f"shard: {part} of {parts} is no equal share of batches of {batch_size}")
@@ -250,15 +172,18 @@ def tf_dataset(
 
     def load(number: np.ndarray) -> list[np.ndarray]:
         batch, place = divmod(int(number), share)
-        sample = schedule.raw_sample(batch * batch_size + part * share + place)
+        with _loading:
+            try:
+                sample = schedule.raw_sample(batch * batch_size + part * share + place)
+            except InputError:
+                if not defer_errors:
+                    raise
+                sample = {name: np.zeros(shape, dtype) for name, (dtype, shape) in fields.items()}
         return [sample[name] for name in fields]
 
     def load_in_graph(number: Any) -> dict[str, Any]:
         values = tf.numpy_function(load, [number], [dtype for dtype, _ in fields.values()], stateful=False)
         return {name: tf.ensure_shape(value, shape) for value, (name, (_, shape)) in zip(values, fields.items())}
-
-    def prepare_in_graph(raw: dict[str, Any]) -> Batch:
-        return prepare(raw, options)
 
     first = epoch * schedule.steps_per_epoch + step
     last = np.iinfo(np.int64).max // share if epochs is None else epochs * schedule.steps_per_epoch
@@ -269,11 +194,11 @@ def tf_dataset(
     dataset = dataset.map(plain(load_in_graph), num_parallel_calls=threads, deterministic=True)
     dataset = dataset.batch(share, drop_remainder=True)
     if prepared:
-        dataset = dataset.map(plain(prepare_in_graph), num_parallel_calls=1, deterministic=True)
+        dataset = dataset.map(plain(batches.prepare), num_parallel_calls=1, deterministic=True)
     return dataset.prefetch(2)
 
 
-def _compiled(function: Callable[[dict[str, Tensor]], Batch]) -> Callable[[dict[str, Tensor]], Batch]:
+def _compiled(function: Callable[[Mapping[str, Tensor]], Batch]) -> Callable[[Mapping[str, Tensor]], Batch]:
     """`function` compiled by the backend, where there is a way that keeps its results."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -295,7 +220,7 @@ class BatchSequence(keras.utils.PyDataset):
     beginning instead.)
 
     Args:
-        samples, batch_size, options: see `tf_dataset`.
+        samples, batch_size, batches: see `tf_dataset`.
         epoch: where to start.
         step: where to start within the epoch (to resume).
         workers: threads that make batches ahead of time.
@@ -308,16 +233,15 @@ class BatchSequence(keras.utils.PyDataset):
         self,
         samples: Samples,
         batch_size: int,
-        options: BatchOptions | None = None,
+        batches: Batches,
         *,
         epoch: int = 0,
         step: int = 0,
         workers: int = 1,
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
-        options = BatchOptions() if options is None else options
-        self._schedule = _Schedule(samples, batch_size, options)
-        self._prepare = _compiled(lambda raw: prepare(raw, options))
+        self._schedule = _Schedule(samples, batch_size, batches)
+        self._prepare = _compiled(batches.prepare)
         self._first = epoch * self.steps_per_epoch + step
         self._pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="batches")
         self._ahead: dict[int, Future[Batch]] = {}
@@ -346,5 +270,5 @@ class BatchSequence(keras.utils.PyDataset):
 
     def _make(self, number: int) -> Batch:
         raw = self._schedule.raw_batch(number)
-        inputs, labels = self._prepare({name: ops.convert_to_tensor(value) for name, value in raw.items()})
-        return {name: ops.convert_to_numpy(value) for name, value in inputs.items()}, ops.convert_to_numpy(labels)
+        batch = self._prepare({name: ops.convert_to_tensor(value) for name, value in raw.items()})
+        return keras.tree.map_structure(ops.convert_to_numpy, batch)

@@ -1,16 +1,9 @@
-"""Raw training samples: which frames, which object, which guide frame. NumPy and OpenCV only.
+"""Sources of labelled clips, and the samples of a training run. NumPy and OpenCV only.
 
 A sample is a function of (seed, epoch, index) and of the files: the same with any number of workers, in any order, and
-after every restart.
+after every restart. What is in it, the target says (`osmn_tf.data.targets`), but for
 
-A raw sample is a dict:
-
-    frames        uint8 [T, H, W, 3]    RGB
-    masks         uint8 [T + 1, H, W]   0, 1 (the object) or 255; the first is the mask before the first frame
-    guide_frame   uint8 [H, W, 3]       where the visual guide is cut out
-    guide_mask    uint8 [H, W]          0 or 1
     seeds         int32 [2]             for `osmn_tf.augment`
-    motion        float32 []            see `osmn_tf.augment.affine_parameters`
 """
 
 from __future__ import annotations
@@ -24,52 +17,68 @@ import cv2
 import numpy as np
 
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
-from osmn_tf.datasets.index import DamagedFileError, ImageDataset, VideoDataset, VideoSequence
+from osmn_tf.data.targets import Fields, LabelledClip, OneObject, RawSample, Target
+from osmn_tf.datasets.index import DamagedFileError, ImageDataset, VideoDataset
 from osmn_tf.errors import InputError
-from osmn_tf.masks.labels import VOID, labels_of
 
-RawSample = dict[str, np.ndarray]
-
-_MIN_AREA = 0.003  # of the picture, for a guide (OSMN release)
-_MIN_FILL = 0.2  # of its box, for a guide (OSMN release)
 _TRIES = 20
 
 
-def good_guide(mask: np.ndarray) -> bool:
-    """Whether the object (1 in a mask [H, W]) covers over 0.3% of the picture and over 20% of its box, as in OSMN."""
-    pixels = (mask == 1).astype(np.uint8)
-    _, _, width, height = cv2.boundingRect(pixels)
-    area = cv2.countNonZero(pixels)
-    return area > _MIN_AREA * mask.size and area > _MIN_FILL * width * height
-
-
-def _select(mask: np.ndarray, label: int) -> np.ndarray:
-    """One object: 0, 1, or `VOID` where nothing is labelled."""
-    selected = (mask == label).astype(np.uint8)
-    selected[mask == VOID] = VOID
-    return selected
-
-
 class Source(abc.ABC):
-    """A supply of raw samples of one size and clip length, but for `seeds`.
+    """A supply of labelled clips of one size and length.
 
     Args:
         size: height and width to which frames and masks are stretched.
         length: frames per sample.
+        before: labelled frames before them (see `Target.before`).
     """
 
-    def __init__(self, size: tuple[int, int], length: int) -> None:
+    exhausted = "no usable clip in {tries} tries; the objects are very small or absent"
+
+    def __init__(self, size: tuple[int, int], length: int, before: int = 1) -> None:
         if length < 1:
             raise InputError(f"length: expected at least one frame, received {length}")
-        self.size, self.length = size, length
+        self.size, self.length, self.before = size, length, before
 
     @abc.abstractmethod
     def __len__(self) -> int:
         """Number of items: what an epoch goes through once."""
 
+    @property
     @abc.abstractmethod
-    def sample(self, item: int, rng: np.random.Generator) -> RawSample:
-        """A sample of item `item`; what is open is drawn from `rng`."""
+    def data(self) -> VideoDataset | ImageDataset | None:
+        """The files that the clips are made of; None if they are drawn."""
+
+    @abc.abstractmethod
+    def clip(self, item: int, rng: np.random.Generator) -> LabelledClip:
+        """A clip of item `item` with `before` + `length` frames; what is open is drawn from `rng`.
+
+        Raises:
+            DamagedFileError: a file that it needs; also when frames of the clip are read later.
+        """
+
+    def sample(self, item: int, target: Target, rng: np.random.Generator) -> RawSample:
+        """What `target` makes of item `item`, or of another one where that gives nothing.
+
+        Raises:
+            InputError: nothing could be made of many items; DamagedFileError: too many damaged files.
+        """
+        for _ in range(_TRIES):
+            try:
+                found = target.sample(self.clip(item, rng), rng)
+            except DamagedFileError as error:
+                self._report_damage(error)
+                found = None
+            if found is not None:
+                return found
+            item = self._another(item, rng)
+        raise InputError(self.exhausted.format(tries=_TRIES))
+
+    def _another(self, item: int, rng: np.random.Generator) -> int:
+        return int(rng.integers(len(self)))
+
+    def _report_damage(self, error: DamagedFileError) -> None:
+        raise error
 
     def _resize_frame(self, frame: np.ndarray) -> np.ndarray:
         height, width = self.size
@@ -85,17 +94,17 @@ class Source(abc.ABC):
 
 
 class VideoSource(Source):
-    """Clips of annotated videos: a random object, guided by a random frame that shows it well.
+    """Clips of annotated videos.
 
     Args:
         data: the videos.
-        size, length: see `Source`.
+        size, length, before: see `Source`.
         max_gap: the step between frames is drawn from 1..max_gap annotated frames.
         reverse: probability that the clip runs backwards.
         motion: additional camera motion (see `osmn_tf.augment.affine_parameters`).
 
     Raises:
-        InputError: no video has length + 1 annotated frames.
+        InputError: no video has length + before annotated frames.
     """
 
     def __init__(
@@ -104,70 +113,60 @@ class VideoSource(Source):
         size: tuple[int, int],
         length: int = 1,
         *,
+        before: int = 1,
         max_gap: int = 1,
         reverse: float = 0.5,
         motion: float = 0.2,
     ) -> None:
-        super().__init__(size, length)
+        super().__init__(size, length, before)
         if max_gap < 1:
             raise InputError(f"max_gap: expected at least 1, received {max_gap}")
-        self.data, self.max_gap, self.reverse, self.motion = data, max_gap, reverse, motion
-        self._starts = data.clip_starts(length + 1)
+        self._data, self.max_gap, self.reverse, self.motion = data, max_gap, reverse, motion
+        self.exhausted = f"{data.name}: {Source.exhausted}"
+        self._starts = data.clip_starts(length + before)
         if not self._starts:
-            raise InputError(f"{data.name}: no video has {length + 1} annotated frames")
+            raise InputError(f"{data.name}: no video has {length + before} annotated frames")
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def sample(self, item: int, rng: np.random.Generator) -> RawSample:
-        for _ in range(_TRIES):
-            sequence, start = self._starts[item]
-            try:
-                found = self._clip(self.data.sequences[sequence], start, rng)
-            except DamagedFileError as error:
-                self.data.report_damage((sequence, start), error)
-                found = None
-            if found is not None:
-                return found
-            item = int(rng.integers(len(self)))
-        raise InputError(f"{self.data.name}: no usable clip in {_TRIES} tries; the objects are very small or absent")
+    @property
+    def data(self) -> VideoDataset:
+        return self._data
 
-    def _clip(self, sequence: VideoSequence, start: int, rng: np.random.Generator) -> RawSample | None:
-        """None if no frame of the sequence shows an object of the clip well enough for a guide."""
-        fitting = (len(sequence.annotated) - 1 - start) // self.length
-        gap = int(rng.integers(1, min(self.max_gap, fitting) + 1))
-        positions = [sequence.annotated[start + k * gap] for k in range(self.length + 1)]
+    def clip(self, item: int, rng: np.random.Generator) -> LabelledClip:
+        number, start = self._starts[item]
+        sequence = self._data.sequences[number]
+        steps = self.length + self.before - 1
+        gap = 1
+        if steps:
+            fitting = (len(sequence.annotated) - 1 - start) // steps
+            gap = int(rng.integers(1, min(self.max_gap, fitting) + 1))
+        positions = [sequence.annotated[start + k * gap] for k in range(steps + 1)]
         if rng.random() < self.reverse:
             positions.reverse()
-        masks = np.stack([self._mask(sequence, i) for i in positions])
-        # An object that the tracker could know: present before the clip, or at least somewhere in it.
-        candidates = labels_of(masks[0]) or labels_of(masks) or sequence.labels
-        label = int(rng.choice(candidates))
-        guide = self._guide(sequence, label, rng)
-        if guide is None:
-            return None
-        return {
-            "frames": np.stack([self._resize_frame(sequence.load_frame(i)) for i in positions[1:]]),
-            "masks": _select(masks, label),
-            "guide_frame": guide[0],
-            "guide_mask": guide[1],
-            "motion": np.array(self.motion, np.float32),
-        }
 
-    def _mask(self, sequence: VideoSequence, index: int) -> np.ndarray:
-        mask = sequence.load_mask(index)
-        if mask is None:
-            raise InputError(f"{sequence.name}: frame {index} has no annotation")
-        return self._resize_mask(mask)
+        def load_mask(index: int) -> np.ndarray:
+            mask = sequence.load_mask(index)
+            if mask is None:
+                raise InputError(f"{sequence.name}: frame {index} has no annotation")
+            return self._resize_mask(mask)
 
-    def _guide(
-        self, sequence: VideoSequence, label: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        for index in rng.permutation(sequence.annotated)[:_TRIES]:
-            mask = (self._mask(sequence, int(index)) == label).astype(np.uint8)
-            if good_guide(mask):
-                return self._resize_frame(sequence.load_frame(int(index))), mask
-        return None
+        def load_frame(index: int) -> np.ndarray:
+            return self._resize_frame(sequence.load_frame(index))
+
+        return LabelledClip(
+            masks=np.stack([load_mask(index) for index in positions]),
+            load_frame=lambda k: load_frame(positions[k]),
+            motion=self.motion,
+            labels=sequence.labels,
+            views=sequence.annotated,
+            load_view_mask=load_mask,
+            load_view_frame=load_frame,
+        )
+
+    def _report_damage(self, error: DamagedFileError) -> None:
+        self._data.report_damage(error)
 
 
 class ImageSource(Source):
@@ -175,13 +174,16 @@ class ImageSource(Source):
 
     Args:
         data: the images.
-        size, length: see `Source`.
+        size, length, before: see `Source`.
         motion: see `osmn_tf.augment.affine_parameters`.
     """
 
-    def __init__(self, data: ImageDataset, size: tuple[int, int], length: int = 1, *, motion: float = 0.5) -> None:
-        super().__init__(size, length)
-        self.data, self.motion = data, motion
+    def __init__(
+        self, data: ImageDataset, size: tuple[int, int], length: int = 1, *, before: int = 1, motion: float = 0.5
+    ) -> None:
+        super().__init__(size, length, before)
+        self._data, self.motion = data, motion
+        self.exhausted = f"{data.name}: no usable object in {{tries}} images; they are very small or absent"
         # Where the index knows the objects, an epoch goes through all of them, as the release does on COCO.
         self._items: list[tuple[int, int | None]] = [
             (index, label) for index, item in enumerate(data.items) for label in (item.labels or (None,))
@@ -190,36 +192,33 @@ class ImageSource(Source):
     def __len__(self) -> int:
         return len(self._items)
 
-    def sample(self, item: int, rng: np.random.Generator) -> RawSample:
-        for _ in range(_TRIES):
-            index, label = self._items[item]
-            frame, mask = self.data.load(index)
-            mask = self._resize_mask(mask)
-            labels = [k for k in labels_of(mask) if good_guide(mask == k)]
-            if labels:
-                if label not in labels:
-                    label = int(rng.choice(labels))
-                frame, mask = self._resize_frame(frame), _select(mask, label)
-                return {
-                    "frames": np.repeat(frame[None], self.length, axis=0),
-                    "masks": np.repeat(mask[None], self.length + 1, axis=0),
-                    "guide_frame": frame,
-                    "guide_mask": (mask == 1).astype(np.uint8),
-                    "motion": np.array(self.motion, np.float32),
-                }
-            item = int(rng.integers(len(self)))
-        raise InputError(f"{self.data.name}: no usable object in {_TRIES} images; they are very small or absent")
+    @property
+    def data(self) -> ImageDataset:
+        return self._data
+
+    def clip(self, item: int, rng: np.random.Generator) -> LabelledClip:
+        index, label = self._items[item]
+        frame, mask = self._data.load(index)
+        resized = functools.cache(lambda: self._resize_frame(frame))
+        return LabelledClip(
+            masks=np.repeat(self._resize_mask(mask)[None], self.length + self.before, axis=0),
+            load_frame=lambda k: resized(),
+            motion=self.motion,
+            wanted=label,
+        )
 
 
 class SyntheticSource(Source):
-    """Clips by `SyntheticClips`, always new ones; the frame before the clip is the guide.
+    """Clips by `SyntheticClips`, always new ones.
 
     Args:
         images: where objects come from, or None for drawn ones.
-        size, length: see `Source`.
+        size, length, before: see `Source`.
         samples: how many make an epoch.
         options: see `ClipOptions`.
     """
+
+    exhausted = "object_size: no object in {tries} synthetic clips is large enough for a guide; raise it"
 
     def __init__(
         self,
@@ -227,30 +226,28 @@ class SyntheticSource(Source):
         size: tuple[int, int],
         length: int = 1,
         *,
+        before: int = 1,
         samples: int = 1000,
         options: ClipOptions | None = None,
     ) -> None:
-        super().__init__(size, length)
-        self._clips = SyntheticClips(images, size, length + 1, options=options)
+        super().__init__(size, length, before)
+        self._images = images
+        self._clips = SyntheticClips(images, size, length + before, options=options)
         self._samples = samples
 
     def __len__(self) -> int:
         return self._samples
 
-    def sample(self, item: int, rng: np.random.Generator) -> RawSample:
-        for _ in range(_TRIES):
-            frames, masks = self._clips[int(rng.integers(1 << 31))]
-            labels = [k for k in labels_of(masks[0]) if good_guide(masks[0] == k)]
-            if labels:
-                masks = _select(masks, int(rng.choice(labels)))
-                return {
-                    "frames": frames[1:],
-                    "masks": masks,
-                    "guide_frame": frames[0],
-                    "guide_mask": masks[0],
-                    "motion": np.array(0.0, np.float32),
-                }
-        raise InputError(f"object_size: no object in {_TRIES} synthetic clips is large enough for a guide; raise it")
+    @property
+    def data(self) -> ImageDataset | None:
+        return self._images
+
+    def clip(self, item: int, rng: np.random.Generator) -> LabelledClip:
+        frames, masks = self._clips[int(rng.integers(1 << 31))]
+        return LabelledClip(masks=masks, load_frame=frames.__getitem__)
+
+    def _another(self, item: int, rng: np.random.Generator) -> int:
+        return item  # every clip is new anyway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +266,10 @@ class Samples:
         weights: share of each source in an epoch; by default in proportion to their lengths.
         epoch_size: samples per epoch; by default one pass over all items.
         seed: another seed gives other samples.
+        target: what is made of the clips; by default samples of `OneObject`.
+
+    Attributes:
+        failure: the error that ended the supply, where one did: TensorFlow passes on no more than its text.
 
     Raises:
         InputError: sources that do not go together, or weights that do not fit.
@@ -280,11 +281,15 @@ class Samples:
         weights: Sequence[float] | None = None,
         epoch_size: int | None = None,
         seed: int = 0,
+        target: Target | None = None,
     ) -> None:
         if not sources:
             raise InputError("sources: expected at least one")
         if len({(source.size, source.length) for source in sources}) > 1:
             raise InputError("sources: expected the same size and length for all")
+        self.target = OneObject() if target is None else target
+        if any(source.before != self.target.before for source in sources):
+            raise InputError(f"before: {type(self.target).__name__} needs sources with before={self.target.before}")
         if weights is not None and (len(weights) != len(sources) or min(weights) < 0 or sum(weights) <= 0):
             raise InputError(f"weights: expected {len(sources)} shares, not all zero, received {list(weights)}")
         shares = np.array([len(source) for source in sources] if weights is None else weights, np.float64)
@@ -294,11 +299,17 @@ class Samples:
         if self.epoch_size < 1:
             raise InputError(f"epoch_size: expected at least 1, received {epoch_size}")
         self.seed = seed
+        self.failure: InputError | None = None
         self._shares = shares / shares.sum()
         self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
 
     def __len__(self) -> int:
         return self.epoch_size
+
+    @property
+    def fields(self) -> Fields:
+        """Type and shape of the fields of a sample."""
+        return {**self.target.fields(self.size, self.length), "seeds": ("int32", (2,))}
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_plan"}
@@ -321,6 +332,18 @@ class Samples:
         shuffle = rng.permutation(self.epoch_size)
         return _Plan(owners[shuffle], items[shuffle])
 
+    @property
+    def damaged(self) -> list[list[str]]:
+        """What was said of the damaged files that each source has met so far. Setting it goes on from there after an
+        interruption: too many of them end a run, and it must not matter how often it was interrupted before."""
+        return [[] if source.data is None else sorted(source.data.damaged) for source in self.sources]
+
+    @damaged.setter
+    def damaged(self, messages: Sequence[Sequence[str]]) -> None:
+        for source, known in zip(self.sources, messages):
+            if source.data is not None:
+                source.data.damaged.update(known)
+
     def sample(self, epoch: int, index: int) -> RawSample:
         """Sample `index` (0..epoch_size-1) of an epoch.
 
@@ -332,7 +355,12 @@ class Samples:
         plan = self._plan(epoch)
         rng = np.random.default_rng([self.seed, epoch, index, 2])
         seeds = rng.integers(-(1 << 31), 1 << 31, 2).astype(np.int32)
-        return {**self.sources[plan.sources[index]].sample(int(plan.items[index]), rng), "seeds": seeds}
+        source = self.sources[plan.sources[index]]
+        try:
+            return {**source.sample(int(plan.items[index]), self.target, rng), "seeds": seeds}
+        except InputError as error:
+            self.failure = error
+            raise
 
     def batch(self, epoch: int, indices: Sequence[int] | range) -> RawSample:
         """Samples stacked along a new first axis."""

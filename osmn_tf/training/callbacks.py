@@ -7,38 +7,28 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from osmn_tf.data.sampling import Samples
 from osmn_tf.datasets.index import VideoDataset, VideoSequence
 from osmn_tf.evaluation.metrics import jaccard_and_boundary_f
 from osmn_tf.files import write_text
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.drawing import draw_overlay
 from osmn_tf.masks.labels import VOID
+from osmn_tf.models.presets import save_preset
 from osmn_tf.training import optimization
 from osmn_tf.training.checkpoint import Checkpoint
 from osmn_tf.training.config import TrainConfig, ValidationConfig
 from osmn_tf.training.event_file import EventWriter
 
-if TYPE_CHECKING:
-    from osmn_tf.models.osmn import OSMN
-
 LOG_FILE = "log.csv"
 LOG_FOLDER = "tensorboard"
-_LOG_COLUMNS = (
-    "step",
-    "loss",
-    "mean_iou",
-    "learning_rate",
-    "recurrent_learning_rate",
-    "samples_per_second",
-    "val_j_mean",
-    "val_f_mean",
-)
+_LAST_COLUMNS = ("samples_per_second", "val_j_mean", "val_f_mean")
 
 
 def track_sequence(
@@ -80,7 +70,7 @@ class Validation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        model: OSMN,
+        model: keras.Model,
         videos: VideoDataset,
         config: ValidationConfig,
         train: TrainConfig,
@@ -139,13 +129,29 @@ class Validation(keras.callbacks.Callback):
                 self.best = {"step": step, "j_mean": j_mean, "f_mean": f_mean}
                 self.misses = 0
                 facts = {**self.metadata(step), "validation": self.best}
-                self.network.save_to_preset(str(self.folder / "best"), facts)
+                save_preset(self.network, self.folder / "best", facts)
             else:
                 self.misses += 1
         if self.config.patience is not None and self.misses >= self.config.patience:
             self.model.stop_training = True
         if logs is not None:
             logs.update(val_j_mean=j_mean, val_f_mean=f_mean)
+
+
+class EndOnFailure(keras.callbacks.Callback):
+    """Ends the training with the error that ended the supply of samples. The first of the callbacks.
+
+    Args:
+        samples: see `osmn_tf.data.pipeline.tf_dataset` for its `defer_errors`.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.samples.failure is not None:
+            raise self.samples.failure
 
 
 class RunLog(keras.callbacks.Callback):
@@ -179,9 +185,10 @@ class RunLog(keras.callbacks.Callback):
         values.update(optimization.learning_rates(self.model.optimizer))
         samples = self.train.interval * self.train.batch_size
         values["samples_per_second"] = samples / (self.ended - self.began)
-        self.rows.append({name: _written(values[name]) for name in _LOG_COLUMNS if name in values})
+        self.rows.append({name: _written(value) for name, value in values.items()})
+        found = [name for name in dict.fromkeys(name for row in self.rows for name in row) if name not in _LAST_COLUMNS]
         text = io.StringIO()
-        table = csv.DictWriter(text, _LOG_COLUMNS, restval="", lineterminator="\n")
+        table = csv.DictWriter(text, [*found, *_LAST_COLUMNS], restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -190,9 +197,6 @@ class RunLog(keras.callbacks.Callback):
         if self.validation is not None and "val_j_mean" in values:
             for number, picture in enumerate(self.validation.overlays):
                 self.writer.image(f"validation/{number}", picture, step)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.writer.close()
 
 
 def _written(value: float) -> str:
@@ -212,15 +216,22 @@ class Checkpointing(keras.callbacks.Callback):
     Args:
         checkpoint: where to.
         interval: steps per epoch of `fit`.
-        validation: whose state belongs to the run's.
+        samples: whose damaged files belong to the run's state.
+        validation: whose state belongs to it too.
     """
 
-    def __init__(self, checkpoint: Checkpoint, interval: int, validation: Validation | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, interval: int, samples: Samples, validation: Validation | None = None
+    ) -> None:
         super().__init__()
-        self.checkpoint, self.interval, self.validation = checkpoint, interval, validation
+        self.checkpoint, self.interval, self.samples, self.validation = checkpoint, interval, samples, validation
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        state: dict[str, Any] = {"step": (epoch + 1) * self.interval, "stopped": bool(self.model.stop_training)}
+        state: dict[str, Any] = {
+            "step": (epoch + 1) * self.interval,
+            "stopped": bool(self.model.stop_training),
+            "damaged": self.samples.damaged,
+        }
         if self.validation is not None:
             state["validation"] = self.validation.state()
         self.checkpoint.save(state)

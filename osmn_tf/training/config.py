@@ -7,9 +7,7 @@ another one: mappings are merged key by key, everything else is replaced, and `n
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +20,9 @@ from osmn_tf.errors import InputError
 from osmn_tf.files import write_text
 from osmn_tf.precision import PRECISIONS
 from osmn_tf.training import schema
+from osmn_tf.training.tasks import Task, task_names
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
-NETWORKS = ("OSMN", "ReConvNet")
 SCHEDULES = ("constant", "cosine", "steps")
 
 
@@ -42,11 +40,12 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        network: "OSMN" or "ReConvNet".
+        network: name of a network (`osmn_tf.models.registry`).
         arguments: of the network's constructor.
-        initial: weights to start from: a preset's name or folder (of an OSMN too for a ReConvNet: its ConvLSTMs are
-            new then; of a ReConvNet too for an OSMN: they are left out), a `.keras` or a `.weights.h5` file.
-        backbone_weights: "imagenet" or a weight file of keras.applications, for both trunks; not used where there is an
+        initial: weights to start from: a preset's name or folder, a `.keras` or a `.weights.h5` file. A preset may lack
+            a group of layers (`Task.groups`: the ConvLSTMs of a ReConvNet), which is new then, or have one more, which
+            is left out.
+        backbone_weights: "imagenet" or a weight file of keras.applications, for the trunks; not used where there is an
             `initial`.
         freeze: patterns of layer names ("*_bn", "modulator_*") whose layers keep their weights; frozen BatchNorm uses
             its stored statistics.
@@ -59,24 +58,15 @@ class ModelConfig:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _choice("network", self.network, NETWORKS)
+        from osmn_tf.models.registry import constructor_arguments, network_names
+
+        _choice("network", self.network, network_names())
         # Checked here, so that a misspelt argument is found before data are read and a network is built.
         object.__setattr__(
-            self, "arguments", schema.convert_arguments(self.arguments, _constructor(self.network), "arguments")
+            self,
+            "arguments",
+            schema.convert_arguments(self.arguments, constructor_arguments(self.network), "arguments"),
         )
-
-
-def _constructor(network: str) -> dict[str, Any]:
-    """Arguments of a network's constructor and their types."""
-    from osmn_tf.models.osmn import OSMN
-    from osmn_tf.models.reconvnet import ReConvNet
-
-    hints: dict[str, Any] = {}
-    for cls in (OSMN,) if network == "OSMN" else (OSMN, ReConvNet):
-        types = typing.get_type_hints(cls.__init__)
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        hints.update({p.name: types[p.name] for p in parameters if p.name != "self" and p.kind != p.VAR_KEYWORD})
-    return hints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +76,7 @@ class SourceConfig:
     Attributes:
         path: folder, relative to `data.root`.
         share: of the samples of an epoch; give it to all sources or to none (then by the number of their items).
+        allow_overlap: train on it even if some of its sequences or images are those of `validation.source`.
     """
 
     kinds: ClassVar[dict[str, type[SourceConfig]]] = {}
@@ -93,6 +84,7 @@ class SourceConfig:
 
     path: str
     share: float | None = None
+    allow_overlap: bool = False
 
     def __init_subclass__(cls) -> None:
         if cls.kind:
@@ -213,7 +205,7 @@ class DataConfig:
         length: frames per sample.
         epoch_size: samples per pass; default: one pass over all items.
         augment: transformations of frames and masks.
-        guide_jitter, guide_colour, guide_dropout: see `osmn_tf.data.pipeline.BatchOptions`.
+        guide_jitter, guide_colour, guide_dropout: see `osmn_tf.data.guided.GuidedBatches`.
         own_guide: curriculum from annotated to the network's own previous masks.
         workers: threads that load samples; default: one per CPU.
     """
@@ -277,17 +269,19 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: peak rate.
-        recurrent_learning_rate: another rate for the ConvLSTMs and their scales.
+        group_rates: other peak rates for parts of the network: name of one of the task's groups (`Task.groups`; a
+            ReConvNet's ConvLSTMs and their scales are "recurrent") -> rate.
         schedule: "constant", "cosine" (to 1% of the peak) or "steps" (times `drop_factor` at every step in `drop_at`).
         warmup_steps: linear from 0, with "cosine".
-        weight_decay: decoupled (AdamW).
-        clip_norm: largest norm of the gradient, of the recurrent part and the rest apart if they have two rates.
+        weight_decay: decoupled (AdamW): a step takes this share, times the learning rate, off every weight. With rates
+            of 1e-4 and some thousand steps, a value below 0.1 does next to nothing.
+        clip_norm: largest norm of the gradient, of every group with a rate of its own and of the rest apart.
         ema: momentum of the weights' moving average, which is then validated and saved.
         accumulate: batches whose gradients are averaged for one update.
     """
 
     learning_rate: float
-    recurrent_learning_rate: float | None = None
+    group_rates: dict[str, float] = dataclasses.field(default_factory=dict)
     schedule: str = "constant"
     warmup_steps: int = 0
     drop_at: tuple[int, ...] = ()
@@ -299,9 +293,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _choice("schedule", self.schedule, SCHEDULES)
-        for name in ("learning_rate", "recurrent_learning_rate", "clip_norm", "drop_factor"):
+        for name in ("learning_rate", "clip_norm", "drop_factor"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"{name}: expected a positive number, received {value}")
+        for name, value in self.group_rates.items():
+            _require(value > 0, f"group_rates.{name}: expected a positive number, received {value}")
         _require(self.weight_decay >= 0, f"weight_decay: expected 0 or more, received {self.weight_decay}")
         _require(self.ema is None or 0 < self.ema < 1, f"ema: expected a momentum between 0 and 1, received {self.ema}")
         _require(self.accumulate >= 1, f"accumulate: expected at least 1, received {self.accumulate}")
@@ -388,7 +384,11 @@ class ValidationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A training run."""
+    """A training run.
+
+    Attributes:
+        task: how the network is trained (`osmn_tf.training.tasks`); default: the network's own task.
+    """
 
     model: ModelConfig
     data: DataConfig
@@ -396,22 +396,23 @@ class Config:
     optimizer: OptimizerConfig
     train: TrainConfig
     validation: ValidationConfig | None = None
+    task: Task = None  # type: ignore[assignment]  # the network's own, from __post_init__ on
 
     def __post_init__(self) -> None:
-        recurrent = self.model.network == "ReConvNet"
-        _require(
-            recurrent or self.data.length == 1,
-            f"data.length: OSMN trains on single frames, expected 1, received {self.data.length}",
-        )
-        own = self.data.own_guide
-        _require(
-            self.data.length > 1 or not (own.start or own.end),
-            "data.own_guide: the first frame of a clip has no own prediction, set data.length above 1",
-        )
-        _require(
-            recurrent or self.optimizer.recurrent_learning_rate is None,
-            "optimizer.recurrent_learning_rate: an OSMN has no recurrent parts",
-        )
+        from osmn_tf.models.registry import network_class
+
+        if self.task is None:
+            name = network_class(self.model.network).task_name
+            _require(name is not None, f"task: {self.model.network} has none of its own, give one of {task_names()}")
+            object.__setattr__(self, "task", Task.choose(name, "task"))
+        groups = self.task.groups
+        for name in self.optimizer.group_rates:
+            _require(
+                name in groups,
+                f"optimizer.group_rates: expected groups of the task {self.task.kind} "
+                f"({', '.join(groups) or 'it has none'}), received {name!r}",
+            )
+        self.task.check(self)
         _require(
             self.optimizer.warmup_steps < self.train.steps,
             f"optimizer.warmup_steps: expected fewer than train.steps, received {self.optimizer.warmup_steps}",
@@ -438,7 +439,7 @@ class Config:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         content = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"kind": value.kind, **content} if isinstance(value, SourceConfig) else content
+        return {"kind": value.kind, **content} if isinstance(value, SourceConfig | Task) else content
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
@@ -449,20 +450,24 @@ def list_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(CONFIG_FOLDER.glob("*.yaml"))}
 
 
-def load(name: str | os.PathLike[str], settings: Sequence[str] = ()) -> Config:
+def load(name: str | os.PathLike[str], settings: Sequence[str] = (), smoke: bool = False) -> Config:
     """Reads a configuration.
 
     Args:
         name: of one that ships, or the path of a YAML file.
         settings: "section.key=value" each, with the value as in YAML; applied last.
+        smoke: shrink it to a trial of a minute (see `shrink`), before the settings.
 
     Raises:
         InputError: one line that says what is wrong, and where.
     """
-    data = _read(name, ())
-    for setting in settings:
-        data = _merge(data, _setting(setting))
+    data, changes = _read(name, ()), [_setting(setting) for setting in settings]
     try:
+        if smoke:
+            task = {"task": data.get("task")}  # as it was: a setting may choose another network, with its own task
+            data = {**shrink(parse(data)).to_dict(), **task}
+        for change in changes:
+            data = _merge(data, change)
         return parse(data)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
@@ -471,6 +476,30 @@ def load(name: str | os.PathLike[str], settings: Sequence[str] = ()) -> Config:
 def parse(data: Mapping[str, Any]) -> Config:
     """A configuration from plain data."""
     return schema.build(Config, data)
+
+
+def shrink(config: Config) -> Config:
+    """The same stage as a trial: two steps of two small samples, and a validation of three small frames a video.
+
+    Network, weights, sources, losses and schedule are those of the stage: what is missing or does not fit shows.
+    """
+    update = config.optimizer.accumulate
+    size = (64, 96)
+    optimizer = dataclasses.replace(
+        config.optimizer,
+        warmup_steps=min(config.optimizer.warmup_steps, 1),
+        drop_at=(1,) if config.optimizer.drop_at else (),
+    )
+    validation = config.validation and dataclasses.replace(
+        config.validation, every=2 * update, max_frames=3, network_size=size
+    )
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, size=size, length=min(config.data.length, 3)),
+        optimizer=optimizer,
+        train=dataclasses.replace(config.train, steps=2 * update, batch_size=2, checkpoint_every=update),
+        validation=validation,
+    )
 
 
 def _read(name: str | os.PathLike[str], above: tuple[Path, ...]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class EventWriter:
         name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{time.time_ns():x}"
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self._file = open(Path(folder) / name, "xb")  # noqa: SIM115
+            self._path = Path(folder) / name
+            self._path.touch(exist_ok=False)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
         self._write(_message(3, b"brain.Event:2"))
@@ -92,9 +93,5 @@ class EventWriter:
         event = b"\x09" + struct.pack("<d", time.time()) + event
         length = struct.pack("<Q", len(event))
         checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, event))
-        self._file.write(length + next(checks) + event + next(checks))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        with open(self._path, "ab") as file:  # not held open: a run may end in an error
+            file.write(length + next(checks) + event + next(checks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,16 +14,11 @@ from keras import ops
 from osmn_tf import losses
 from osmn_tf.errors import InputError
 from osmn_tf.training.config import LossConfig, OptimizerConfig
+from osmn_tf.training.tasks import group_of
 
 Tensor = Any
 
-# Layers that a ReConvNet has and an OSMN has not; they get `recurrent_learning_rate`.
-RECURRENT_LAYERS = ("*_lstm", "*_lstm_in", "*_lstm_out", "modulator_recurrent")
-
-
-def is_recurrent(path: str) -> bool:
-    """Whether a weight's path, "LAYER/.../NAME", leads through a layer that an OSMN has not."""
-    return any(fnmatch.fnmatchcase(part, pattern) for part in path.split("/") for pattern in RECURRENT_LAYERS)
+_RATE = "learning_rate"  # what an optimizer is called, and its rate in the log
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
@@ -150,16 +145,19 @@ class WholeBatchAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int, weights: Sequence[Any]) -> keras.optimizers.Optimizer:
-    """The optimizer of a run of `steps` batches: `MultiOptimizer` where there are two learning rates.
+def make_optimizer(
+    config: OptimizerConfig, steps: int, weights: Sequence[Any], groups: Mapping[str, tuple[str, ...]] | None = None
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a run of `steps` batches: `MultiOptimizer` where there are several learning rates.
 
     Args:
         config: see `OptimizerConfig`.
         steps: length of the schedule.
-        weights: the trainable weights, to find the recurrent ones by their names.
+        weights: the trainable weights, to find those of a group by their names.
+        groups: see `osmn_tf.training.tasks.Task.groups`; for `config.group_rates`.
     """
 
-    def adam(rate: float) -> keras.optimizers.Optimizer:
+    def adam(rate: float, name: str) -> keras.optimizers.Optimizer:
         return WholeBatchAdam(
             _schedule(config, rate, steps),
             weight_decay=config.weight_decay or None,
@@ -167,16 +165,16 @@ def make_optimizer(config: OptimizerConfig, steps: int, weights: Sequence[Any]) 
             use_ema=config.ema is not None,
             ema_momentum=config.ema or 0.99,
             gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
+            name=name,
         )
 
-    if config.recurrent_learning_rate is None:
-        return adam(config.learning_rate)
-    recurrent = adam(config.recurrent_learning_rate)
-    return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(
-            adam(config.learning_rate), {weight.path: recurrent for weight in weights if is_recurrent(weight.path)}
-        )
-    )
+    default = adam(config.learning_rate, _RATE)
+    if not config.group_rates:
+        return default
+    others = {name: adam(rate, f"{name}_{_RATE}") for name, rate in config.group_rates.items()}
+    chosen = ((weight.path, group_of(weight.path, groups or {})) for weight in weights)
+    special = {path: others[group] for path, group in chosen if group in others}
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, special))
 
 
 def _schedule(config: OptimizerConfig, rate: float, steps: int) -> Any:
@@ -194,15 +192,10 @@ def _schedule(config: OptimizerConfig, rate: float, steps: int) -> Any:
 
 
 def learning_rates(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
-    """The present rates: "learning_rate", and "recurrent_learning_rate" where there are two."""
+    """The present rates: "learning_rate", and "GROUP_learning_rate" of every group that has its own."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling in mixed_float16
-    if isinstance(inner, keras.optimizers.MultiOptimizer):
-        recurrent, rest = inner.optimizers  # the map's first, then the default
-        return {
-            "learning_rate": float(ops.convert_to_numpy(rest.learning_rate)),
-            "recurrent_learning_rate": float(ops.convert_to_numpy(recurrent.learning_rate)),
-        }
-    return {"learning_rate": float(ops.convert_to_numpy(inner.learning_rate))}
+    several = inner.optimizers if isinstance(inner, keras.optimizers.MultiOptimizer) else [inner]
+    return {each.name: float(ops.convert_to_numpy(each.learning_rate)) for each in several}
 
 
 @contextlib.contextmanager

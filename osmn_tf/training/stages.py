@@ -22,17 +22,15 @@ import yaml
 
 from osmn_tf import files
 from osmn_tf.data import sampling
-from osmn_tf.data.pipeline import BatchOptions, BatchSequence, tf_dataset
-from osmn_tf.datasets.index import VideoDataset
+from osmn_tf.data.pipeline import Batches, BatchSequence, tf_dataset
+from osmn_tf.data.targets import Target
+from osmn_tf.datasets.index import VideoDataset, find_overlap, name_some
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation.keras_metrics import MeanIoU
-from osmn_tf.models import presets
-from osmn_tf.models.osmn import OSMN
-from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.models.presets import save_preset
 from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
 from osmn_tf.training import distribution, optimization
-from osmn_tf.training.callbacks import Checkpointing, ProgressBar, RunLog, Validation
+from osmn_tf.training.callbacks import Checkpointing, EndOnFailure, ProgressBar, RunLog, Validation
 from osmn_tf.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -60,8 +58,8 @@ def open_videos(source: cfg.SourceConfig, root: Path) -> VideoDataset:
     raise InputError(f"source: expected videos, received {source.kind}")
 
 
-def open_source(source: cfg.SourceConfig, data: cfg.DataConfig) -> sampling.Source:
-    """Checks the files of a source and makes its supply of samples.
+def open_source(source: cfg.SourceConfig, data: cfg.DataConfig, target: Target) -> sampling.Source:
+    """Checks the files of a source and makes its supply of clips, as `target` needs them.
 
     Raises:
         InputError: files are missing or damaged; the message names them.
@@ -70,19 +68,22 @@ def open_source(source: cfg.SourceConfig, data: cfg.DataConfig) -> sampling.Sour
     from osmn_tf.datasets.coco_tfrecord import open_coco_tfrecord
     from osmn_tf.datasets.stills import open_stills
 
-    root, size, length = Path(data.root), data.size, data.length
+    root, size, length, before = Path(data.root), data.size, data.length, target.before
     if isinstance(source, cfg.VideoSourceConfig):
         return sampling.VideoSource(
             open_videos(source, root),
             size,
             length,
+            before=before,
             max_gap=source.max_gap,
             reverse=source.reverse,
             motion=source.motion,
         )
     if isinstance(source, cfg.SyntheticConfig):
         stills = open_stills(root / source.path, source.sets) if source.path else None
-        return sampling.SyntheticSource(stills, size, length, samples=source.samples, options=source.options)
+        return sampling.SyntheticSource(
+            stills, size, length, before=before, samples=source.samples, options=source.options
+        )
     if isinstance(source, cfg.CocoConfig):
         images = open_coco(root / source.path, source.split, min_area=source.min_area)
     elif isinstance(source, cfg.CocoRecordConfig):
@@ -91,120 +92,92 @@ def open_source(source: cfg.SourceConfig, data: cfg.DataConfig) -> sampling.Sour
         images = open_stills(root / source.path, source.sets)
     else:
         raise InputError(f"sources: no samples of kind {source.kind!r}")
-    return sampling.ImageSource(images, size, length, motion=source.motion)
+    return sampling.ImageSource(images, size, length, before=before, motion=source.motion)
 
 
-def open_samples(data: cfg.DataConfig, seed: int) -> sampling.Samples:
+def open_samples(
+    data: cfg.DataConfig, seed: int, target: Target, validation: VideoDataset | None = None
+) -> sampling.Samples:
     """The samples of all sources.
 
+    Args:
+        data: the sources.
+        seed: of the samples.
+        target: what is made of the sources' clips.
+        validation: videos of which no source may have a sequence or an image, unless it is told otherwise.
+
     Raises:
-        InputError: see `open_source`; the message begins with the source's place in the configuration.
+        InputError: see `open_source`, or a source overlaps with `validation`; the message begins with the source's
+            place in the configuration.
     """
     sources, shares = [], []
     for name, source in data.sources.items():
         if source is None:
             continue
         try:
-            sources.append(open_source(source, data))
+            opened = open_source(source, data, target)
+            if validation is not None and not source.allow_overlap:
+                _refuse_overlap(opened, validation)
         except InputError as error:
             raise InputError(f"data.sources.{name}: {error}") from error
+        sources.append(opened)
         shares.append(source.share)
     weights = [float(share) for share in shares if share is not None] or None
-    return sampling.Samples(sources, weights, data.epoch_size, seed)
+    return sampling.Samples(sources, weights, data.epoch_size, seed, target)
 
 
-def batch_options(config: cfg.Config, model: OSMN) -> BatchOptions:
-    """How samples become batches for `model`."""
-    data, steps = config.data, config.train.steps
-    return BatchOptions(
-        clips=isinstance(model, ReConvNet),
-        guide_size=model.guide_size,
-        guide_background=model.guide_background,
-        augment=data.augment,
-        guide_jitter=data.guide_jitter,
-        guide_colour=data.guide_colour,
-        guide_dropout=data.guide_dropout,
-        own_guide=functools.partial(_own_guide, data.own_guide, steps),
-    )
+def _refuse_overlap(source: sampling.Source, validation: VideoDataset) -> None:
+    common = [] if source.data is None else find_overlap(source.data, validation)
+    if common:
+        kind = "sequences" if isinstance(source.data, VideoDataset) else "images"
+        raise InputError(
+            f"{len(common)} of its {kind} are in validation.source too ({name_some(common)}), so that J and F there "
+            f"would say nothing: take them out of one of the two, or set allow_overlap: true"
+        )
 
 
-def _own_guide(curriculum: cfg.CurriculumConfig, steps: int, number: int) -> float:
-    return curriculum.at(number / steps)
+def open_validation(validation: cfg.ValidationConfig, root: Path) -> VideoDataset:
+    """The videos of `validation.source`, or those of them that are named.
+
+    Raises:
+        InputError: files or sequences are missing.
+    """
+    try:
+        videos = open_videos(validation.source, root)
+        if validation.sequences is None:
+            return videos
+        return VideoDataset(videos.name, [videos[name] for name in validation.sequences])
+    except InputError as error:
+        raise InputError(f"validation.source: {error}") from error
 
 
 def open_batches(
-    config: cfg.Config, samples: sampling.Samples, options: BatchOptions, step: int = 0, shard: tuple[int, int] = (0, 1)
+    config: cfg.Config, samples: sampling.Samples, batches: Batches, step: int = 0, shard: tuple[int, int] = (0, 1)
 ) -> Any:
-    """Endless batches from batch `step` of the training on: `tf.data`, or off TensorFlow a `BatchSequence`."""
+    """Endless batches from batch `step` of the training on: `tf.data`, or off TensorFlow a `BatchSequence`.
+
+    On TensorFlow errors are deferred (see `tf_dataset`).
+    """
+    size, workers = config.train.batch_size, config.data.workers
     if keras.backend.backend() == "tensorflow":
-        return tf_dataset(
-            samples, config.train.batch_size, options, step=step, workers=config.data.workers, shard=shard
-        )
-    workers = config.data.workers or os.cpu_count() or 1
-    return BatchSequence(samples, config.train.batch_size, options, step=step, workers=workers)
+        return tf_dataset(samples, size, batches, step=step, workers=workers, shard=shard, defer_errors=True)
+    return BatchSequence(samples, size, batches, step=step, workers=workers or os.cpu_count() or 1)
 
 
 # Network ------------------------------------------------------------------------------------------------------------
 
 
-def build_model(config: cfg.ModelConfig) -> OSMN:
-    """The network with its initial weights.
-
-    Raises:
-        InputError: impossible arguments, or weights that are missing or do not fit.
-    """
-    cls = {"OSMN": OSMN, "ReConvNet": ReConvNet}[config.network]
-    try:
-        model = cls(**config.arguments)
-    except ValueError as error:
-        raise InputError(f"model.arguments.{error}") from error
-    if config.initial is not None:
-        try:
-            if config.initial.endswith(".weights.h5"):
-                presets.load_weights(model, Path(config.initial))
-            else:
-                _copy_weights(presets.load(config.initial), model)
-        except InputError as error:
-            raise InputError(f"model.initial: {error}") from error
-    elif config.backbone_weights is not None:
-        try:
-            model.load_backbone_weights(config.backbone_weights)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"model.backbone_weights: {config.backbone_weights}: {str(error).splitlines()[0]}"
-            ) from error
-    optimization.freeze_layers(model, config.freeze)
-    return model
-
-
-def _copy_weights(source: OSMN, target: OSMN) -> None:
-    """Copies all weights by name; one of the two may have ConvLSTMs that the other has not."""
-    targets = {weight.path: weight for weight in target.weights}
-    new = set(targets)
-    for weight in source.weights:
-        if optimization.is_recurrent(weight.path) and not isinstance(target, ReConvNet):
-            continue
-        found = targets.get(weight.path)
-        if found is None or tuple(found.shape) != tuple(weight.shape):
-            there = "nothing" if found is None else list(found.shape)
-            raise InputError(f"its weight {weight.path} is {list(weight.shape)}, the network has {there}")
-        found.assign(weight)
-        new.discard(weight.path)
-    if not isinstance(source, ReConvNet):
-        new = {path for path in new if not optimization.is_recurrent(path)}
-    if new:
-        raise InputError(f"it has no weight {min(new)} ({len(new)} are missing)")
-
-
-def compile_network(config: cfg.Config, model: OSMN, metrics: bool = True) -> keras.Model:
-    """The compiled Keras model that `fit` trains: `model` itself, or its clip form for a ReConvNet."""
-    data = config.data
-    network = model.clip_model(data.length, *data.size) if isinstance(model, ReConvNet) else model
+def compile_network(config: cfg.Config, model: keras.Model, metrics: bool = True) -> keras.Model:
+    """The compiled Keras model that `fit` trains (see `Task.training_model`)."""
+    task = config.task
+    network = task.training_model(config, model)
     optimization.penalise_kernels(network, config.loss.l2)
     network.compile(
-        optimizer=optimization.make_optimizer(config.optimizer, config.train.steps, network.trainable_weights),
-        loss=optimization.make_loss(config.loss),
-        metrics=[MeanIoU()] if metrics else None,
+        optimizer=optimization.make_optimizer(
+            config.optimizer, config.train.steps, network.trainable_weights, task.groups
+        ),
+        loss=task.losses(config),
+        metrics=task.metrics(config) if metrics else None,
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     network.optimizer.build(network.trainable_variables)
@@ -228,7 +201,7 @@ class Result:
     step: int
     stopped_early: bool
     best: dict[str, float] | None
-    model: OSMN
+    model: keras.Model
 
 
 def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = True) -> Result:
@@ -246,14 +219,9 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
         InputError: the configuration, the data or the folder do not fit; nothing was trained.
     """
     train = config.train
-    samples = open_samples(config.data, train.seed)
-    validation = config.validation
-    try:
-        videos = None if validation is None else open_videos(validation.source, Path(config.data.root))
-        if videos is not None and validation is not None and validation.sequences is not None:
-            videos = VideoDataset(videos.name, [videos[name] for name in validation.sequences])
-    except InputError as error:
-        raise InputError(f"validation.source: {error}") from error
+    validation, task = config.validation, config.task
+    videos = None if validation is None else open_validation(validation, Path(config.data.root))
+    samples = open_samples(config.data, train.seed, task.target(config), videos)
     if train.batch_size > len(samples):
         raise InputError(f"train.batch_size: {train.batch_size} is more than an epoch's {len(samples)} samples")
     _make_deterministic(train.deterministic)
@@ -268,13 +236,14 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
 
     with computing_in(train.precision), distribution.scope(strategy):
         keras.utils.set_random_seed(train.seed)
-        model = build_model(config.model)
+        model = task.build(config)
         network = compile_network(config, model, metrics=not workers)
 
     checkpoint = Checkpoint(folder / CHECKPOINT_FILE, network)
     state = checkpoint.restore()
     step = int(state.get("step", 0))
-    callbacks: list[keras.callbacks.Callback] = []
+    samples.damaged = state.get("damaged", [])
+    callbacks: list[keras.callbacks.Callback] = [EndOnFailure(samples)]
     validator = None
     if chief:
         metadata = functools.partial(_metadata, config)
@@ -283,16 +252,16 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
             validator.load_state(state.get("validation", {}))
             callbacks.append(validator)
         callbacks.append(RunLog(folder, train, step, validator))
-        callbacks.append(Checkpointing(checkpoint, train.interval, validator))
+        callbacks.append(Checkpointing(checkpoint, train.interval, samples, validator))
         if progress:
             callbacks.append(ProgressBar(train, step))
     if step < train.steps and not state.get("stopped"):
-        step = _fit(config, network, samples, batch_options(config, model), strategy, step, callbacks)
+        step = _fit(config, network, samples, task.batches(config, model), strategy, step, callbacks)
     else:
         network.optimizer.finalize_variable_values(network.trainable_weights)
     best = None if validator is None else validator.best
     if chief:
-        model.save_to_preset(str(folder / "final"), {**_metadata(config, step), "validation": best})
+        save_preset(model, folder / "final", {**_metadata(config, step), "validation": best})
     return Result(step, step < train.steps, best, model)
 
 
@@ -300,7 +269,7 @@ def _fit(
     config: cfg.Config,
     network: keras.Model,
     samples: sampling.Samples,
-    options: BatchOptions,
+    batches: Batches,
     strategy: tf.distribute.Strategy | None,
     step: int,
     callbacks: list[keras.callbacks.Callback],
@@ -312,7 +281,7 @@ def _fit(
         done = distribution.fit_workers(
             network,
             strategy,
-            lambda worker, count: open_batches(config, samples, options, step, (worker, count)),
+            lambda worker, count: open_batches(config, samples, batches, step, (worker, count)),
             batch_size=config.train.batch_size,
             epochs=epochs,
             initial_epoch=first,
@@ -321,7 +290,7 @@ def _fit(
         )
         return done * interval
     history = network.fit(
-        open_batches(config, samples, options, step),
+        open_batches(config, samples, batches, step),
         epochs=epochs,
         initial_epoch=first,
         steps_per_epoch=interval,

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import NARROW_VGG_SETTING
 
 from osmn_tf.benchmarks.train import Throughput
 from osmn_tf.cli.main import main
@@ -14,10 +13,8 @@ def test_three_forward_passes_to_a_step() -> None:
     assert Throughput(2, 0.1, 0.5, 0.6, 0.0, None).flop_per_second is None
 
 
-@pytest.mark.slow
-def test_command(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["benchmark", "train", "osmn_davis_smoke", "--set", f"data.root={data_root}", "--steps", "2"]
-    words += ["--set", NARROW_VGG_SETTING]
+def test_command(tiny_config: Path, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "train", str(tiny_config), "--set", f"data.root={data_root}", "--steps", "2"]
     assert main([*words, "--peak", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines[:3]] == ["pipeline alone", "step alone", "together"]

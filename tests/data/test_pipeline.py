@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 
 from osmn_tf.augment import NO_AUGMENTATION, AugmentOptions
-from osmn_tf.data.pipeline import BatchOptions, BatchSequence, _Loading, prepare, tf_dataset
-from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource, good_guide
+from osmn_tf.data.guided import GuidedBatches
+from osmn_tf.data.pipeline import BatchSequence, _Loading, tf_dataset
+from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource
+from osmn_tf.data.targets import OneObject, good_guide
 from osmn_tf.datasets.coco import open_coco
 from osmn_tf.datasets.davis import open_davis
-from osmn_tf.datasets.index import DamagedFileWarning
+from osmn_tf.datasets.index import DamagedFileError, DamagedFileWarning
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.datasets.youtube_vos import open_youtube_vos
 from osmn_tf.errors import InputError
@@ -24,7 +28,8 @@ from tests.datasets.conftest import make_davis, make_stills, truncate, two_boxes
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 SIZE = (24, 32)
-PLAIN = BatchOptions(guide_size=16, augment=NO_AUGMENTATION, guide_jitter=False)
+ONE = OneObject()
+PLAIN = GuidedBatches(guide_size=16, augment=NO_AUGMENTATION, guide_jitter=False)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -35,7 +40,7 @@ class TestSources:
     def test_video_clip(self, davis_root: Path) -> None:
         source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=2, reverse=0)
         assert len(source) == 3  # five frames: three clips of one mask and two frames
-        sample = source.sample(1, rng())
+        sample = source.sample(1, ONE, rng())
         assert {name: value.shape for name, value in sample.items()} == {
             "frames": (2, 24, 32, 3),
             "masks": (3, 24, 32),
@@ -43,7 +48,7 @@ class TestSources:
             "guide_mask": (24, 32),
             "motion": (),
         }
-        chosen = {int(source.sample(1, rng(seed))["masks"][0].sum()) for seed in range(10)}
+        chosen = {int(source.sample(1, ONE, rng(seed))["masks"][0].sum()) for seed in range(10)}
         assert chosen == {6 * 8, 10 * 6}  # each of the two objects
         label = {48: 1, 60: 2}[int(sample["masks"][0].sum())]
         for k in range(3):
@@ -57,7 +62,7 @@ class TestSources:
         source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=2, max_gap=9)
         seen = set()
         for seed in range(60):
-            sample = source.sample(0, rng(seed))
+            sample = source.sample(0, ONE, rng(seed))
             seen.add(tuple(round(frame[20, 0, 0] / 40) for frame in sample["frames"]))
         # Frames 0, 1, 2 or 0, 2, 4 and back; the first of each is only a mask.
         assert seen == {(1, 2), (2, 4), (1, 0), (2, 0)}
@@ -65,7 +70,7 @@ class TestSources:
     def test_youtube_vos_uses_annotated_frames(self, youtube_vos_root: Path) -> None:
         source = VideoSource(open_youtube_vos(youtube_vos_root), SIZE, length=1, reverse=0)
         assert len(source) == 2
-        sample = source.sample(0, rng())
+        sample = source.sample(0, ONE, rng())
         assert sample["masks"].sum(axis=(1, 2)).tolist() == [48, 48]  # object 2 is not there yet in the first mask
         assert round(sample["frames"][0][20, 0, 0] / 20) == 5
 
@@ -77,31 +82,70 @@ class TestSources:
             source = VideoSource(data, SIZE, length=1, reverse=0)
             item = source._starts.index((1, 1))  # ant, masks 1 and 2
             with pytest.warns(DamagedFileWarning, match=r"ant/00002\.jpg"):
-                samples.append(source.sample(item, rng(1)))
-            assert data.damaged == 1
+                samples.append(source.sample(item, ONE, rng(1)))
+            assert len(data.damaged) == 1
         for name, value in samples[0].items():
             np.testing.assert_array_equal(value, samples[1][name])
+
+    def test_a_damaged_file_counts_once_however_often_it_is_wanted(self, davis_root: Path) -> None:
+        truncate(davis_root / "JPEGImages/480p/ant/00002.jpg")
+        source = VideoSource(open_davis(davis_root, 2017, "train"), SIZE, length=2, max_gap=2)
+
+        def every_clip_and_any_guide() -> None:
+            for epoch in range(8):
+                for item in range(len(source)):
+                    source.sample(item, ONE, rng(epoch))
+
+        with pytest.warns(DamagedFileWarning) as record:
+            every_clip_and_any_guide()
+        assert [str(warning.message).split(": ")[1] for warning in record] == ["skipped damaged item 1 of 9"]
+
+    @pytest.mark.filterwarnings("ignore::osmn_tf.datasets.index.DamagedFileWarning")
+    def test_many_damaged_files_end_a_run_whether_it_was_interrupted_or_not(self, davis_root: Path) -> None:
+        def open_samples() -> Samples:
+            data = open_davis(davis_root, 2017, "train")
+            return Samples([VideoSource(data, SIZE, length=1, reverse=0)], epoch_size=7)
+
+        def run(samples: Samples, first: int) -> tuple[int, list[list[str]], str]:
+            """Where it ends, what was known before, and with which words."""
+            for index in range(first, 70):
+                before = samples.damaged
+                try:
+                    samples.sample(index // 7, index % 7)
+                except DamagedFileError as error:
+                    return index, before, str(error)
+            return 70, [], "it never ended"
+
+        for k in range(4):
+            truncate(davis_root / f"JPEGImages/480p/ant/{k:05d}.jpg")
+        whole = open_samples()
+        end, before, message = run(whole, 0)
+        assert "more than 3 of 9 items are damaged, the last: " in message
+        assert str(whole.failure) == message
+        resumed = open_samples()
+        resumed.damaged = before  # as the checkpoint keeps it
+        assert run(resumed, end)[::2] == (end, message)
 
     def test_coco_goes_through_instances(self, coco_root: Path) -> None:
         source = ImageSource(open_coco(coco_root), (20, 30), length=2)
         assert len(source) == 2
-        areas = [int((source.sample(item, rng())["masks"][0] == 1).sum()) for item in range(2)]
+        areas = [int((source.sample(item, ONE, rng())["masks"][0] == 1).sum()) for item in range(2)]
         assert areas == [12 * 10 - 12 * 2, 20 * 5]
 
     def test_stills_keep_void(self, stills_root: Path) -> None:
         source = ImageSource(open_stills(stills_root), SIZE, length=1)
         assert len(source) == 8
-        sample = source.sample(3, rng())
+        sample = source.sample(3, ONE, rng())
         assert (sample["masks"][:, 0] == 255).all()
         assert set(np.unique(sample["guide_mask"])) == {0, 1}
 
     def test_synthetic(self) -> None:
         source = SyntheticSource(None, (48, 64), length=2, samples=7)
         assert len(source) == 7
-        sample = source.sample(0, rng(3))
+        sample = source.sample(0, ONE, rng(3))
         assert sample["frames"].shape == (2, 48, 64, 3)
         assert good_guide(sample["guide_mask"])
-        assert (source.sample(0, rng(4))["frames"] != sample["frames"]).any()
+        assert (source.sample(0, ONE, rng(4))["frames"] != sample["frames"]).any()
 
     def test_good_guide(self) -> None:
         mask = np.zeros((100, 100), np.uint8)
@@ -169,7 +213,7 @@ class TestPrepare:
 
     def test_without_augmentation(self, stills_root: Path) -> None:
         raw = self.raw(stills_root)
-        inputs, labels = prepare(raw, PLAIN)
+        inputs, labels = PLAIN.prepare(raw)
         np.testing.assert_array_equal(inputs["frames"], raw["frames"])
         assert keras.ops.convert_to_numpy(labels).dtype == np.uint8
         np.testing.assert_array_equal(labels, raw["masks"][:, 1:, ..., None])
@@ -181,7 +225,7 @@ class TestPrepare:
         )
 
     def test_frames_have_no_time_axis(self, stills_root: Path) -> None:
-        inputs, labels = prepare(self.raw(stills_root, length=1), replace(PLAIN, clips=False))
+        inputs, labels = replace(PLAIN, clips=False).prepare(self.raw(stills_root, length=1))
         assert {name: tuple(value.shape) for name, value in inputs.items()} == {
             "frame": (3, 24, 32, 3),
             "visual_guide": (3, 16, 16, 3),
@@ -191,8 +235,8 @@ class TestPrepare:
 
     def test_jitter_moves_the_guides_only(self, stills_root: Path) -> None:
         raw = self.raw(stills_root)
-        plain, plain_labels = prepare(raw, PLAIN)
-        inputs, labels = prepare(raw, replace(PLAIN, guide_jitter=True))
+        plain, plain_labels = PLAIN.prepare(raw)
+        inputs, labels = replace(PLAIN, guide_jitter=True).prepare(raw)
         np.testing.assert_array_equal(inputs["frames"], plain["frames"])
         np.testing.assert_array_equal(labels, plain_labels)
         for name in ("visual_guide", "spatial_guides"):
@@ -204,12 +248,23 @@ class TestPrepare:
     def test_guide_dropout_and_own_guides(self, stills_root: Path) -> None:
         raw = {name: np.repeat(value, 100, axis=0) for name, value in self.raw(stills_root, count=1).items()}
         raw["seeds"] = np.arange(200, dtype=np.int32).reshape(100, 2)
-        inputs, _ = prepare(raw, replace(PLAIN, guide_dropout=0.3))
+        inputs, _ = replace(PLAIN, guide_dropout=0.3).prepare(raw)
         empty = keras.ops.convert_to_numpy(inputs["spatial_guides"]).max((2, 3, 4)) == 0
         assert 0.2 < empty.mean() < 0.4
+        inputs, _ = PLAIN.prepare(raw)
         own = keras.ops.convert_to_numpy(inputs["own_guide"])
         assert set(np.unique(own)) == {0.0, 1.0}
         assert 0.4 < own.mean() < 0.6
+
+    def test_guide_dropout_reaches_the_frames_with_own_guides(self, stills_root: Path) -> None:
+        """A network's own prediction takes the place of the guide in a clip: it must not where the object is lost."""
+        raw = {name: np.repeat(value, 100, axis=0) for name, value in self.raw(stills_root, count=1, length=4).items()}
+        raw["seeds"] = np.arange(200, dtype=np.int32).reshape(100, 2)
+        raw["own_guide"] = np.ones(100, np.float32)
+        inputs, _ = replace(PLAIN, guide_dropout=0.3).prepare(raw)
+        empty = keras.ops.convert_to_numpy(inputs["spatial_guides"]).max((2, 3, 4)) == 0
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(inputs["own_guide"]), 1.0 - empty)
+        assert 0.2 < empty[:, 1:].mean() < 0.4
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +281,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     )
 
 
-OPTIONS = BatchOptions(guide_size=16, augment=AugmentOptions(), own_guide=lambda number: min(1.0, number // 3 / 2))
+OPTIONS = GuidedBatches(guide_size=16, augment=AugmentOptions(), own_guide=lambda number: min(1.0, number // 3 / 2))
 
 
 def assert_batches_equal(first: tuple, second: tuple, atol: float = 0) -> None:
@@ -284,7 +339,7 @@ class TestTfData:
 
     def test_raw_batches_for_preparation_in_the_training_step(self, samples: Samples, batches: list[tuple]) -> None:
         raw = next(iter(tf_dataset(samples, 3, OPTIONS, prepared=False)))
-        assert_batches_equal(prepare(raw, OPTIONS), batches[0], atol=1e-2)
+        assert_batches_equal(OPTIONS.prepare(raw), batches[0], atol=1e-2)
 
     def test_py_dataset_feeds_the_same(self, samples: Samples, batches: list[tuple]) -> None:
         sequence = BatchSequence(samples, 3, OPTIONS, epoch=1, step=1, workers=2)
@@ -294,7 +349,7 @@ class TestTfData:
 
     def test_bad_arguments(self, samples: Samples) -> None:
         with pytest.raises(InputError, match=r"batch_size: expected 1\.\.11"):
-            tf_dataset(samples, 12)
+            tf_dataset(samples, 12, OPTIONS)
         with pytest.raises(InputError, match="clips: batches of frames need samples of length 1, received length 2"):
             tf_dataset(samples, 2, replace(OPTIONS, clips=False))
 
@@ -329,11 +384,33 @@ def test_fit_sees_the_epochs_in_order(samples: Samples) -> None:
 @pytest.mark.real_data
 def test_real_clips(real_data_root: Path) -> None:
     source = VideoSource(open_davis(real_data_root / "davis", 2016, "train"), (64, 112), 3, max_gap=3)
-    sequence = BatchSequence(Samples([source]), 2, BatchOptions(guide_size=48))
+    sequence = BatchSequence(Samples([source]), 2, GuidedBatches(guide_size=48))
     inputs, labels = sequence[0]
     assert inputs["frames"].shape == (2, 3, 64, 112, 3)
     assert set(np.unique(labels)) <= {0, 1, 255}
     assert inputs["spatial_guides"].max() > 0.9
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data is TensorFlow's")
+def test_a_process_ends_well_while_samples_are_loaded() -> None:
+    program = """
+import time
+from osmn_tf.data.guided import GuidedBatches
+from osmn_tf.data.pipeline import tf_dataset
+from osmn_tf.data.sampling import Samples, SyntheticSource
+
+class Slow(SyntheticSource):
+    def clip(self, item, rng):
+        time.sleep(0.2)
+        return super().clip(item, rng)
+
+samples = Samples([Slow(None, (32, 48), samples=50)])
+batches = iter(tf_dataset(samples, 2, GuidedBatches(guide_size=16), workers=4))
+next(batches)
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
 
 
 def test_exit_waits_for_loads_under_way() -> None:

@@ -265,9 +265,9 @@ def test_training_changes_every_trainable_weight():
         *(f"seg_score_multi{level}_up/kernel" for level in (2, 3, 4, 5)),
         *(f"modulator_sp_conv{b}_bn/{part}" for b in (3, 4, 5) for part in ("moving_mean", "moving_variance")),
     }
-    from osmn_tf.losses import LovaszHinge
+    from osmn_tf.training.optimization import SegmentationLoss
 
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=LovaszHinge(), jit_compile=JIT)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=SegmentationLoss(lovasz=1.0), jit_compile=JIT)
     before = {weight.path: numpy(weight) for weight in model.weights}
     batch = object_batch(model, 2, 32, 48)
     labels = (batch["spatial_guide"] > 0.7).astype(np.uint8)

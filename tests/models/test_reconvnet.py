@@ -22,9 +22,9 @@ from support import (
 )
 
 from osmn_tf.guides import spatial_guide
-from osmn_tf.losses import LovaszHinge
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.training.optimization import SegmentationLoss
 
 
 def weight_dict(model):
@@ -322,7 +322,7 @@ def test_clip_model_trains_the_network_itself():
     clip = model.clip_model(3, 32, 64)
     assert clip.output_shape == (None, 3, 32, 64, 1)
     assert {w.path for w in clip.trainable_weights} == {w.path for w in model.trainable_weights}
-    clip.compile(optimizer=keras.optimizers.Adam(1e-3), loss=LovaszHinge(), jit_compile=JIT)
+    clip.compile(optimizer=keras.optimizers.Adam(1e-3), loss=SegmentationLoss(lovasz=1.0), jit_compile=JIT)
     before = weight_dict(model)
     inputs = clip_inputs(model, 2, 3, 32, 64, [[0, 0, 1], [0, 1, 1]])
     labels = (inputs["spatial_guides"] > 0.8).astype(np.uint8)

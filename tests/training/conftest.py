@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def _write(folder: Path, masks: Path, name: str, seed: int, t: int) -> np.ndarra
 
 
 def make_davis(root: Path) -> None:
-    for seed, name in enumerate(("one", "two")):
+    for seed, name in enumerate(("one", "two", "three")):
         for t in range(LENGTH):
             masks = root / "Annotations/480p" / name
             mask = _write(root / "JPEGImages/480p" / name, masks, f"{t:05d}", seed, t)
@@ -44,7 +45,7 @@ def make_davis(root: Path) -> None:
     for year in (2016, 2017):
         folder = root / "ImageSets" / str(year)
         folder.mkdir(parents=True)
-        for split, names in (("train", "one\ntwo\n"), ("val", "two\n"), ("dev", "two\n")):
+        for split, names in (("train", "one\ntwo\n"), ("val", "three\n"), ("dev", "three\n")):
             (folder / f"{split}.txt").write_text(names)
 
 
@@ -89,6 +90,27 @@ def make_data(root: Path) -> Path:
     make_coco(root / "coco_mini")
     make_stills(root / "stills")
     return root
+
+
+def tiny_command(*words: str, prelude: str = "") -> list[str]:
+    """`osmn WORDS...` in a process of its own that knows TinyNet, after the statements of `prelude`."""
+    program = f"""import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import tiny_network
+{prelude}
+from osmn_tf.cli.main import main
+raise SystemExit(main())"""
+    return [sys.executable, "-c", program, *words]
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that trains TinyNet."""
+    import tiny_network
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    path.write_text(tiny_network.CONFIG)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ from osmn_tf.errors import InputError
 from osmn_tf.training import config as cfg
 from osmn_tf.training import schema
 
-ALL = sorted(cfg.list_configs())
-STAGES = [name for name in ALL if not name.endswith("_smoke")]
+STAGES = sorted(cfg.list_configs())
 
 
-def test_every_stage_has_a_smoke_variant() -> None:
+def test_shipped_stages() -> None:
     assert STAGES == [
         "osmn_coco",
         "osmn_davis",
@@ -28,10 +27,28 @@ def test_every_stage_has_a_smoke_variant() -> None:
         "reconvnet_lite_polish",
         "youtube_vos",
     ]
-    assert set(ALL) == {*STAGES, *(f"{name}_smoke" for name in STAGES)}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", STAGES)
+def test_weight_decay_does_something_or_is_not_there(name: str) -> None:
+    config = cfg.load(name)
+    taken_off = config.optimizer.weight_decay * config.optimizer.learning_rate * config.train.steps
+    assert taken_off == 0 or taken_off > 0.01
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_trial_of_a_stage(name: str) -> None:
+    """All that makes it long is gone, and nothing else."""
+    whole, trial = cfg.load(name), cfg.load(name, smoke=True)
+    assert (trial.train.steps, trial.train.batch_size, trial.data.size) == (2, 2, (64, 96))
+    assert (trial.validation.max_frames, trial.validation.every) == (3, 2)
+    assert trial.data.length <= 3
+    assert (trial.model, trial.loss, trial.task) == (whole.model, whole.loss, whole.task)
+    assert (trial.data.sources, trial.data.augment) == (whole.data.sources, whole.data.augment)
+    assert cfg.load(name, ["train.steps=7"], smoke=True).train.steps == 7
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_resolved_configuration_is_the_same_configuration(name: str, tmp_path: Path) -> None:
     config = cfg.load(name)
     config.save(tmp_path / "resolved.yaml")
@@ -45,9 +62,30 @@ def test_numbers_of_the_papers() -> None:
     assert coco.data.sources["coco"].min_area == 0.03
     assert (davis.train.batch_size, davis.train.steps, davis.optimizer.learning_rate) == (4, 50000, 1e-6)
     assert (davis.data.size, davis.model.freeze, list(davis.data.sources)) == ((480, 854), ("*_bn",), ["davis"])
-    assert (clips.optimizer.learning_rate, clips.optimizer.recurrent_learning_rate) == (1e-6, 1e-5)
+    assert (clips.optimizer.learning_rate, clips.optimizer.group_rates) == (1e-6, {"recurrent": 1e-5})
     assert (clips.loss.lovasz, clips.loss.class_balanced, clips.data.length) == (1.0, 0.0, 5)
     assert (vos.data.size, vos.optimizer.learning_rate, vos.optimizer.drop_at) == ((256, 448), 1e-5, (200000,))
+
+
+@pytest.mark.parametrize("name", ["osmn_coco", "osmn_davis", "reconvnet_davis", "youtube_vos"])
+def test_stages_of_the_papers_change_what_the_papers_change(name: str) -> None:
+    data = cfg.load(name).data
+    (source,) = data.sources.values()
+    assert source.motion == 0
+    assert getattr(source, "reverse", 0) == 0
+    assert not data.augment.colours
+    assert (data.augment.shift, data.augment.rotation, data.augment.flip) == (0, 0, 0)
+    assert data.guide_jitter
+
+
+def test_task_by_name_with_settings_or_the_networks_own() -> None:
+    assert [cfg.load(name).task.kind for name in ("osmn_coco", "reconvnet_davis")] == ["osmn", "reconvnet"]
+    # A ReConvNet may be trained like an OSMN, but not the other way round.
+    assert cfg.load("reconvnet_lite_frames", ["task=osmn"]).task.kind == "osmn"
+    with pytest.raises(InputError, match=r"task\.kind: expected one of .*osmn, reconvnet.*, received 'dance'"):
+        cfg.load("osmn_coco", ["task=dance"])
+    with pytest.raises(InputError, match=r"task\.speed: unknown key"):
+        cfg.load("osmn_coco", ["task={kind: osmn, speed: 3}"])
 
 
 @pytest.mark.parametrize(
@@ -65,7 +103,10 @@ def test_numbers_of_the_papers() -> None:
         ("data.length=3", r"data\.length: OSMN trains on single frames, expected 1, received 3"),
         ("data.augment.scale=[2, 1]", r"data\.augment\.scale: expected a range of positive numbers"),
         ("data.sources.coco.kind=foo", r"data\.sources\.coco\.kind: expected one of davis, youtube_vos, coco"),
-        ("data.sources.coco.year=2016", r"data\.sources\.coco\.year: unknown key; valid keys: min_area, motion, path"),
+        (
+            "data.sources.coco.year=2016",
+            r"data\.sources\.coco\.year: unknown key; valid keys: allow_overlap, min_area, motion",
+        ),
         ("data.sources.coco=null", r"data\.sources: expected at least one"),
         (
             "data.sources.more={kind: stills, path: x, share: 1}",
@@ -75,7 +116,12 @@ def test_numbers_of_the_papers() -> None:
         ("model.arguments.backbne=x", r"model\.arguments\.backbne: unknown key \(did you mean backbone\?\)"),
         ("model.arguments.recurrence=replace", r"model\.arguments\.recurrence: unknown key"),
         ("model.arguments.guide_size=big", r"model\.arguments\.guide_size: expected a whole number, received 'big'"),
-        ("optimizer.recurrent_learning_rate=1e-5", r"optimizer\.recurrent_learning_rate: an OSMN has no recurrent"),
+        (
+            "optimizer.group_rates.tail=1e-5",
+            r"optimizer\.group_rates: expected groups of the task osmn \(recurrent\), ",
+        ),
+        ("optimizer.group_rates.recurrent=0", r"optimizer\.group_rates\.recurrent: expected a positive number"),
+        ("model.network=OSMM", r"model\.network: expected one of .*OSMN.*, received 'OSMM'"),
         ("optimizer.accumulate=3", r"optimizer\.accumulate: 3 does not divide train\.checkpoint_every"),
         ("optimizer.drop_at=[5, 5]", r"optimizer\.drop_at: expected ascending steps, received \[5, 5\]"),
         ("optimizer.drop_at=[]", r"optimizer\.drop_at: goes together with the schedule 'steps'"),

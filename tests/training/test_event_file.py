@@ -22,7 +22,6 @@ def test_tensorflow_reads_what_was_written(tmp_path: Path) -> None:
     picture = np.zeros((20, 30, 3), np.uint8)
     picture[..., 0] = 200
     writer.image("overlay", picture, 7)
-    writer.close()
     (path,) = (tmp_path / "logs").iterdir()
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]  # checks the checksums
     events = [tf.compat.v1.Event.FromString(record) for record in records]

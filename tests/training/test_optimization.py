@@ -9,6 +9,8 @@ from osmn_tf import losses
 from osmn_tf.errors import InputError
 from osmn_tf.training import optimization
 from osmn_tf.training.config import LossConfig, OptimizerConfig
+from osmn_tf.training.tasks import group_of
+from osmn_tf.training.tasks.osmn import OSMNTask
 
 pytestmark = pytest.mark.backend
 
@@ -53,8 +55,8 @@ def test_schedules() -> None:
 def test_two_learning_rates() -> None:
     trunk, lstm = keras.Variable([1.0, 2.0], name="kernel"), keras.Variable([3.0], name="kernel")
     lstm._path = "seg_conv3_lstm/kernel"
-    config = OptimizerConfig(1e-6, recurrent_learning_rate=1e-5)
-    optimizer = optimization.make_optimizer(config, 10, [trunk, lstm])
+    config = OptimizerConfig(1e-6, group_rates={"recurrent": 1e-5})
+    optimizer = optimization.make_optimizer(config, 10, [trunk, lstm], OSMNTask.groups)
     assert isinstance(optimizer, keras.optimizers.MultiOptimizer)
     optimizer.apply([keras.ops.ones(2), keras.ops.ones(1)], [trunk, lstm])
     # Adam's first step has the size of the learning rate.
@@ -76,7 +78,7 @@ def test_two_learning_rates() -> None:
     ],
 )
 def test_recurrent_parts(path: str, recurrent: bool) -> None:
-    assert optimization.is_recurrent(path) is recurrent
+    assert (group_of(path, OSMNTask.groups) == "recurrent") is recurrent
 
 
 def small_model() -> keras.Model:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -11,15 +12,23 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from support import NARROW_VGG_SETTING, command, randomise
+from support import NARROW_VGG_SETTING, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
+from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
+from osmn_tf.training.initial import build_network
+from osmn_tf.training.tasks.osmn import OSMNTask
 
+from .conftest import make_data, tiny_command
 from .test_config import STAGES
+
+# Small networks of the stages' kinds, without weights that would have to be fetched.
+NARROW_VGG = ("visual_head=pooled", "visual_hidden=8", "guide_size=32")
+NARROW_LITE = ("visual_hidden=8", "guide_size=32")
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -28,8 +37,22 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 
 def load(name: str, data_root: Path, *settings: str) -> cfg.Config:
-    narrow = [] if "lite" in name else [NARROW_VGG_SETTING]
-    return cfg.load(name, [f"data.root={data_root}", *narrow, *settings])
+    """A trial of a shipped stage with a narrow network."""
+    arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if "lite" in name else NARROW_VGG)]
+    if "lite" not in name:
+        arguments.append(NARROW_VGG_SETTING)
+    if name.startswith("reconvnet_lite"):
+        arguments.append("model.arguments.recurrent_channels=[4, 4, 4]")
+    narrow = [*arguments, "model.backbone_weights=null", f"data.root={data_root}"]
+    return cfg.load(name, [*narrow, *settings], smoke=True)
+
+
+def build(config: cfg.ModelConfig) -> keras.Model:
+    return build_network(config, OSMNTask.groups)
+
+
+def load_tiny(path: Path, data_root: Path, *settings: str) -> cfg.Config:
+    return cfg.load(path, [f"data.root={data_root}", *settings])
 
 
 @pytest.fixture(autouse=True)
@@ -55,30 +78,32 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
+# A kind of stage each: frames, clips with two rates, and clips with most of the network frozen on all kinds of data.
+TRAINED = ("osmn_davis", "reconvnet_davis", "reconvnet_lite_memory")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, tmp_path: Path) -> None:
     settings = [] if name != "osmn_davis" else ["train.precision=mixed_bfloat16"]
-    config = load(f"{name}_smoke", data_root, *settings)
-    before = stages.build_model(config.model)
+    config = load(name, data_root, *settings)
+    keras.utils.set_random_seed(config.train.seed)
+    before = config.task.build(config)
     result = stages.train(config, tmp_path / "run", progress=False)
     assert (result.step, result.stopped_early) == (2, False)
     rows = read_log(tmp_path / "run")
     assert [row["step"] for row in rows] == ["1", "2"]
     assert all(np.isfinite(float(row["loss"])) and float(row["samples_per_second"]) > 0 for row in rows)
     assert [bool(row["val_j_mean"]) for row in rows] == [False, True]
-    assert bool(rows[0]["recurrent_learning_rate"]) == (name == "reconvnet_davis")
+    assert bool(rows[0].get("recurrent_learning_rate")) == (name == "reconvnet_davis")
     model = presets.load(tmp_path / "run" / "final")
-    moved = [not np.array_equal(a, b) for a, b in zip(before.get_weights(), model.get_weights())]
-    assert sum(moved) > len(moved) / 5  # frozen BatchNorm does not move
-    if name == "osmn_davis":
-        frozen = [w for w in model.weights if "_bn/" in w.path]
-        assert frozen
-        sources = {w.path: w for w in before.weights}
-        for weight in frozen:
-            np.testing.assert_array_equal(weight.numpy(), sources[weight.path].numpy())
+    trainable = {weight.path for weight in before.trainable_weights}
+    assert len(trainable) < len(before.weights)  # every one of these stages freezes something
+    moved = [w.path in trainable for w, a in zip(model.weights, before.weights) if (w.numpy() != a.numpy()).any()]
+    assert all(moved)
+    assert len(moved) > len(trainable) / 2
     best = presets.read_metadata(tmp_path / "run" / "best")
     assert best["validation"] == {"step": 2, "j_mean": result.best["j_mean"], "f_mean": result.best["f_mean"]}
     assert best["recipe"]["data"]["size"] == list(config.data.size)
@@ -87,13 +112,30 @@ def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, t
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-# BatchNorm's statistics, Adam's moments, the schedule and the averages: all that has to go on after an interruption.
+@pytest.mark.parametrize("name", [name for name in STAGES if name not in TRAINED])
+def test_stage_can_begin(name: str, data_root: Path) -> None:
+    """Its data are found and give samples, its network is built, and what is to be frozen is there."""
+    config = load(name, data_root)
+    model = config.task.build(config)
+    samples = stages.open_samples(config.data, 0, config.task.target(config))
+    batches = config.task.batches(config, model)
+    batches.check(samples)
+    sample = {**samples.sample(0, 0), **batches.values(0)}
+    inputs, labels = batches.prepare({key: keras.ops.convert_to_tensor(value[None]) for key, value in sample.items()})
+    specification = config.task.training_model(config, model).inputs
+    assert {name: tuple(value.shape[1:]) for name, value in inputs.items()} == {
+        tensor.name: tuple(b or a for a, b in zip(inputs[tensor.name].shape[1:], tensor.shape[1:]))
+        for tensor in specification
+    }
+    assert labels.shape[-3:] == (64, 96, 1)
+
+
+# BatchNorm's statistics, dropout's seed, Adam's moments, the schedule and the averages: all that has to go on after an
+# interruption.
 SETTINGS = (
-    "model.freeze=[]",
-    "optimizer.learning_rate=1e-3",
+    "model.arguments={statistics: true, dropout: 0.3}",
     "optimizer.schedule=cosine",
     "optimizer.warmup_steps=1",
-    "optimizer.drop_at=[]",
     "optimizer.weight_decay=1e-2",
     "optimizer.ema=0.9",
     "train.steps=6",
@@ -118,19 +160,20 @@ def final_weights(folder: Path) -> list[np.ndarray]:
     return [np.asarray(w) for w in presets.load(folder / "final").get_weights()]
 
 
-@pytest.mark.slow
-def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(data_root: Path, tmp_path: Path) -> None:
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny_config: Path, data_root: Path, tmp_path: Path
+) -> None:
     """`kill -9` after four steps, of which two are in the checkpoint and all in the log."""
-    words = ["train", "osmn_coco_smoke", "--run-dir", str(tmp_path / "killed"), "--quiet"]
-    for setting in (f"data.root={data_root}", NARROW_VGG_SETTING, *SETTINGS):
+    words = ["train", str(tiny_config), "--run-dir", str(tmp_path / "killed"), "--quiet"]
+    for setting in (f"data.root={data_root}", *SETTINGS):
         words += ["--set", setting]
-    process = subprocess.run(command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
+    process = subprocess.run(tiny_command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
     assert process.returncode == -signal.SIGKILL
     assert [row["step"] for row in read_log(tmp_path / "killed")] == ["2", "4"]
     checkpoint = tmp_path / "killed" / "checkpoint.npz"
     assert len(list((tmp_path / "killed").glob(".checkpoint*"))) == 1
     assert not (tmp_path / "killed" / "final").exists()
-    config = load("osmn_coco_smoke", data_root, *SETTINGS)
+    config = load_tiny(tiny_config, data_root, *SETTINGS)
     resumed = stages.train(config, tmp_path / "killed", progress=False)
     assert not list((tmp_path / "killed").glob(".checkpoint*"))
     whole = stages.train(config, tmp_path / "whole", progress=False)
@@ -146,17 +189,19 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(data_root: Pat
     for a, b in zip(final_weights(tmp_path / "whole"), second, strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match=r"holds a run with another optimizer\.learning_rate: 0\.001 there, 0\.5 now"):
-        stages.train(load("osmn_coco_smoke", data_root, *SETTINGS, "optimizer.learning_rate=0.5"), tmp_path / "whole")
+        stages.train(load_tiny(tiny_config, data_root, *SETTINGS, "optimizer.learning_rate=0.5"), tmp_path / "whole")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"checkpoint\.npz is damaged"):
         stages.train(config, tmp_path / "killed", progress=False)
 
 
-@pytest.mark.slow
-def test_early_stopping_keeps_the_best(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_stopping_keeps_the_best(
+    tiny_config: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = iter([(0.5, 0.4), (0.7, 0.1), (0.6, 0.9), (0.7, 0.9), (0.9, 0.9)])
     monkeypatch.setattr("osmn_tf.training.callbacks.Validation.evaluate", lambda self: next(scores))
-    config = load("osmn_davis_smoke", data_root, "train.steps=6", "validation.every=1", "validation.patience=2")
+    settings = ("train.steps=6", "train.checkpoint_every=1", "validation.every=1", "validation.patience=2")
+    config = load_tiny(tiny_config, data_root, *settings)
     result = stages.train(config, tmp_path, progress=False)
     assert (result.step, result.stopped_early) == (4, True)
     assert result.best == {"step": 2, "j_mean": 0.7, "f_mean": 0.1}
@@ -168,28 +213,29 @@ def test_early_stopping_keeps_the_best(data_root: Path, tmp_path: Path, monkeypa
 
 
 def test_initial_weights_of_the_stage_before(tmp_path: Path) -> None:
-    osmn = stages.build_model(cfg.load("osmn_lite_coco_smoke").model)
+    arguments = {"backbone": "mobilenet", "visual_hidden": 8, "guide_size": 32}
+    osmn = OSMN(**arguments)
     osmn.get_layer("visual_modulator").get_layer("modulator_Conv2d_1c_1x1").bias.assign(np.full(8, 0.25, np.float32))
     osmn.save_to_preset(str(tmp_path / "osmn"))
-    arguments = {**cfg.load("osmn_lite_coco_smoke").model.arguments, "recurrent_channels": [4, 4, 4]}
-    model = stages.build_model(cfg.ModelConfig("ReConvNet", arguments, initial=str(tmp_path / "osmn")))
+    recurrent = {**arguments, "recurrent_channels": [4, 4, 4]}
+    model = build(cfg.ModelConfig("ReConvNet", recurrent, initial=str(tmp_path / "osmn")))
     theirs = {weight.path: weight for weight in model.weights}
     for weight in osmn.weights:
         np.testing.assert_array_equal(weight.numpy(), theirs[weight.path].numpy())
-    wider = {**cfg.load("osmn_lite_coco_smoke").model.arguments, "visual_hidden": 9}
+    wider = {**arguments, "visual_hidden": 9}
     with pytest.raises(
         InputError, match=r"model\.initial: its weight .* is \[1, 1, 1024, 8\], the network has \[1, 1, "
     ):
-        stages.build_model(cfg.ModelConfig("OSMN", wider, initial=str(tmp_path / "osmn")))
+        build(cfg.ModelConfig("OSMN", wider, initial=str(tmp_path / "osmn")))
     with pytest.raises(InputError, match=r"model\.initial: preset: no preset, folder"):
-        stages.build_model(cfg.ModelConfig("OSMN", {}, initial=str(tmp_path / "nothing")))
+        build(cfg.ModelConfig("OSMN", {}, initial=str(tmp_path / "nothing")))
 
 
 def test_an_osmn_starts_from_the_osmn_part_of_a_reconvnet(tmp_path: Path) -> None:
     arguments = {"backbone": "mobilenet", "visual_hidden": 8, "guide_size": 32}
     source = randomise(ReConvNet(**arguments, recurrent_channels=(4, 4, 4)))
     source.save_to_preset(tmp_path / "reconvnet")
-    model = stages.build_model(cfg.ModelConfig("OSMN", arguments, initial=str(tmp_path / "reconvnet")))
+    model = build(cfg.ModelConfig("OSMN", arguments, initial=str(tmp_path / "reconvnet")))
     theirs = {weight.path: weight.numpy() for weight in source.weights}
     for weight in model.weights:
         np.testing.assert_array_equal(weight.numpy(), theirs.pop(weight.path), err_msg=weight.path)
@@ -198,18 +244,58 @@ def test_an_osmn_starts_from_the_osmn_part_of_a_reconvnet(tmp_path: Path) -> Non
 
 
 def test_mistakes_come_before_anything_is_built(data_root: Path, tmp_path: Path) -> None:
-    missing = load("osmn_coco_smoke", data_root, "data.sources.coco.path=elsewhere")
+    missing = load("osmn_coco", data_root, "data.sources.coco.path=elsewhere")
     with pytest.raises(
         InputError, match=r"^data\.sources\.coco: COCO: expected a folder with images and annotations at"
     ):
         stages.train(missing, tmp_path / "run")
-    unknown = load("osmn_coco_smoke", data_root, "validation.source.split=test")
+    unknown = load("osmn_coco", data_root, "validation.source.split=test")
     with pytest.raises(InputError, match=r"^validation\.source: DAVIS: no split 'test'"):
         stages.train(unknown, tmp_path / "run")
-    large = load("osmn_coco_smoke", data_root, "train.batch_size=50")
+    large = load("osmn_coco", data_root, "train.batch_size=50")
     with pytest.raises(InputError, match=r"^train\.batch_size: 50 is more than an epoch's 4 samples"):
         stages.train(large, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_training_refuses_what_is_validated_on(data_root: Path, tmp_path: Path) -> None:
+    """As `reconvnet_lite_frames` with DAVIS's own train.txt, which has the sequences of `dev` in it."""
+    own = "validation.source={kind: davis, path: davis, year: 2017, split: train}"
+    config = load("osmn_davis", data_root, own)
+    message = r"^data\.sources\.davis: 2 of its sequences are in validation\.source too \(one, two\), .*allow_overlap"
+    with pytest.raises(InputError, match=message):
+        stages.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    validation = stages.open_validation(config.validation, data_root)
+    allowed = load("osmn_davis", data_root, own, "data.sources.davis.allow_overlap=true")
+    target = allowed.task.target(allowed)
+    assert len(stages.open_samples(allowed.data, 0, target, validation)) > 0
+    # One sequence of the validation's list is apart from the training's, the other is not.
+    for names, refused in (("[three]", False), ("[two, three]", True)):
+        (data_root / "davis/ImageSets/2017/both.txt").write_text("two\nthree\n")
+        both = "validation.source={kind: davis, path: davis, year: 2017, split: both}"
+        config = load("osmn_davis", data_root, both, f"validation.sequences={names}")
+        validation = stages.open_validation(config.validation, data_root)
+        with pytest.raises(InputError, match=r"1 of its sequences .*two") if refused else contextlib.nullcontext():
+            stages.open_samples(config.data, 0, target, validation)
+
+
+@pytest.mark.filterwarnings("ignore::osmn_tf.datasets.index.DamagedFileWarning")
+def test_too_many_damaged_files_are_one_line(
+    tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from osmn_tf.cli.main import main
+
+    make_data(tmp_path / "data")
+    for path in (tmp_path / "data/davis/JPEGImages/480p").glob("*/*.jpg"):
+        path.write_bytes(path.read_bytes()[:100])
+    words = ["train", str(tiny_config), "--quiet", "--run-dir", str(tmp_path / "run")]
+    assert main([*words, "--set", f"data.root={tmp_path / 'data'}"]) == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if "damaged" in line]) == 1
+    assert not [line for line in lines if "Traceback" in line]
+    assert "more than 3 of 12 items are damaged, the last: " in lines[-1]
+    assert not (tmp_path / "run/checkpoint.npz").exists()
 
 
 def test_command_line(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

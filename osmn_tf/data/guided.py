@@ -1,0 +1,101 @@
+"""Batches of the guided networks (OSMN, ReConvNet): augmentation, and the visual and spatial guides.
+
+A batch is (inputs, labels) for `model.fit`:
+
+    clips    inputs: frames uint8 [B, T, H, W, 3], visual_guide float32 [B, S, S, 3],
+                     spatial_guides float32 [B, T, H, W, 1], own_guide float32 [B, T]
+             labels: uint8 [B, T, H, W, 1]: 0, 1, or 255 (unlabelled)
+    frames   (clips of length 1 for a network without state)
+             inputs: frame uint8 [B, H, W, 3], visual_guide float32 [B, S, S, 3], spatial_guide float32 [B, H, W, 1]
+             labels: uint8 [B, H, W, 1]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from osmn_tf import augment
+from osmn_tf.augment import AugmentOptions
+from osmn_tf.data.pipeline import Batch, Batches
+from osmn_tf.data.sampling import Samples
+from osmn_tf.data.targets import RawSample
+from osmn_tf.errors import InputError
+from osmn_tf.guides import GUIDE_MARGIN, VGG_MEAN_RGB, spatial_guide, visual_guide
+
+Tensor = Any
+
+_DROPOUT, _OWN = 100, 101  # streams of random numbers, beside those of `augment`
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedBatches(Batches):
+    """Batches of samples of one object (`osmn_tf.data.targets.OneObject`).
+
+    Attributes:
+        clips: batches of clips; False: of frames (length 1).
+        guide_size: side of the visual guide in pixels.
+        guide_background: RGB colour around the object in the visual guide (the mean that the network subtracts).
+        augment: transformations of the frames and masks.
+        guide_jitter: the OSMN release's jitter of both guides; False: as at test time.
+        guide_colour: strength of the visual guide's own change of colour, relative to that of the frames.
+        guide_dropout: probability that a frame gets an empty spatial guide (an object that was lost), whether it would
+            have been made from the annotation or from the network's own prediction.
+        own_guide: probability that a frame's spatial guide is made from the network's own prediction: a number, or a
+            function of the batch's number since the beginning of the training (a curriculum). Only in clips.
+    """
+
+    clips: bool = True
+    guide_size: int = 224
+    guide_background: tuple[float, float, float] = VGG_MEAN_RGB
+    augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
+    guide_jitter: bool = True
+    guide_colour: float = 0.4
+    guide_dropout: float = 0.0
+    own_guide: float | Callable[[int], float] = 0.0
+
+    def check(self, samples: Samples) -> None:
+        if not self.clips and samples.length != 1:
+            raise InputError(f"clips: batches of frames need samples of length 1, received length {samples.length}")
+
+    def values(self, number: int) -> RawSample:
+        own = self.own_guide(number) if callable(self.own_guide) else self.own_guide
+        return {"own_guide": np.array(own, np.float32)}
+
+    def prepare(self, raw: Mapping[str, Tensor]) -> Batch:
+        seeds = ops.cast(raw["seeds"], "int32")
+        frames, masks = augment.augment_clips(raw["frames"], raw["masks"], seeds, self.augment, raw["motion"])
+        count, length = ops.shape(masks)[0], frames.shape[1]
+        height, width = masks.shape[2], masks.shape[3]
+
+        known = ops.cast(ops.equal(masks[:, :-1], 1), "uint8")
+        previous = ops.reshape(known, (-1, height, width))
+        if self.guide_jitter:
+            shift, scale = augment.spatial_guide_jitter(seeds, length)
+            guides = spatial_guide(previous, ops.reshape(shift, (-1, 2)), ops.reshape(scale, (-1, 2)))
+        else:
+            guides = spatial_guide(previous)
+        guides = ops.reshape(guides, (count, length, height, width, 1))
+        own = ops.cast(augment.uniform(seeds, length, _OWN) < ops.cast(raw["own_guide"], "float32")[:, None], "float32")
+        if self.guide_dropout:
+            kept = ops.cast(augment.uniform(seeds, length, _DROPOUT) >= self.guide_dropout, "float32")
+            guides = guides * kept[:, :, None, None, None]
+            own = own * kept  # its own prediction would take the place of the empty guide
+
+        guide_frames = ops.cast(raw["guide_frame"], "float32")
+        if self.augment.colours:
+            guide_frames = augment.jitter_guide_colour(guide_frames, seeds, self.augment, self.guide_colour)
+        margins = augment.visual_guide_margins(seeds) if self.guide_jitter else ops.full((count, 4), GUIDE_MARGIN)
+        appearance = visual_guide(guide_frames, raw["guide_mask"], self.guide_size, self.guide_background, margins)
+        if self.guide_jitter:
+            appearance = augment.jitter_visual_guide(appearance, seeds, background=self.guide_background)
+
+        frames = ops.cast(ops.round(frames), "uint8")
+        labels = masks[:, 1:, ..., None]
+        if not self.clips:
+            return {"frame": frames[:, 0], "visual_guide": appearance, "spatial_guide": guides[:, 0]}, labels[:, 0]
+        return {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}, labels

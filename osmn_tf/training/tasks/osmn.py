@@ -1,0 +1,62 @@
+"""Training of OSMN: single frames with the guides of one object (Yang et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from osmn_tf.data.guided import GuidedBatches
+from osmn_tf.data.targets import OneObject, Target
+from osmn_tf.errors import InputError
+from osmn_tf.training.config import Config, CurriculumConfig
+from osmn_tf.training.tasks import Task, register_task
+
+if TYPE_CHECKING:
+    import keras
+
+
+@register_task("osmn")
+@dataclasses.dataclass(frozen=True)
+class OSMNTask(Task):
+    """A network with a visual and a spatial guide, on frames one by one."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "recurrent": ("*_lstm", "*_lstm_in", "*_lstm_out", "modulator_recurrent")
+    }
+
+    def clips(self, config: Config) -> bool:
+        """Whether the network is trained on clips."""
+        return False
+
+    def check(self, config: Config) -> None:
+        if not self.clips(config) and config.data.length != 1:
+            raise InputError(
+                f"data.length: {config.model.network} trains on single frames, expected 1, received "
+                f"{config.data.length}"
+            )
+        own = config.data.own_guide
+        if config.data.length == 1 and (own.start or own.end):
+            raise InputError("data.own_guide: the first frame of a clip has no own prediction, set data.length above 1")
+
+    def target(self, config: Config) -> Target:
+        return OneObject()
+
+    def batches(self, config: Config, model: keras.Model) -> GuidedBatches:
+        data = config.data
+        network: Any = model
+        return GuidedBatches(
+            clips=self.clips(config),
+            guide_size=network.guide_size,
+            guide_background=network.guide_background,
+            augment=data.augment,
+            guide_jitter=data.guide_jitter,
+            guide_colour=data.guide_colour,
+            guide_dropout=data.guide_dropout,
+            own_guide=functools.partial(_own_guide, data.own_guide, config.train.steps),
+        )
+
+
+def _own_guide(curriculum: CurriculumConfig, steps: int, number: int) -> float:
+    return curriculum.at(number / steps)
