@@ -27,13 +27,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn export-tf1` and returns its exit code."""
     if arguments.step is not None and arguments.step < 0:
         raise InputError(f"--step: expected 0 or more, received {arguments.step}")
-    from osmn_tf.models.presets import find_preset, load, read_metadata
+    from osmn_tf.models.presets import load, read_metadata
 
     step = arguments.step
-    if not str(arguments.preset).endswith(".keras"):
-        recorded = read_metadata(find_preset(arguments.preset)).get("step")
-        if step is None and isinstance(recorded, int):
-            step = recorded
+    recorded = read_metadata(arguments.preset).get("step")
+    if step is None and isinstance(recorded, int):
+        step = recorded
 
     from osmn_tf.cli.quiet import start_backend
 

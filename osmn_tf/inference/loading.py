@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from osmn_tf.errors import InputError
@@ -24,13 +23,7 @@ def find(x: Any) -> NetworkSource | None:
     """
     if not isinstance(x, str):
         return NetworkSource("a network", None, True, None, lambda options: _predictor_of(x, options))
-    if x.endswith(".keras"):
-        path = Path(x)
-        if not path.is_file():
-            raise InputError(f"preset: the file {x} does not exist")
-    else:
-        path = find_preset(x)
-    return NetworkSource("a preset", path, True, None, lambda options: _load(x, options))
+    return NetworkSource("a preset", find_preset(x), True, None, lambda options: _load(x, options))
 
 
 def _load(name: str, options: PredictorOptions) -> Predictor:

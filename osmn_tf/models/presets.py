@@ -42,7 +42,7 @@ def list_presets() -> dict[str, Path]:
 
 
 def find_preset(name: str | os.PathLike[str]) -> Path:
-    """The folder of a preset, given its name or its path.
+    """The folder of a preset, or a `.keras` file, given its name or its path.
 
     Raises:
         InputError: there is no such preset; the message lists those that ship.
@@ -54,13 +54,17 @@ def find_preset(name: str | os.PathLike[str]) -> Path:
     if (path / CONFIG_FILE).is_file():
         return path
     known = ", ".join(presets) or "none"
+    if path.suffix == ".keras":
+        if path.is_file():
+            return path
+        raise InputError(f"preset: the file {name} does not exist; shipped presets: {known}")
     if path.is_dir():
         raise InputError(f"preset: the folder {path} has no {CONFIG_FILE}; shipped presets: {known}")
     raise InputError(f"preset: no preset, folder or .keras file named '{name}'; shipped presets: {known}")
 
 
 def read_metadata(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a preset (empty where the folder has none)."""
+    """The metadata of a preset (empty where it has none: the folder, or a `.keras` file)."""
     return _read_json(find_preset(name) / METADATA_FILE, required=False)
 
 
@@ -82,7 +86,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
     Args:
         name: a shipped preset ("reconvnet_lite"), a preset folder or a `.keras` file.
         precision: what it computes in, "float32", "mixed_bfloat16" or "mixed_float16" (Keras's dtype policies; its
-            weights are float32 in all of them); default: Keras's global policy, or what a `.keras` file says.
+            weights are float32 in all of them); default: Keras's global policy.
 
     Returns:
         A network of one of the registered classes (`osmn_tf.models.registry`).
@@ -92,44 +96,36 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
             precision.
     """
     if precision is None:
-        return _load(name)
+        return _load(find_preset(name))
     with computing_in(precision):
-        model = _load(name)
-        if str(name).endswith(".keras"):  # its layers have brought their own policies
-            copy = type(model).from_config(model.get_config())
-            copy.set_weights(model.get_weights())
-            model = copy
-    return model
+        return _load(find_preset(name))
 
 
-def _load(name: str | os.PathLike[str]) -> keras.Model:
+def _load(path: Path) -> keras.Model:
     import keras
 
     from osmn_tf.models.registry import network_class, network_name, network_names
 
     names = network_names()  # imports the classes, so that Keras knows them too
-    if str(name).endswith(".keras"):
-        if not Path(name).is_file():
-            raise InputError(f"preset: the file {name} does not exist")
+    if path.is_file():
         try:
-            model = keras.saving.load_model(name, compile=False)
+            model = keras.saving.load_model(path, compile=False)
         except Exception as error:
-            raise InputError(f"preset: {name} is not a readable .keras file ({_first_line(error)})") from error
+            raise InputError(f"preset: {path} is not a readable .keras file ({_first_line(error)})") from error
         if network_name(model) is None:
-            raise InputError(f"preset: {name} holds a {type(model).__name__}, expected one of {', '.join(names)}")
+            raise InputError(f"preset: {path} holds a {type(model).__name__}, expected one of {', '.join(names)}")
         return model
 
-    folder = find_preset(name)
-    config = _read_json(folder / CONFIG_FILE)
+    config = _read_json(path / CONFIG_FILE)
     if config.get("class") not in names or not isinstance(config.get("config"), dict):
         raise InputError(
-            f"preset: {folder / CONFIG_FILE} needs 'class' ({' or '.join(names)}) and its arguments as 'config'"
+            f"preset: {path / CONFIG_FILE} needs 'class' ({' or '.join(names)}) and its arguments as 'config'"
         )
     try:
         model = network_class(config["class"])(**config["config"])
     except (TypeError, ValueError) as error:
-        raise InputError(f"preset: {folder / CONFIG_FILE}: {_first_line(error)}") from error
-    load_weights(model, folder / WEIGHTS_FILE, read_metadata(folder).get("sha256"))
+        raise InputError(f"preset: {path / CONFIG_FILE}: {_first_line(error)}") from error
+    load_weights(model, path / WEIGHTS_FILE, read_metadata(path).get("sha256"))
     return model
 
 
@@ -216,59 +212,25 @@ def save_preset(
 
 
 def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
-    """Writes a Keras weight file without a copy of the weights in memory.
-
-    `Model.save_weights` copies every weight twice. Here Keras writes a file of the same layout with the weights'
-    numbers only, and each value then goes from the weight's own memory into its place.
-    """
+    """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model."""
     import h5py
     import numpy as np
 
-    variables: list[Any] = []
-
-    def saving_numbers(layer: Any) -> Any:
-        def save_own_variables(store: Any) -> None:
-            own: dict[str, Any] = {}
-            type(layer).save_own_variables(layer, own)
-            for key, variable in own.items():
-                store[key] = np.array(len(variables))
-                variables.append(variable)
-
-        return save_own_variables
-
     keras_path = path.with_name(f"{path.stem}.weights.h5")  # Keras insists on the ending
-    layers = list(model._flatten_layers(include_self=True, recursive=True))
     try:
-        for layer in layers:
-            layer.save_own_variables = saving_numbers(layer)
         model.save_weights(keras_path)
         with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
             target.attrs.update(source.attrs)
 
             def copy(name: str, item: Any) -> None:
-                # A compiled model's file has its optimizer's state too.
                 if name.split("/")[0] == "optimizer":
                     return
                 if isinstance(item, h5py.Dataset):
-                    values = _array(variables[int(item[()])])
-                    half = dtype == "float16" and values.dtype == np.float32
-                    target.create_dataset(name, data=values.astype(np.float16) if half else values)
+                    half = dtype == "float16" and item.dtype == np.float32
+                    target.create_dataset(name, data=item[()].astype(np.float16) if half else item[()])
                 else:
                     target.require_group(name).attrs.update(item.attrs)
 
             source.visititems(copy)
     finally:
-        for layer in layers:
-            layer.__dict__.pop("save_own_variables", None)
         keras_path.unlink(missing_ok=True)
-
-
-def _array(variable: Any) -> Any:
-    """A variable's values as an array, on TensorFlow and JAX without a copy."""
-    import keras
-    import numpy as np
-
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return np.asarray(variable.value.read_value())  # a tensor; of a variable NumPy would get a copy
-    return np.asarray(variable.value) if backend == "jax" else keras.ops.convert_to_numpy(variable)

@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from support import NARROW_VGG, TINY, TINY_VGG, numpy, object_batch, randomise
+from support import NARROW_VGG, TINY, TINY_VGG, box_mask, numpy, object_batch, randomise
 
 import osmn_tf
 from osmn_tf.errors import InputError
@@ -318,9 +318,29 @@ def test_damaged_keras_files(tiny_osmn, tmp_path):
     with pytest.raises(InputError, match=r"the file .*none.keras does not exist"):
         osmn_tf.load(tmp_path / "none.keras")
     tiny_osmn.save(tmp_path / "model.keras")
+    assert presets.read_metadata(tmp_path / "model.keras") == {}
     (tmp_path / "cut.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:10000])
     with pytest.raises(InputError, match=r"cut.keras is not a readable .keras file"):
         osmn_tf.load(tmp_path / "cut.keras")
+
+
+@pytest.mark.parametrize("command", ["segment", "export", "export-tf1"])
+def test_commands_name_a_missing_file(command, tmp_path, capsys):
+    from osmn_tf.cli.main import main
+    from osmn_tf.masks.files import write_mask
+
+    (tmp_path / "video").mkdir()
+    keras.utils.save_img(tmp_path / "video" / "0.png", np.zeros((32, 48, 3)), scale=False)
+    write_mask(tmp_path / "mask.png", box_mask(32, 48, (4, 20, 4, 20)))
+    words = {
+        "segment": [str(tmp_path / "video"), "--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")],
+        "export": ["--format", "litert", "--out", str(tmp_path / "out")],
+        "export-tf1": ["--out", str(tmp_path / "out")],
+    }[command]
+    assert main([command, *words, "--preset", str(tmp_path / "nosuch.keras")]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert f"preset: the file {tmp_path / 'nosuch.keras'} does not exist; shipped presets:" in errors[0]
 
 
 def test_keras_files_of_other_models_are_refused(tiny_osmn, tmp_path):
