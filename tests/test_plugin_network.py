@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ import pytest
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
-from osmn_tf.models import presets
+from osmn_tf.models import presets, registry
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
 from tests.training.conftest import make_data
@@ -111,6 +112,26 @@ def clip() -> tuple[list[np.ndarray], list[np.ndarray]]:
         frames.append(frame)
         masks.append(mask)
     return frames, masks
+
+
+def test_is_found_by_name(plugin: ModuleType) -> None:
+    assert registry.network_class("PluginBrightness") is plugin.Brightness
+    assert {"OSMN", "PluginBrightness", "ReConvNet"} <= set(registry.network_names())
+    assert set(registry.constructor_arguments("PluginBrightness")) == {"gain", "network_size"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_preset_round_trip(plugin: ModuleType, tmp_path: Path, dtype: str) -> None:
+    network = plugin.Brightness(gain=0.7, network_size=(24, 40))
+    network.save_to_preset(tmp_path / "preset", {"licence": "CC0"}, dtype)
+    assert json.loads((tmp_path / "preset" / "config.json").read_text())["class"] == "PluginBrightness"
+    network.save(tmp_path / "network.keras")
+    folder, file = osmn.load(tmp_path / "preset"), osmn.load(tmp_path / "network.keras", precision="float32")
+    for copy, stored in ((folder, dtype), (file, "float32")):
+        assert type(copy) is plugin.Brightness
+        assert copy.get_config() == network.get_config()
+        for found, expected in zip(copy.get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(found, expected.astype(stored))
 
 
 @pytest.mark.parametrize("kind", ["model", "folder", "keras"])

@@ -9,7 +9,7 @@ from keras import layers
 from support import TINY_VGG, numpy, object_batch, randomise, tensors
 
 from osmn_tf.inference.compilation import compile_function
-from osmn_tf.inference.folding import FoldedNetwork
+from osmn_tf.inference.folding import FoldedNetwork, _foldable
 from osmn_tf.layers.normalization import BatchNorm
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
@@ -75,9 +75,47 @@ def test_changed_weights_are_seen(tiny_osmn):
             np.testing.assert_allclose(numpy(found[name]), expected, atol=2e-5 * np.abs(expected).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("before", [layers.ReLU(name="rectified"), layers.Conv2D(4, 1, name="rectified")])
-def test_what_cannot_be_folded_is_refused(before):
-    x = keras.Input((8, 8, 3))
-    network = keras.Model(x, {"y": BatchNorm(name="norm")(before(x))})
-    with pytest.raises(ValueError, match="norm: expected a convolution without bias before it, not rectified"):
-        FoldedNetwork(network)
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("layer", "folds"),
+    [
+        (lambda: layers.Conv2D(4, 3, use_bias=False), True),
+        (lambda: layers.Conv2D(4, 3, dilation_rate=2, use_bias=False), True),
+        (lambda: layers.Conv2D(4, 3, strides=2, padding="same"), True),
+        (lambda: layers.DepthwiseConv2D(3, dilation_rate=2), True),
+        (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), True),
+        (lambda: layers.Conv2D(6, 3, groups=3), True),
+        (lambda: layers.Conv2D(4, 3, activation="relu"), False),
+        (lambda: layers.DepthwiseConv2D(3, activation="tanh", use_bias=False), False),
+        (lambda: layers.Conv2DTranspose(4, 3), False),
+        (lambda: layers.ReLU(), False),
+    ],
+)
+def test_whatever_is_before_the_normalisation_counts(layer, folds):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layer()(image)
+    # Neither a scale nor a shift of its own in the second one, which cannot be folded into anything.
+    y = BatchNorm(scale=False, center=False, name="last")(BatchNorm(name="norm")(x))
+    network = randomise(keras.Model({"image": image}, {"y": y}))
+    inputs = {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)}
+    expected = numpy(network(tensors(inputs), training=False)["y"])
+    folded = FoldedNetwork(network)
+    np.testing.assert_allclose(numpy(folded(tensors(inputs))["y"]), expected, atol=1e-5 * np.abs(expected).max())
+    assert len(_foldable(network)) == folds
+
+
+def test_a_convolution_that_is_read_elsewhere_stays():
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, use_bias=False)(image)
+    network = randomise(keras.Model({"image": image}, {"y": BatchNorm()(x), "x": x}))
+    inputs = tensors({"image": np.ones((1, 8, 8, 3), np.float32)})
+    assert not _foldable(network)
+    for name, expected in network(inputs, training=False).items():
+        np.testing.assert_array_equal(numpy(FoldedNetwork(network)(inputs)[name]), numpy(expected))
+
+
+def test_the_network_s_own_graph_stays_as_it_was(tiny_osmn):
+    before = [layer.output for layer in tiny_osmn.frame_encoder.layers]
+    FoldedNetwork(tiny_osmn.frame_encoder)
+    # A layer with two nodes would have no output of its own any more.
+    assert all(x is layer.output for x, layer in zip(before, tiny_osmn.frame_encoder.layers))
