@@ -6,8 +6,10 @@ network itself and its largest tensor.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import math
 import os
 import shutil
 import time
@@ -22,13 +24,13 @@ import keras
 import numpy as np
 
 from osmn_tf.backbones.vgg16 import VGG16, shift_mean
-from osmn_tf.convert import bundle
-from osmn_tf.convert.forms import FORMS, VGG16_CONFIG, Form, parameter_count, recognise, training_state
+from osmn_tf.convert.forms import Form, all_forms, parameter_count, recognise, training_state
+from osmn_tf.convert.vgg16_forms import VGG16_CONFIG
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.files import ensure_directory, write_text
 from osmn_tf.layers.upsampling import bilinear_kernel
-from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import CONFIG_FILE, file_digest, save_preset
+from osmn_tf.models.registry import network_class, network_name
 
 try:
     import tensorflow as tf
@@ -37,7 +39,6 @@ except ImportError as error:
 
 RECORD_FILE = "import.json"
 BILINEAR_TOLERANCE = 1e-6
-ABSURD = 1e15  # no weight is as large
 _READING_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 _VERIFICATION_SIZE = (96, 160)
 _MAX_NAMES = 5  # in an error message
@@ -50,7 +51,7 @@ class Inspection:
     Attributes:
         source: the checkpoint, as TensorFlow names it (without the ending of its files), or the weight file.
         files: the files that hold it.
-        key, title, config, complete: see `osmn_tf.convert.forms.Form`.
+        key, title, network, config, complete: see `osmn_tf.convert.forms.Form`.
         step: training step, where the checkpoint has one.
         parameters: numbers in the tensors that are used or checked.
         used: name -> paths of the network's weights that receive it.
@@ -61,6 +62,7 @@ class Inspection:
     files: tuple[Path, ...]
     key: str
     title: str
+    network: str
     config: Mapping[str, Any]
     complete: bool
     step: int | None
@@ -94,48 +96,33 @@ class Checkpoint:
             one-file format ("vgg_16.ckpt"), or a folder whose `checkpoint` file names the latest one.
 
     Raises:
-        InputError: there is none, or its files are incomplete, damaged or in the other byte order.
+        InputError: there is none, or its files are incomplete or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.prefix = _resolve(Path(path))
-        index_path = Path(f"{self.prefix}.index")
-        self.index: bundle.Index | None = None
-        self.files: tuple[Path, ...] = (self.prefix,)
-        if index_path.is_file():
-            self.index = bundle.read_index(index_path)
-            shards = range(self.index.shards)
-            self.files = (index_path, *(bundle.shard_path(self.prefix, shard, len(shards)) for shard in shards))
-            self._check_files(self.index)
+        index = Path(f"{self.prefix}.index")
+        shards = _shards(self.prefix) if index.is_file() else []
+        self.files: tuple[Path, ...] = (index, *shards) if shards else (self.prefix,)
         try:
             self._reader = tf.train.load_checkpoint(str(self.prefix))
             self.shapes = {name: tuple(s) for name, s in self._reader.get_variable_to_shape_map().items()}
             self.types = {name: t.name for name, t in self._reader.get_variable_to_dtype_map().items()}
         except _READING_ERRORS as error:
             raise InputError(f"{self.prefix}: not a readable TensorFlow checkpoint ({_first_line(error)})") from error
+        if shards:
+            self._check_sizes(shards)
 
-    def _check_files(self, index: bundle.Index) -> None:
-        if index.big_endian:
+    def _check_sizes(self, shards: list[Path]) -> None:
+        # What is said of a tensor that lies beyond the end of a file names neither the file nor what it lacks.
+        types = {name: tf.as_dtype(kind) for name, kind in self.types.items()}
+        expected = sum(types[name].size * math.prod(shape) for name, shape in self.shapes.items())
+        received = sum(shard.stat().st_size for shard in shards)
+        if received < expected:
             raise InputError(
-                f"{self.prefix}: expected a checkpoint in little-endian byte order, received one that a big-endian "
-                "machine has written"
+                f"{_enumerate([str(shard) for shard in shards])}: truncated: expected at least {expected} bytes, "
+                f"received {received}"
             )
-        data = self.files[1:]
-        missing = [str(file) for file in data if not file.is_file()]
-        if missing:
-            raise InputError(
-                f"{self.prefix}: {len(missing)} of its {len(data)} data files are missing: {_enumerate(missing)}"
-            )
-        sizes = [file.stat().st_size for file in data]
-        for name, entry in index.entries.items():
-            if entry.shard >= len(data):
-                raise InputError(f"{self.prefix}.index: damaged ({name} is said to be in data file {entry.shard})")
-            if entry.offset + entry.size > sizes[entry.shard]:
-                needed = max(e.offset + e.size for e in index.entries.values() if e.shard == entry.shard)
-                raise InputError(
-                    f"{data[entry.shard]}: truncated: expected at least {needed} bytes, received {sizes[entry.shard]} "
-                    f"(the first tensor that is cut off is {name})"
-                )
 
     @property
     def step(self) -> int | None:
@@ -150,17 +137,14 @@ class Checkpoint:
         """The values of a float32 tensor, not copied.
 
         Raises:
-            InputError: they are damaged or not finite, or look like float32 in the other byte order.
+            InputError: they are damaged or not finite.
         """
         return np.asarray(self.tensor(name))
 
     def tensor(self, name: str) -> Any:
         """As `read`, as TensorFlow's tensor: what a variable can take over without a copy."""
         tensor = self._get(name)
-        values = np.asarray(tensor)
-        if _is_byte_swapped(values):
-            raise InputError(self._byte_order_message(name))
-        if not np.isfinite(_largest(values)):
+        if not np.isfinite(_largest(np.asarray(tensor))):
             raise InputError(f"{self.prefix}: {name} holds values that are not finite: its training had diverged")
         return tensor
 
@@ -175,26 +159,24 @@ class Checkpoint:
             )
             return tensor
         except _READING_ERRORS as error:
-            if "Checksum" in str(error) and self._stored_byte_swapped():
-                raise InputError(self._byte_order_message(name)) from error
             raise InputError(f"{self.prefix}: {name} cannot be read, damaged file ({_first_line(error)})") from error
 
-    def _byte_order_message(self, name: str) -> str:
-        return f"{self.prefix}: the values of {name} are in the other (big-endian) byte order, expected little-endian"
 
-    def _stored_byte_swapped(self) -> bool:
-        """Whether the bytes in the data files make sense the other way round, judged by a few tensors."""
-        if self.index is None:
-            return False
-        entries = [entry for entry in self.index.entries.values() if entry.is_float32 and entry.size >= 1024]
-        entries = sorted(entries, key=lambda entry: entry.size)[:4]
+def _shards(prefix: Path) -> list[Path]:
+    """The data files of a checkpoint, whose names say how many there are.
 
-        def is_swapped(entry: bundle.Entry) -> bool:
-            with open(self.files[1 + entry.shard], "rb") as file:
-                file.seek(entry.offset)
-                return _is_byte_swapped(np.frombuffer(file.read(entry.size // 4 * 4), "<f4"))
-
-        return bool(entries) and all(is_swapped(entry) for entry in entries)
+    Raises:
+        InputError: one is missing.
+    """
+    found = sorted(prefix.parent.glob(f"{_escaped(prefix.name)}.data-?????-of-?????"))
+    if not found:
+        raise InputError(f"{prefix}: all of its data files are missing: {prefix}.data-00000-of-...")
+    count = found[0].name[-5:]
+    shards = [Path(f"{prefix}.data-{shard:05d}-of-{count}") for shard in range(int(count))]
+    missing = [str(shard) for shard in shards if shard not in found]
+    if missing:
+        raise InputError(f"{prefix}: {len(missing)} of its {len(shards)} data files are missing: {_enumerate(missing)}")
+    return shards
 
 
 def _largest(values: np.ndarray) -> float:
@@ -202,16 +184,6 @@ def _largest(values: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):
         low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     return np.inf if np.isnan(low) or np.isnan(high) else max(high, -low)
-
-
-def _is_byte_swapped(values: np.ndarray) -> bool:
-    """Whether float32 values are absurd as they are and sensible with their bytes reversed."""
-    if _largest(values) < ABSURD:
-        return False
-    # With its bytes reversed, a number's lowest bits are its exponent: a good part lies beyond all sense.
-    with np.errstate(invalid="ignore"):
-        absurd = np.isfinite(values) & (np.abs(values) > ABSURD)
-    return bool(absurd.mean() > 0.05) and _largest(values.byteswap()) < 1e6
 
 
 def _resolve(path: Path) -> Path:
@@ -272,7 +244,7 @@ def _recognised(checkpoint: Checkpoint) -> Form:
     if form is None:
         objects = any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
         kind = "an object-based checkpoint of TensorFlow 2" if objects else f"{len(names)} variables"
-        known = "; ".join(form.title for form in FORMS)
+        known = "; ".join(form.title for form in all_forms())
         raise InputError(
             f"{checkpoint.prefix}: a checkpoint of something else: {kind} such as {_enumerate(sorted(names)[:3])}; "
             f"expected one of: {known}"
@@ -314,6 +286,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, form: Form) -> Inspection:
         files=checkpoint.files,
         key=form.key,
         title=form.title,
+        network=form.network,
         config=form.config,
         complete=form.complete,
         step=checkpoint.step,
@@ -364,6 +337,7 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
         files=files,
         key="keras_vgg16",
         title="VGG-16 classifier of keras.applications" + ("" if has_top else ", without the top"),
+        network="OSMN",
         config=VGG16_CONFIG,
         complete=False,
         step=None,
@@ -386,7 +360,7 @@ def _vgg16_convolutions() -> Iterator[tuple[int, int, int, int]]:
 
 
 def initialise_vgg16(
-    model: OSMN, path: str | os.PathLike[str], prefixes: Collection[str] = ("seg", "modulator")
+    model: keras.Model, path: str | os.PathLike[str], prefixes: Collection[str] = ("seg", "modulator")
 ) -> None:
     """Copies a VGG-16 classifier into the trunks of `model`, and its fc6 and fc7 into the visual modulator's.
 
@@ -417,7 +391,7 @@ def initialise_vgg16(
             raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({_first_line(error)})") from error
 
 
-def _load(model: OSMN, checkpoint: Checkpoint, form: Form, prefixes: Collection[str] | None = None) -> None:
+def _load(model: keras.Model, checkpoint: Checkpoint, form: Form, prefixes: Collection[str] | None = None) -> None:
     """Copies the tensors of `form` into `model`, which has been checked to fit.
 
     Args:
@@ -478,7 +452,7 @@ def _unfilled(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Var
     return next_creator(**kwargs)
 
 
-def load_osmn(path: str | os.PathLike[str]) -> OSMN:
+def load_osmn(path: str | os.PathLike[str]) -> keras.Model:
     """The network of a checkpoint, without a preset: an `OSMN` with its weights.
 
     Raises:
@@ -487,12 +461,9 @@ def load_osmn(path: str | os.PathLike[str]) -> OSMN:
     return _build(inspect(path), None)
 
 
-def _build(inspection: Inspection, modulator_weights: str | os.PathLike[str] | None) -> OSMN:
-    if inspection.complete:
-        with tf.variable_creator_scope(_unfilled):
-            model = OSMN(**inspection.config)
-    else:
-        model = OSMN(**inspection.config)
+def _build(inspection: Inspection, modulator_weights: str | os.PathLike[str] | None) -> keras.Model:
+    with tf.variable_creator_scope(_unfilled) if inspection.complete else contextlib.nullcontext():
+        model = network_class(inspection.network)(**inspection.config)
     if inspection.key in ("slim_vgg16", "keras_vgg16"):
         initialise_vgg16(model, inspection.source)
     else:
@@ -552,7 +523,7 @@ def _check_destination(out: Path, force: bool) -> None:
             raise InputError(f"--out: {out} exists already; use --force to replace it, or another --out")
 
 
-def _verify(model: OSMN, inspection: Inspection) -> float:
+def _verify(model: keras.Model, inspection: Inspection) -> float:
     """Segments two frames and returns the seconds that the second one, a whole step with compilation, took."""
     from osmn_tf.inference.segmenter import VideoSegmenter
 
@@ -593,7 +564,7 @@ def _metadata(
     return facts
 
 
-def _write(model: OSMN, out: Path, metadata: Mapping[str, Any], inspection: Inspection, dtype: str) -> None:
+def _write(model: keras.Model, out: Path, metadata: Mapping[str, Any], inspection: Inspection, dtype: str) -> None:
     """Writes the preset beside its place and moves it there when it is complete."""
     mark = uuid.uuid4().hex[:8]
     temporary, old = (out.with_name(f".{out.name}.{mark}.{ending}") for ending in ("part", "old"))
@@ -620,7 +591,9 @@ def _write(model: OSMN, out: Path, metadata: Mapping[str, Any], inspection: Insp
 # Out --------------------------------------------------------------------------------------------------------------
 
 
-def export_checkpoint(model: OSMN, prefix: str | os.PathLike[str], step: int = 0, force: bool = False) -> list[str]:
+def export_checkpoint(
+    model: keras.Model, prefix: str | os.PathLike[str], step: int = 0, force: bool = False
+) -> list[str]:
     """Writes a checkpoint with the original release's names, which the original code restores.
 
     Args:
@@ -639,7 +612,7 @@ def export_checkpoint(model: OSMN, prefix: str | os.PathLike[str], step: int = 0
     prefix = Path(prefix)
     ensure_directory(prefix.resolve().parent, "--out")
     # The index last: without it there is no checkpoint.
-    finals = [bundle.shard_path(prefix, 0, 1), Path(f"{prefix}.index")]
+    finals = [Path(f"{prefix}.data-00000-of-00001"), Path(f"{prefix}.index")]
     existing = [path for path in finals if path.exists()]
     if existing and not force:
         raise InputError(f"--out: {existing[0]} exists already; use --force to replace it, or another --out")
@@ -664,27 +637,34 @@ def export_checkpoint(model: OSMN, prefix: str | os.PathLike[str], step: int = 0
     return list(tensors)
 
 
-def _release_form(model: OSMN) -> Form:
+def _release_form(model: keras.Model) -> Form:
     """The form of the release that `model` has.
 
     Raises:
         InputError: none; the message says why.
     """
-    if type(model) is not OSMN:
-        raise InputError(f"model: expected an OSMN, received a {type(model).__name__}, which the release does not have")
+    forms = [form for form in all_forms() if form.complete]
+    networks = sorted({form.network for form in forms})
+    if network_name(model) not in networks:
+        raise InputError(
+            f"model: expected one of {', '.join(networks)}, received a {type(model).__name__}, which the release does "
+            "not have"
+        )
     config = model.get_config()
-    form = next(
-        form
-        for form in FORMS
-        if form.complete
-        and form.config["backbone"] == model.backbone
-        and form.config["modulate_early"] == model.modulate_early
-    )
-    differences = [
-        f"{name}={config[name]!r} instead of {value!r}"
-        for name, value in form.config.items()
-        if name != "network_size" and config[name] != value
-    ]
+
+    def differing(form: Form) -> list[str]:
+        return [key for key, value in form.config.items() if key != "network_size" and config.get(key) != value]
+
+    form = min((form for form in forms if form.network == network_name(model)), key=lambda form: len(differing(form)))
+    differences = [f"{key}={config.get(key)!r} instead of {form.config[key]!r}" for key in differing(form)]
+    if not differences:
+        weights = {weight.path: tuple(weight.shape) for weight in model.weights}
+        expected = {path: spec.shape for spec in form.tensors.values() for path in spec.targets}
+        differences = [
+            f"{path} is {weights.get(path)}"
+            for path in weights.keys() | expected.keys()
+            if weights.get(path) != expected.get(path)
+        ][:_MAX_NAMES]
     if differences:
         raise InputError(f"model: not of the release's form ({form.title}): {', '.join(differences)}")
     return form

@@ -20,7 +20,7 @@ from convert import release
 from osmn_tf.backbones.vgg16 import shift_mean
 from osmn_tf.cli.main import main
 from osmn_tf.convert import tf1_checkpoint
-from osmn_tf.convert.forms import FORMS, Form
+from osmn_tf.convert.forms import FORMS
 from osmn_tf.models.presets import load, read_metadata
 from osmn_tf.models.reconvnet import ReConvNet
 
@@ -63,7 +63,7 @@ def test_shifted_mean_gives_the_sources_values_inside():
 )
 def test_channels_and_mean_of_each_source(key, channels, mean_rgb, stored_mean):
     """The adapted layer on our input equals the source's layer on the source's input."""
-    form: Form = next(form for form in FORMS if form.key == key)
+    form = FORMS.get(key)()
     values = release.random_values({f"{form.first_layer}/weights": (3, 3, 3, 8), f"{form.first_layer}/biases": (8,)})
     if stored_mean is not None:
         values["vgg_16/mean_rgb"] = np.array(stored_mean, np.float32)

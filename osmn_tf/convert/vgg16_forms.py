@@ -1,0 +1,119 @@
+"""Checkpoints of networks on VGG-16: the original OSMN release, OSVOS (Caelles et al., 2017), TF-Slim's classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osmn_tf.backbones.vgg16 import CLASSIFIER_MEAN_BGR, VGG16
+from osmn_tf.convert.forms import FORMS, Form, TensorSpec, convolution_tensors, normalised_tensors
+
+VGG16_CONFIG: dict[str, Any] = {
+    "backbone": "vgg16",
+    "visual_head": "fc",
+    "guide_size": 224,
+    "decoder": "hypercolumn",
+    "side_channels": 16,
+    "modulate_early": False,
+    "normalization": "caffe",
+    "network_size": (480, 854),
+}
+
+
+def vgg16_trunk(root: str, *prefixes: str) -> dict[str, TensorSpec]:
+    tensors: dict[str, TensorSpec] = {}
+    width = 3
+    for block, channels in enumerate(VGG16().blocks, start=1):
+        for index, filters in enumerate(channels, start=1):
+            name = f"conv{block}_{index}"
+            layers = [f"{prefix}_{name}" for prefix in prefixes]
+            tensors |= convolution_tensors(f"{root}/conv{block}/{name}", (3, 3, width, filters), *layers)
+            width = filters
+    return tensors
+
+
+def vgg16_sides(root: str) -> dict[str, TensorSpec]:
+    """Side outputs, their fixed upsampling and the fusion."""
+    tensors: dict[str, TensorSpec] = {}
+    for block, channels in enumerate(VGG16().blocks[1:], start=2):
+        name = f"conv{block}_{len(channels)}_16"
+        tensors |= convolution_tensors(f"{root}/{name}", (3, 3, channels[-1], 16), f"seg_{name}")
+        side = 2**block
+        target = f"seg_score_multi{block}_up/kernel"
+        tensors[f"{root}/score-multi{block}-up/weights"] = TensorSpec((side, side, 16, 16), (target,), bilinear=True)
+    return tensors | convolution_tensors(f"{root}/upscore-fuse", (1, 1, 64, 1), "seg_upscore_fuse")
+
+
+def _osmn(modulate_early: bool) -> Form:
+    first = 1 if modulate_early else 3
+    modulated = {block: sum(channels) for block, channels in enumerate(VGG16().blocks, start=1) if block >= first}
+    tensors = vgg16_trunk("osmn/modulator", "modulator")
+    tensors |= convolution_tensors("osmn/modulator/fc6", (7, 7, 512, 4096), "modulator_fc6")
+    tensors |= convolution_tensors("osmn/modulator/fc7", (1, 1, 4096, 4096), "modulator_fc7")
+    tensors |= convolution_tensors("osmn/modulator/fc8", (1, 1, 4096, sum(modulated.values())), "modulator_fc8")
+    for block, channels in modulated.items():
+        name = f"modulator_sp/conv{block}"
+        tensors |= normalised_tensors(f"osmn/{name}", (1, 1, 1, channels), name.replace("/", "_"))
+    tensors |= vgg16_trunk("osmn/seg", "seg") | vgg16_sides("osmn/seg")
+    return Form(
+        key="osmn_vgg16_early" if modulate_early else "osmn_vgg16",
+        title="OSMN on VGG-16" + (", early layers modulated too" if modulate_early else ""),
+        config={**VGG16_CONFIG, "modulate_early": modulate_early},
+        tensors=tensors,
+    )
+
+
+@FORMS.register("osmn_vgg16")
+def osmn_vgg16() -> Form:
+    """OSMN's release."""
+    return _osmn(modulate_early=False)
+
+
+@FORMS.register("osmn_vgg16_early")
+def osmn_vgg16_early() -> Form:
+    """OSMN's release with modulation of the early layers."""
+    return _osmn(modulate_early=True)
+
+
+@FORMS.register("osvos")
+def osvos() -> Form:
+    """OSVOS's parent network, whose trunk and sides initialise an OSMN."""
+    tensors = vgg16_trunk("osvos", "seg") | vgg16_sides("osvos")
+    unused = "score of a single side, which only OSVOS's own side losses use"
+    for block in range(2, 6):
+        tensors[f"osvos/score-dsn_{block}/weights"] = TensorSpec((1, 1, 16, 1), unused=unused)
+        tensors[f"osvos/score-dsn_{block}/biases"] = TensorSpec((1,), unused=unused)
+        name, side = f"osvos/score-dsn_{block}-up/weights", 2**block
+        tensors[name] = TensorSpec((side, side, 1, 1), bilinear=True, optional=True)
+    return Form(
+        key="osvos",
+        title="OSVOS parent (VGG-16)",
+        config=VGG16_CONFIG,
+        tensors=tensors,
+        complete=False,
+        mean_bgr=(104.00699, 116.66877, 122.67892),
+        root="osvos",
+    )
+
+
+@FORMS.register("slim_vgg16")
+def slim_vgg16() -> Form:
+    """TF-Slim's classifier, which initialises both trunks."""
+    tensors = vgg16_trunk("vgg_16", "seg", "modulator")
+    tensors |= convolution_tensors("vgg_16/fc6", (7, 7, 512, 4096), "modulator_fc6")
+    tensors |= convolution_tensors("vgg_16/fc7", (1, 1, 4096, 4096), "modulator_fc7")
+    unused = "the classifier's own last layer"
+    tensors["vgg_16/fc8/weights"] = TensorSpec((1, 1, 4096, None), unused=unused, optional=True)
+    tensors["vgg_16/fc8/biases"] = TensorSpec((None,), unused=unused, optional=True)
+    unused = "the mean colour, which goes into the first layer's bias"
+    tensors["vgg_16/mean_rgb"] = TensorSpec((3,), unused=unused, optional=True)
+    return Form(
+        key="slim_vgg16",
+        title="VGG-16 classifier of TF-Slim",
+        config=VGG16_CONFIG,
+        tensors=tensors,
+        complete=False,
+        mean_bgr=CLASSIFIER_MEAN_BGR,
+        mean_rgb_tensor="vgg_16/mean_rgb",
+        rgb=True,
+        root="vgg_16",
+    )
