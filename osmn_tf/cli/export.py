@@ -25,11 +25,11 @@ EXAMPLES = """examples:
   osmn export --preset reconvnet_lite --format litert --out device --quantize dynamic --network-size 256x448
   osmn export --preset reconvnet_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
 """
-FORMATS = ("saved-model", "litert")
-
 # Options of one format, by their names in the parsed arguments.
-_SAVED_MODEL_OPTIONS = ("name", "model_version", "state_dtype", "no_warm_up", "merge", "own_guides", "no_recover")
-_LITERT_OPTIONS = ("quantize", "objects", "calibration")
+FORMATS = {
+    "saved-model": ("name", "model_version", "state_dtype", "no_warm_up", "merge", "own_guides", "no_recover"),
+    "litert": ("quantize", "objects", "calibration"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,17 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn export` and returns its exit code."""
-    foreign = _LITERT_OPTIONS if arguments.format == "saved-model" else _SAVED_MODEL_OPTIONS
-    given = [f"--{option.replace('_', '-')}" for option in foreign if getattr(arguments, option) is not None]
-    if given:
-        raise InputError(f"{given[0]}: is not an option of --format {arguments.format}")
+    for name, options in FORMATS.items():
+        given = [f"--{option.replace('_', '-')}" for option in options if getattr(arguments, option) is not None]
+        if given and name != arguments.format:
+            raise InputError(f"{given[0]}: is not an option of --format {arguments.format}")
     size = parse_size(arguments.network_size) if arguments.network_size else None
     calibration = [_read_clip(text) for text in arguments.calibration or ()]
-    from osmn_tf.models.presets import find_preset, load, read_metadata
+    from osmn_tf.inference.predictor import find_network
+    from osmn_tf.models.presets import load, read_metadata
 
-    preset_metadata: dict[str, Any] = {}
-    if not str(arguments.preset).endswith(".keras"):
-        preset_metadata = read_metadata(find_preset(arguments.preset))
+    source = find_network(arguments.preset)
+    if not source.needs_backend:
+        raise InputError(f"--preset: expected the network that was exported, received {source.kind}")
+    preset_metadata = read_metadata(source.path) if source.path is not None and source.path.is_dir() else {}
 
     from osmn_tf.cli.quiet import start_backend
 

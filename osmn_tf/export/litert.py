@@ -35,6 +35,8 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.files import ensure_directory, write_bytes, write_text
+from osmn_tf.inference.modulated import modulated_step
+from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.masks.labels import VOID
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize_frame
@@ -95,9 +97,7 @@ def export_litert(
         raise InputError(f"quantize: expected one of {', '.join(QUANTIZATIONS)}, received {quantize!r}")
     if objects < 1:
         raise InputError(f"objects: expected at least 1, received {objects}")
-    height, width = size or model.network_size
-    if height < 32 or width < 32:
-        raise InputError(f"size: expected at least 32 x 32 pixels, received {height} x {width}")
+    height, width = modulated_step(model, PredictorOptions(size)).network_size
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"model: LiteRT files are made with the TensorFlow backend, not with {keras.backend.backend()}"
@@ -111,7 +111,7 @@ def export_litert(
             "on, received none"
         )
     folder = ensure_directory(out_dir, "out_dir")
-    graphs = _Graphs(model, (int(height), int(width)), objects)
+    graphs = _Graphs(model, (height, width), objects)
     files = {}
     for graph in GRAPHS:
         content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
@@ -126,7 +126,7 @@ def export_litert(
         "format_version": FORMAT_VERSION,
         "network": type(model).__name__,
         "source": dict(source or {}),
-        "network_size": [int(height), int(width)],
+        "network_size": [height, width],
         "objects": objects,
         "guide_size": model.guide_size,
         "guide_background": list(model.guide_background),

@@ -23,8 +23,8 @@ from osmn_tf.export.graph import SegmenterModule
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
 from osmn_tf.files import ensure_directory, file_digest, write_text
-from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
-from osmn_tf.inference.predictor import PredictorOptions, open_predictor
+from osmn_tf.inference.modulated import ModulatedStep, modulated_step
+from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.version import __version__
 
@@ -96,10 +96,7 @@ def export_saved_model(
         raise InputError(f"state_dtype: expected one of {', '.join(STATE_DTYPES)}, received {state_dtype!r}")
     if warm_up:
         check_serving_protos()
-    predictor = open_predictor(model, PredictorOptions(network_size, merge, exclusive, recover))
-    if not isinstance(predictor, ModulatedPredictor):
-        raise InputError(f"model: expected an OSMN or a ReConvNet, received a {type(model).__name__}")
-    step = predictor.step
+    step = modulated_step(model, PredictorOptions(network_size, merge, exclusive, recover))
     parent = ensure_directory(out_dir, "out_dir") / name
     folder = parent / str(version)
     if folder.exists() and not force:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -49,26 +50,30 @@ def compile_function(
         graphs: where the compiled forms are kept, perhaps among those of other functions.
 
     Returns:
-        A function that takes tensors or NumPy arrays and returns tensors. It compiles anew for new shapes.
+        A function that takes tensors or NumPy arrays, and anything hashable by keyword, and returns tensors. It
+        compiles anew for new shapes and for new values of the keywords.
     """
     kept = CompiledGraphs() if graphs is None else graphs
     owner = object()
 
-    def signature(arguments: Any) -> Hashable:
-        return owner, tuple((tuple(x.shape), x.dtype) for x in tree.flatten(arguments))
+    def signature(arguments: Any, constants: dict[str, Any]) -> Hashable:
+        shapes = tuple((tuple(x.shape), x.dtype) for x in tree.flatten(arguments))
+        return owner, shapes, tuple(sorted(constants.items()))
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        def by_signature(*arguments: Any) -> Any:
+        def by_signature(*arguments: Any, **constants: Any) -> Any:
             # `tf.function` would find the right trace by itself, but keeps all of them, and warns of retracing when
             # objects come and go.
             tensors = tree.map_structure(tf.convert_to_tensor, arguments)
-            concrete = kept.get(
-                signature(tensors), lambda: tf.function(function, autograph=False).get_concrete_function(*tensors)
-            )
-            return concrete(*tensors)
+
+            def compiled() -> Any:
+                with_constants = functools.partial(function, **constants)
+                return tf.function(with_constants, autograph=False).get_concrete_function(*tensors)
+
+            return kept.get(signature(tensors, constants), compiled)(*tensors)
 
         return by_signature
     if backend == "jax":
@@ -76,24 +81,22 @@ def compile_function(
 
         variables = [variable for model in models for variable in model.variables]
 
-        def compiled() -> Callable[..., Any]:
+        def with_weights(*arguments: Any, **constants: Any) -> Any:
             def stateless(values: list[Any], *arguments: Any) -> Any:
                 # Weights are arguments: as constants they would be compiled in, and changes to them missed.
                 with keras.StatelessScope(state_mapping=list(zip(variables, values))):
-                    return function(*arguments)
+                    return function(*arguments, **constants)
 
-            return jax.jit(stateless)
-
-        def with_weights(*arguments: Any) -> Any:
-            return kept.get(signature(arguments), compiled)([variable.value for variable in variables], *arguments)
+            compiled = kept.get(signature(arguments, constants), lambda: jax.jit(stateless))
+            return compiled([variable.value for variable in variables], *arguments)
 
         return with_weights
     if backend == "torch":
         import torch
 
-        def without_gradients(*arguments: Any) -> Any:
+        def without_gradients(*arguments: Any, **constants: Any) -> Any:
             with torch.no_grad():
-                return function(*tree.map_structure(keras.ops.convert_to_tensor, arguments))
+                return function(*tree.map_structure(keras.ops.convert_to_tensor, arguments), **constants)
 
         return without_gradients
     raise ValueError(f"unsupported Keras backend: {backend}")

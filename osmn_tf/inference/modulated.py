@@ -19,6 +19,7 @@ from osmn_tf.inference.predictor import (
     Predictor,
     PredictorOptions,
     Progress,
+    open_predictor,
     register_predictor,
 )
 
@@ -339,3 +340,15 @@ class ModulatedPredictor(Predictor):
             tuner, self._tuner = self._tuner, None
             self._run(self.network)
             self._shared.give_back(tuner)
+
+
+def modulated_step(network: Any, options: PredictorOptions) -> ModulatedStep:
+    """What is computed of a network, for the formats that export it.
+
+    Raises:
+        InputError: the network is of another family, or as `VideoSegmenter`.
+    """
+    predictor = open_predictor(network, options)
+    if not isinstance(predictor, ModulatedPredictor):
+        raise InputError(f"model: expected an OSMN or a ReConvNet, received a {type(network).__name__}")
+    return predictor.step

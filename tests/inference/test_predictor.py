@@ -91,6 +91,8 @@ def test_functions_that_share_their_graphs_do_not_mix() -> None:
     double, square = (compile_function(f, [], graphs) for f in (lambda x: 2 * x, lambda x: x * x))
     x = np.array([3.0, 4.0], np.float32)
     assert [np.asarray(f(x)).tolist() for f in (double, square, double)] == [[6, 8], [9, 16], [6, 8]]
+    times = compile_function(lambda x, by: by * x, [], graphs)
+    assert [np.asarray(times(x, by=by)).tolist() for by in (2, 3, 2)] == [[6, 8], [9, 12], [6, 8]]
 
 
 def test_what_a_name_is_of(tiny_reconvnet, tmp_path, monkeypatch) -> None:
