@@ -46,8 +46,8 @@ def find(x: Any) -> NetworkSource | None:
     def load(options: PredictorOptions) -> Predictor:
         from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 
-        predictor = SavedModelPredictor(folder)
         _refuse(options, "precision", "threads", "merge", "exclusive", "recover")
+        predictor = SavedModelPredictor(folder)
         if options.network_size not in (None, predictor.network_size):
             _refuse(options, "network_size")
         return predictor
@@ -60,7 +60,7 @@ def _refuse(options: PredictorOptions, *names: str) -> None:
 
 
 def split_address(address: str) -> tuple[str, str]:
-    """ "grpc://HOST:PORT/NAME" -> ("HOST:PORT", "NAME"); "http://..." and "https://..." keep the scheme.
+    """Server and model of an address: ("HOST:PORT", NAME) of grpc://HOST:PORT/NAME; HTTP keeps its scheme.
 
     Raises:
         InputError: it has another form.

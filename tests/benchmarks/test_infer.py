@@ -73,7 +73,7 @@ def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
     segmenter = VideoSegmenter(model, keep_scores=True)
     segmenter.start(second, mask)
-    segmenter._state = model.initial_state(3, *model.network_size)
+    segmenter.predictor._state = model.initial_state(3, *model.network_size)
     segmenter.step(second)
     expected = np.stack(list(segmenter.scores.values()))
     for compiled in (True, False):

@@ -274,15 +274,15 @@ def test_a_second_fine_tuning_compiles_nothing(segmenter: VideoSegmenter, monkey
 
 @pytest.mark.parametrize("mixed_precision", ["mixed_float16"], indirect=True)
 def test_small_gradients_are_not_lost_in_half_precision(mixed_precision: str) -> None:
-    """A thousandth of the loss has gradients that float16 rounds to zero, unless the loss is scaled."""
+    """A small share of the loss has gradients that float16 rounds to zero, unless the loss is scaled."""
     model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
     tuner = OnlineFineTuner(model, SIZE, FineTuneOptions())
     loss = tuner._loss
     tuner._clip_network.compile(optimizer=tuner._optimizer, loss=lambda y, x: 1e-5 * loss(y, x))
     before = {variable.path: variable.numpy() for variable in tuner._variables}
     tuner.fit([scene(8, 60)], 3, 1e-3)
-    still = [path for path, value in tuner.weights().items() if (value == before[path]).all()]
-    assert still == []
+    still = {path for path, value in tuner.weights().items() if (value == before[path]).all()}
+    assert still == {path for path in before if path.endswith("recurrent_kernel")}  # the clip has one frame
 
 
 def test_small_objects_are_trained_too(tuner: OnlineFineTuner) -> None:
