@@ -68,19 +68,25 @@ class ModulatedStep:
 
     Args:
         network: an `OSMN` or `ReConvNet`.
+        folded: its frame encoder and its object network, for inference.
         network_size, merge, exclusive, recover: see `PredictorOptions`.
     """
 
     def __init__(
-        self, network: OSMN, network_size: tuple[int, int], merge: str, exclusive: bool, recover: bool
+        self,
+        network: OSMN,
+        folded: tuple[FoldedNetwork, FoldedNetwork],
+        network_size: tuple[int, int],
+        merge: str,
+        exclusive: bool,
+        recover: bool,
     ) -> None:
         self.network = network
         self.network_size = network_size
         self.merge = merge
         self.exclusive = exclusive
         self.recover = recover
-        self._frame_encoder = FoldedNetwork(network.frame_encoder)
-        self._object_network = FoldedNetwork(network.object_network)
+        self._frame_encoder, self._object_network = folded
 
     def modulate(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Modulation [N, M] and network-size masks uint8 [N, h, w] of objects given as uint8 [N, H, W]."""
@@ -149,6 +155,7 @@ class _Shared:
         self.network = network
         self.graphs = CompiledGraphs()
         self.tuners: list[OnlineFineTuner] = []
+        self._folded = FoldedNetwork(network.frame_encoder), FoldedNetwork(network.object_network)
         self._functions: dict[Any, tuple[ModulatedStep, Callable[..., Any], Callable[..., Any]]] = {}
         self._lock = threading.Lock()
 
@@ -156,14 +163,16 @@ class _Shared:
     def of(cls, network: Any) -> _Shared:
         """The one of this network."""
         # Kept with the network, so that it goes with it; not as an attribute, since Keras would follow it.
-        shared: _Shared = vars(network).setdefault("_osmn_tf_shared", cls(network))
+        if "_osmn_tf_shared" not in vars(network):
+            vars(network).setdefault("_osmn_tf_shared", cls(network))
+        shared: _Shared = vars(network)["_osmn_tf_shared"]
         return shared
 
     def functions(self, settings: tuple[Any, ...]) -> tuple[ModulatedStep, Callable[..., Any], Callable[..., Any]]:
         """The step in a setting, and its `modulate` and `step` compiled."""
         with self._lock:
             if settings not in self._functions:
-                step = ModulatedStep(self.network, *settings)
+                step = ModulatedStep(self.network, self._folded, *settings)
                 models = [self.network.visual_modulator, self.network.frame_encoder, self.network.object_network]
                 if len(self._functions) == self.graphs.limit:
                     self._functions.pop(next(iter(self._functions)))
