@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from osmn_tf.errors import InputError
@@ -59,9 +61,81 @@ def ensure_directory(path: str | os.PathLike[str], argument: str) -> Path:
         raise InputError(f"{argument}: expected a folder, but {path} is a file")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path / "probe") as temporary:
-            temporary.touch()
-        (path / "probe").unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise InputError(f"{argument}: cannot write to the folder {path} ({error.strerror or error})") from error
     return path
+
+
+_TEMPORARY = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.part(?P<suffix>\.[^.]*)?")
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Removes what every `atomic_path(path)` has left whose process was killed."""
+    whole = set(paths)
+    for folder in {path.parent for path in whole}:
+        for entry in list(folder.iterdir()) if folder.is_dir() else []:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and folder / (match["stem"] + (match["suffix"] or "")) in whole:
+                entry.unlink(missing_ok=True)
+
+
+class OwnFolder:
+    """A folder that knows which of its files this package has written, so that no other is ever touched.
+
+    A hidden file in it lists them, each before it is written. Hidden files of others do not count.
+
+    Args:
+        path: the folder, which need not exist.
+    """
+
+    LIST = ".osmn_files"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._names: set[str] = set()
+        with contextlib.suppress(OSError):
+            # A line is whole where its end is there: the process may have been killed, or the disk full.
+            lines = (self.path / self.LIST).read_text(encoding="utf-8").splitlines(keepends=True)
+            self._names = {line[:-1] for line in lines if line.endswith("\n")}
+
+    def foreign(self) -> Path | None:
+        """A file in the folder that this package has not written; None if there is none."""
+        if self.path.exists() and not self.path.is_dir():
+            return self.path
+        for path in self.path.rglob("*"):
+            if path.is_file() and path.name[0] != "." and path.relative_to(self.path).as_posix() not in self._names:
+                return path
+        return None
+
+    def is_empty(self) -> bool:
+        """Whether nothing that this package has written is in it."""
+        return not any((self.path / name).exists() for name in self._names)
+
+    def claim(self) -> None:
+        """Creates the folder, or goes on with it: what a killed process has left half written is removed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path / name for name in [*self._names, self.LIST])
+        write_text(self.path / self.LIST, "".join(f"{name}\n" for name in sorted(self._names)))
+
+    def file(self, name: str) -> Path:
+        """Where to write the file `name` ("2/00000.png"): its folder is there, and it is listed."""
+        path = self.path / name
+        if name not in self._names:
+            path.parent.mkdir(exist_ok=True)
+            with open(self.path / self.LIST, "a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+            self._names.add(name)
+        return path
+
+    def remove(self) -> None:
+        """Removes the files that this package has written, and the folders that are empty then."""
+        remove_leftovers(self.path / name for name in [*self._names, self.LIST])
+        for name in [*self._names, self.LIST]:
+            (self.path / name).unlink(missing_ok=True)
+        self._names.clear()
+        folders = [path for path in self.path.rglob("*") if path.is_dir() and not path.is_symlink()]
+        for folder in [*sorted(folders, reverse=True), self.path]:
+            with contextlib.suppress(OSError):  # not empty, or not there
+                folder.rmdir()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from osmn_tf.cli.options import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from osmn_tf.errors import InputError
 from osmn_tf.version import __version__
 
@@ -23,11 +26,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "presets": ("osmn_tf.cli.presets", "list the models that ship with this installation"),
 }
 
-EXIT_OK = 0
-EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
-
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The argument parser; only `command`'s own arguments are filled in."""
@@ -39,6 +37,13 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"osmn_tf {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="import this file first: the networks, tasks, ... that it registers are there then; repeatable",
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module_name, summary) in COMMANDS.items():
         if name == command:
@@ -56,6 +61,29 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def import_plugin(path: str) -> None:
+    """Runs a Python file as a module, so that what it registers is there.
+
+    Raises:
+        InputError: there is no such file, or it raises something.
+    """
+    from osmn_tf.cli.quiet import captured_stderr
+
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise InputError(f"--plugin: expected a Python file, received {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # classes of it are looked up there
+    try:
+        with captured_stderr():
+            spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"--plugin: {path} cannot be imported ({reason})") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code.
 
@@ -66,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in argv if word in COMMANDS), None)
     arguments = build_parser(command).parse_args(argv)
     try:
+        for path in arguments.plugin:
+            import_plugin(path)
         code: int = arguments.run(arguments)
     except InputError as error:
         if arguments.debug:

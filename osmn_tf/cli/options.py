@@ -1,8 +1,19 @@
-"""Arguments that several subcommands read in the same way."""
+"""What several subcommands share: arguments, exit codes, progress bars."""
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import TYPE_CHECKING
+
 from osmn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+EXIT_OK = 0
+EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -12,6 +23,42 @@ def parse_size(text: str) -> tuple[int, int]:
         InputError: it is not HxW with positive numbers.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--network-size: expected HxW such as 288x512, received {text!r}")
     return int(parts[0]), int(parts[1])
+
+
+class Bars:
+    """Progress bars of a job, one after the other; none without a terminal.
+
+    Args:
+        quiet: none at all.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._what: str | None = None
+        self._bar: tqdm | None = None
+
+    def show(self, what: str, done: int, total: int | None, note: str) -> None:
+        """Says that `done` of `total` are done of `what`; another `what` begins a new bar."""
+        from tqdm import tqdm
+
+        if self._bar is None or what != self._what:
+            self._close()
+            self._what = what
+            self._bar = tqdm(total=total, desc=what, disable=True if self._quiet else None, dynamic_ncols=True)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import importlib.util
 import os
 import sys
 import tempfile
@@ -43,12 +43,10 @@ def start_backend(initialise: bool = True) -> None:
         MissingDependencyError: Keras or the backend that it is set to is not installed.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    try:
-        importlib.metadata.version("keras")
-        importlib.metadata.version(backend)
-    except importlib.metadata.PackageNotFoundError as error:
-        extra = "tf" if backend == "tensorflow" else backend
-        raise MissingDependencyError(str(error.name), extra, "running a network") from error
+    for package in ("keras", backend):  # by the module's name: TensorFlow comes as tensorflow-cpu too
+        if importlib.util.find_spec(package) is None:
+            extra = "tf" if backend == "tensorflow" else backend
+            raise MissingDependencyError(package, extra, "running a network")
     with captured_stderr():
         import keras
 

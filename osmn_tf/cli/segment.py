@@ -8,26 +8,25 @@ Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
     NAME_overlay.mp4        the video with the objects coloured in
     NAME_sheet.png          a contact sheet
-An interrupted run keeps what is done; the same command continues it.
+An interrupted run keeps what is done; the same command continues it. A file that it has not written itself is never
+removed or overwritten.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from osmn_tf.cli.options import parse_size
+from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars, parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from osmn_tf.inference.predictor import NetworkSource
     from osmn_tf.inference.segmenter import VideoSegmenter
-    from osmn_tf.video.source import FrameSource
+    from osmn_tf.jobs.segment import SegmentOptions
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
@@ -80,8 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
-        help="what it computes in: mixed_bfloat16 is faster where the processor has it (%(default)s)",
+        help="what it computes in: mixed_bfloat16 is faster where the processor has it (float32)",
     )
     network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
@@ -103,97 +101,107 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     output.add_argument("--coco", metavar="FILE", help="write COCO run-length masks, a track an object (YouTube-VIS)")
     output.add_argument("--cutouts", action="store_true", help="write NAME_cutouts/LABEL/00000.png with alpha")
-    output.add_argument("--force", action="store_true", help="overwrite existing results")
+    output.add_argument("--force", action="store_true", help="replace the results of another command")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn segment` and returns its exit code."""
-    from osmn_tf.video.source import open_source
+    from osmn_tf.jobs.segment import segment
 
-    network_size = parse_size(arguments.network_size) if arguments.network_size else None
-    arguments.finetune = finetune_steps(arguments.quality, arguments.finetune)
-    check_rate(arguments.finetune_rate)
-    source = open_source(arguments.video, start=arguments.start, end=arguments.end, every=arguments.every)
-    boxes = _parse_boxes(arguments)
-    given = {} if boxes else read_masks(arguments.mask, source, arguments.resize_mask)
-    if boxes:
-        from osmn_tf.masks.prompts import mask_from_boxes
-
-        given = {0: mask_from_boxes(source[0], boxes)}
-    from osmn_tf.inference.predictor import find_network
-    from osmn_tf.jobs.segment import SegmentationJob
-
-    network = find_network(arguments.preset)  # a wrong name is found before anything is written
-    if network.can_adapt is False and arguments.finetune:
-        raise InputError("--finetune: an exported network cannot be trained; take the preset that it was made of")
-    if not network.needs_backend and arguments.precision != "float32":
-        raise InputError("--precision: an exported network computes in what it was exported in")
-    job = SegmentationJob(arguments, source, given)
-    if job.is_complete():
-        print(f"{job.name} is done already; --force does it again.")
-        job.print_results()
-        return 0
-
-    segmenter = _make_segmenter(arguments, network, network_size)
-    job.prepare(boxes_given=bool(boxes))
-    return job.execute(segmenter)
+    options = read_options(arguments)
+    with Bars(arguments.quiet) as bars:
+        outcome = segment(options, progress=bars.show, open_segmenter=open_quietly)
+    if outcome.already_done:
+        print(f"{outcome.name} is done already; --force does it again.")
+    elif outcome.problem is not None:
+        masks = dict(outcome.results).get("masks", options.out)
+        problem = f"{outcome.problem}; kept {outcome.kept} masks in {masks}"
+        print(f"osmn segment: error: {problem}", file=sys.stderr)
+        return EXIT_INCOMPLETE
+    elif outcome.interrupted:
+        print(f"osmn segment: interrupted after {outcome.frames} frames; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    else:
+        new = outcome.frames - outcome.resumed
+        before = f", {outcome.resumed} were there" if outcome.resumed else ""
+        rate = f" ({new / outcome.seconds:.1f} frames per second)" if new else ""
+        print(f"{new} frames in {outcome.seconds:.1f} s{rate}{before}")
+    for title, path in outcome.results:
+        print(f"{title + ':':15}{path}")
+    return EXIT_OK
 
 
-def _make_segmenter(
-    arguments: argparse.Namespace, network: NetworkSource, size: tuple[int, int] | None
-) -> VideoSegmenter:
-    """The network, ready to run. An exported one needs neither Keras nor its backend."""
-    from osmn_tf.cli.quiet import captured_stderr, start_backend
-    from osmn_tf.inference.segmenter import VideoSegmenter
+def read_options(arguments: argparse.Namespace) -> SegmentOptions:
+    """The arguments of `osmn segment` as the job takes them.
 
-    if network.needs_backend:
-        start_backend()
-    with captured_stderr():  # LiteRT reports that it has found its kernels
-        return VideoSegmenter(
-            arguments.preset,
-            size,
+    Raises:
+        InputError: an argument cannot be read, or two contradict each other.
+    """
+    from osmn_tf.inference.predictor import PredictorOptions
+    from osmn_tf.jobs.segment import SegmentOptions
+    from osmn_tf.masks.prompts import parse_box
+
+    outputs: dict[str, str | None] = {}
+    if not arguments.no_overlay:
+        outputs["overlay"] = arguments.overlay
+    if not arguments.no_sheet:
+        outputs["sheet"] = None
+    if arguments.coco:
+        outputs["coco"] = arguments.coco
+    if arguments.cutouts:
+        outputs["cutouts"] = None
+    if bool(arguments.mask) == bool(arguments.box):
+        raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
+    return SegmentOptions(
+        arguments.video,
+        masks=parse_masks(arguments.mask or [], arguments.start),
+        boxes=[parse_box(text) for text in arguments.box or []],
+        resize_mask=arguments.resize_mask,
+        both_ways=arguments.both_ways,
+        start=arguments.start,
+        end=arguments.end,
+        every=arguments.every,
+        preset=arguments.preset,
+        network=PredictorOptions(
+            parse_size(arguments.network_size) if arguments.network_size else None,
             merge=arguments.merge,
             exclusive=not arguments.own_guides,
             recover=not arguments.no_recover,
-            precision=arguments.precision if network.needs_backend else None,
-        )
+            precision=arguments.precision,
+        ),
+        finetune=finetune_steps(arguments.quality, arguments.finetune),
+        finetune_rate=check_rate(arguments.finetune_rate),
+        out=arguments.out,
+        outputs=outputs,
+        force=arguments.force,
+    )
 
 
-def _parse_boxes(arguments: argparse.Namespace) -> list[tuple[int, int, int, int]]:
-    if bool(arguments.mask) == bool(arguments.box):
-        raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
-    if not arguments.box:
-        return []
-    from osmn_tf.masks.prompts import parse_box
-
-    return [parse_box(text) for text in arguments.box]
-
-
-def read_masks(values: list[str], source: FrameSource, resize: bool) -> dict[int, np.ndarray]:
-    """Reads the --mask arguments.
-
-    Returns:
-        {index among the selected frames: uint8 [H, W]}.
+def parse_masks(values: list[str], start: int) -> dict[int, str]:
+    """The --mask arguments: number of a frame -> file. Without a number a mask is of frame `start`.
 
     Raises:
-        InputError: a mask is unreadable, unusable or of a frame that is not selected.
+        InputError: a frame gets two masks.
     """
-    from osmn_tf.masks.files import read_mask
-
-    given: dict[int, np.ndarray] = {}
+    masks: dict[int, str] = {}
     for value in values:
         number, separator, path = value.partition(":")
-        index = 0
-        if separator and number.isdigit() and not Path(value).exists():
-            index, remainder = divmod(int(number) - source.number(0), source.number(1) - source.number(0))
-            if index < 0 or remainder:
-                raise InputError(f"--mask {value}: frame {number} is not among those chosen by --start and --every")
-            if source.info.frames is not None and index >= source.info.frames:
-                raise InputError(f"--mask {value}: the selection has {source.info.frames} frames only")
-        else:
-            path = value
-        if index in given:
-            raise InputError(f"--mask {value}: frame {source.number(index)} has a mask already")
-        given[index] = read_mask(path, size=(source.info.height, source.info.width), resize=resize)
-    return given
+        numbered = separator and number.isdecimal() and not Path(value).exists()
+        frame, file = (int(number), path) if numbered else (start, value)
+        if frame in masks:
+            raise InputError(f"--mask {value}: frame {frame} has a mask already")
+        masks[frame] = file
+    return masks
+
+
+def open_quietly(options: SegmentOptions) -> VideoSegmenter:
+    """The segmenter of a job, without a backend's chatter. An exported network needs neither Keras nor its backend."""
+    from osmn_tf.cli.quiet import captured_stderr, start_backend
+    from osmn_tf.inference.predictor import find_network
+    from osmn_tf.jobs.segment import default_segmenter
+
+    if find_network(options.preset).needs_backend:
+        start_backend()
+    with captured_stderr():  # LiteRT reports that it has found its kernels
+        return default_segmenter(options)

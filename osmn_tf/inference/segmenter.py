@@ -265,6 +265,37 @@ class VideoSegmenter:
             InputError: as `track`.
         """
         given = self._given(masks)
+        with tempfile.TemporaryFile() as store:
+            spans: dict[int, tuple[int, int]] = {}
+            for index, mask in self.track_back(frames, given):
+                if mask.any():
+                    packed = zlib.compress(mask.tobytes(), 1)
+                    spans[index] = (store.tell(), len(packed))
+                    store.write(packed)
+            for index, (frame, mask) in enumerate(self.track(frames, given)):
+                if index in spans:
+                    offset, length = spans[index]
+                    store.seek(offset)
+                    earlier = np.frombuffer(zlib.decompress(store.read(length)), np.uint8).reshape(mask.shape)
+                    mask = np.where(mask == 0, earlier, mask)
+                yield frame, mask
+
+    def track_back(
+        self, frames: Sequence[np.ndarray] | FrameSource, masks: Mapping[int, np.ndarray]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The backward pass of `track_both_ways` by itself.
+
+        Args:
+            frames, masks: as `track_both_ways`.
+
+        Yields:
+            (index, mask), from the last first mask of an object to the start of the video; in the mask are the objects
+            whose first mask comes later than the frame.
+
+        Raises:
+            InputError: as `track`.
+        """
+        given = self._given(masks)
         first: dict[int, int] = {}
         for index in sorted(given):
             for label in object_labels(given[index]):
@@ -274,26 +305,8 @@ class VideoSegmenter:
             raise InputError(
                 f"masks: a mask is given for frame {max(first.values())}, but the video has {length} frames"
             )
-        with tempfile.TemporaryFile() as store:
-            spans: dict[int, tuple[int, int]] = {}
-            for index, mask in self._backward(head, length, given, first):
-                packed = zlib.compress(mask.tobytes(), 1)
-                spans[index] = (store.tell(), len(packed))
-                store.write(packed)
-            for index, (frame, mask) in enumerate(self.track(frames, given)):
-                if index in spans:
-                    offset, length = spans[index]
-                    store.seek(offset)
-                    earlier = np.frombuffer(zlib.decompress(store.read(length)), np.uint8).reshape(mask.shape)
-                    mask = np.where(mask == 0, earlier, mask)
-                yield frame, mask
-
-    def _backward(
-        self, frames: Reversible[np.ndarray], length: int, given: dict[int, np.ndarray], first: dict[int, int]
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """(index, mask), from the end to the start, of the objects whose first mask comes later than the frame."""
         self.reset()
-        for index, frame in zip(range(length - 1, -1, -1), reversed(frames)):
+        for index, frame in zip(range(length - 1, -1, -1), reversed(head)):
             starting = [label for label, start in first.items() if start == index]
             if starting:
                 annotation = np.where(np.isin(given[index], starting), given[index], 0).astype(np.uint8)
@@ -301,8 +314,7 @@ class VideoSegmenter:
                 mask = np.where(annotation > 0, 0, self.add(frame, annotation))
             else:
                 mask = self.step(frame)
-            if mask.any():
-                yield index, mask
+            yield index, mask
 
     # Interruption -----------------------------------------------------------------------------------------------
 

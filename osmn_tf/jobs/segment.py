@@ -1,78 +1,152 @@
-"""The run behind `osmn segment`: where results go, what is done already, and the loop over the frames."""
+"""Segments one video from its file to the files of its results; what an interrupted run has done is kept."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import shutil
-import signal
-import sys
-import threading
+import contextlib
+import dataclasses
+import itertools
+import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from osmn_tf.cli.main import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK
 from osmn_tf.errors import InputError
-from osmn_tf.files import atomic_path, ensure_directory, write_text
-from osmn_tf.inference.predictor import find_network
-from osmn_tf.masks.coco import TrackWriter
-from osmn_tf.masks.contact_sheet import ContactSheet
-from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
-from osmn_tf.masks.files import read_label_png, write_mask
-from osmn_tf.masks.labels import labels_of
+from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE
+from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
+from osmn_tf.jobs.background import Background, deferred_interrupt
+from osmn_tf.jobs.outputs import Output, Video, outputs
+from osmn_tf.jobs.resume import Record, State, array_digest, signature
+from osmn_tf.masks.drawing import draw_overlay, write_image
+from osmn_tf.masks.files import read_label_png, read_mask, write_mask
+from osmn_tf.masks.prompts import Box, mask_from_boxes
 from osmn_tf.video.readers import TruncatedVideoError
-from osmn_tf.video.writer import VideoWriter
+from osmn_tf.video.source import FrameSource, open_source
 
 if TYPE_CHECKING:
     from osmn_tf.inference.segmenter import VideoSegmenter
-    from osmn_tf.video.source import FrameSource
 
 SNAPSHOT_INTERVAL = 100  # frames between two snapshots of the state, for runs that are killed
-MOST_PENDING = 8  # frames that wait to be written: each holds a frame and a mask
+
+Progress = Callable[[str, int, "int | None", str], None]
+"""Called with (what is being done, how much of it is done, how much there is or None, a note)."""
 
 
-class _Background:
-    """A thread that does jobs in order; a job's error is raised by the next call."""
+@dataclasses.dataclass(frozen=True)
+class SegmentOptions:
+    """What to segment, with which network, and which results to write where.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._slots = threading.Semaphore(MOST_PENDING)
-        self._error: BaseException | None = None
+    Attributes:
+        video: video file, folder of images, or image.
+        masks: number of a frame of the video (from 0) -> its mask, as a file or uint8 [H, W].
+        boxes: instead of masks: boxes around the objects in the first frame, (x, y, width, height) in pixels.
+        resize_mask: accept masks of another size than the video's.
+        both_ways: also go backward, to the frames before an object's first mask.
+        start, end, every: which frames to take, as `open_source`.
+        preset: name, folder or file of a preset, folder of an exported network, or address of a server.
+        network: how it is used.
+        finetune: steps of online fine-tuning on the given masks.
+        finetune_rate: their learning rate.
+        out: folder of the results.
+        outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
+            "masks" are always written, to OUT/NAME.
+        force: replace the results of another command. What this package has not written is never touched.
+    """
 
-    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Queues a job; waits while too many are queued."""
-        self._raise_error()
-        self._slots.acquire()
-        self._pool.submit(function, *arguments).add_done_callback(self._finished)
+    video: str | os.PathLike[str]
+    masks: Mapping[int, str | os.PathLike[str] | np.ndarray] = dataclasses.field(default_factory=dict)
+    boxes: Sequence[Box] = ()
+    resize_mask: bool = False
+    both_ways: bool = False
+    start: int = 0
+    end: int | None = None
+    every: int = 1
+    preset: str | os.PathLike[str] = "reconvnet_lite"
+    network: PredictorOptions = dataclasses.field(default_factory=PredictorOptions)
+    finetune: int = 0
+    finetune_rate: float = LEARNING_RATE
+    out: str | os.PathLike[str] = "osmn_output"
+    outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
+        default_factory=lambda: {"overlay": None, "sheet": None}
+    )
+    force: bool = False
 
-    def _finished(self, future: Future[None]) -> None:
-        self._error = self._error or future.exception()
-        self._slots.release()
 
-    def wait(self) -> None:
-        """Returns when all jobs are done."""
-        for _ in range(MOST_PENDING):
-            self._slots.acquire()
-        self._slots.release(MOST_PENDING)
-        self._raise_error()
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job has ended.
 
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+    Attributes:
+        name: of the video.
+        results: (what it is, where it is) of everything that is there.
+        frames: how many are done.
+        kept: how many masks there are.
+        resumed: of those, the ones that an interrupted run had left.
+        seconds: that the others took.
+        already_done: the same command had finished before, and nothing was done.
+        interrupted: by Ctrl-C; the same command continues.
+        problem: why not all frames are done, or not all results written, in one line.
+    """
 
-    def close(self) -> None:
-        """Ends the thread behind the last job; errors stay where they are."""
-        self._pool.shutdown()
+    name: str
+    results: tuple[tuple[str, Path], ...] = ()
+    frames: int = 0
+    kept: int = 0
+    resumed: int = 0
+    seconds: float = 0.0
+    already_done: bool = False
+    interrupted: bool = False
+    problem: str | None = None
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C was pressed, and the frame in hand is done."""
+
+
+def segment(
+    options: SegmentOptions,
+    *,
+    progress: Progress | None = None,
+    open_segmenter: Callable[[SegmentOptions], VideoSegmenter] | None = None,
+) -> Outcome:
+    """Segments a video and writes its results.
+
+        outcome = segment(SegmentOptions("dog.mp4", {0: "dog.png"}, out="results"))
+
+    Args:
+        options: see `SegmentOptions`.
+        progress: told after every step of fine-tuning and every frame.
+        open_segmenter: makes the segmenter, once everything else has been checked; by default with the network that
+            `options.preset` names.
+
+    Returns:
+        How it has ended. Files that could not be written or read behind the first frame, and Ctrl-C, are no exceptions:
+        what is done is kept, and the same call continues.
+
+    Raises:
+        InputError: an argument is wrong, or nothing could be done. Nothing is written then.
+        KeyboardInterrupt: Ctrl-C while fine-tuning, or a second time.
+    """
+    job = _Job(options, progress or (lambda what, done, total, note: None))
+    if job.is_complete():
+        return Outcome(job.video.name, job.results(), already_done=True)
+    job.check_targets()
+    with (open_segmenter or default_segmenter)(options) as segmenter:
+        if options.finetune and not segmenter.predictor.can_adapt:
+            raise InputError("--finetune: this network cannot be trained")
+        job.claim()
+        return job.run(segmenter)
+
+
+def default_segmenter(options: SegmentOptions) -> VideoSegmenter:
+    """A segmenter with the network that the options name."""
+    from osmn_tf.inference.segmenter import VideoSegmenter
+
+    return VideoSegmenter(options.preset, **dataclasses.asdict(options.network))
 
 
 def _reason(error: Exception) -> str:
@@ -82,350 +156,370 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file.
+class _Job:
+    """One video: where its results go, what is done already, and the loops over its frames."""
 
-    Raises:
-        ValueError: the file is damaged.
-        OSError: it cannot be read.
-    """
-    # NumPy leaves a damaged file open that it has opened itself.
-    with open(path, "rb") as file:
-        try:
-            with np.load(file) as arrays:
-                return dict(arrays)
-        except (EOFError, KeyError, BadZipFile, zlib.error) as error:
-            raise ValueError(str(error)) from error
-
-
-@contextmanager
-def _deferred_interrupt(requested: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C only sets `requested`, so that the frame in hand is finished; the second one interrupts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-class SegmentationJob:
-    """One video: where its results go, what is done already, and the loop over its frames."""
-
-    def __init__(self, arguments: argparse.Namespace, source: FrameSource, given: dict[int, np.ndarray]) -> None:
-        self.arguments, self.source, self.given = arguments, source, given
-        self.name = source.name
-        self.out = Path(arguments.out)
-        self.masks = self.out / self.name
-        self.overlay = (
-            None if arguments.no_overlay else Path(arguments.overlay or self.out / f"{self.name}_overlay.mp4")
+    def __init__(self, options: SegmentOptions, progress: Progress) -> None:
+        self.options, self.progress = options, progress
+        self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
+        self.given = _given_masks(options, self.source)
+        self.network = find_network(options.preset)
+        if options.finetune and self.network.can_adapt is False:
+            raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
+        info = self.source.info
+        self.video = Video(
+            self.source.name, (info.height, info.width), info.fps, self.source.frame_name, frozenset(self.given)
         )
-        self.sheet = None if arguments.no_sheet else self.out / f"{self.name}_sheet.png"
-        self.coco = Path(arguments.coco) if arguments.coco else None
-        self.cutouts = self.out / f"{self.name}_cutouts" if arguments.cutouts else None
-        self.first_mask = self.out / f"{self.name}_first_mask.png"
-        self.first_mask_preview = self.out / f"{self.name}_first_mask_preview.png"
-        # What belongs to an unfinished or finished run: how it was called, and the state to continue from.
-        self.record = self.out / f".{self.name}.osmn.json"
-        self.snapshot = self.out / f".{self.name}.osmn.npz"
-        self.tuned_weights = self.out / f".{self.name}.osmn.weights.npz"
-        self.signature = self._signature()
+        self.out = Path(options.out)
+        paths = {"masks": self.out / self.source.name, **options.outputs}
+        self.targets = {
+            kind: self.out / f"{self.source.name}{outputs.get(kind).ending}" if path is None else Path(path)
+            for kind, path in paths.items()
+        }
+        for kind, path in self.targets.items():
+            outputs.get(kind).check(path)
+        self.first_mask = [self.out / f"{self.source.name}_first_mask{part}.png" for part in ("", "_preview")]
+        self.signature = signature(self._inputs(), self._facts())
+        self.record = Record(self.out, self.source.name)
+        self.snapshot, self.backward, self.weights = (
+            State(self.out / f".{self.source.name}.osmn{part}.npz", what)
+            for part, what in (
+                ("", "the state of the interrupted run"),
+                (".backward", "the backward pass of the interrupted run"),
+                (".weights", "what the interrupted run has learned"),
+            )
+        )
         self.done = 0  # frames whose results are written or queued
         self.resumed = 0  # of those, the ones that an interrupted run has left
 
-    def _signature(self) -> str:
-        """Digest of everything that the masks depend on: a run continues only what the same command began."""
-        arguments = self.arguments
-        path = Path(arguments.video)
-        files = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
-        preset = find_network(arguments.preset).path
-        if preset is not None:
-            files += sorted(preset.iterdir()) if preset.is_dir() else [preset]
-        facts: list[Any] = [arguments.preset] if preset is None else []
-        facts += [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        facts += [arguments.start, arguments.end, arguments.every, arguments.network_size, arguments.merge]
-        facts += [arguments.own_guides, arguments.no_recover, arguments.both_ways, arguments.precision]
-        facts += [arguments.finetune, arguments.finetune_rate if arguments.finetune else None]
-        facts += [(index, hashlib.sha256(mask.tobytes()).hexdigest()) for index, mask in sorted(self.given.items())]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    # What the results depend on, and where they go --------------------------------------------------------------
 
-    def _recorded(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+    def _inputs(self) -> list[Path]:
+        """The files that are read, but for the masks, whose values count."""
+        return [*self.source.files, *_network_files(self.network)]
 
-    def _targets(self) -> list[Path]:
-        return [path for path in (self.masks, self.overlay, self.sheet, self.coco, self.cutouts) if path is not None]
+    def _facts(self) -> list[object]:
+        options = self.options
+        facts: list[object] = [None if self.network.path else str(options.preset)]
+        facts += [dataclasses.asdict(options.network), options.both_ways]
+        facts += [options.start, options.end, options.every]
+        facts += [options.finetune, options.finetune_rate if options.finetune else None]
+        return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
+
+    def _folders(self) -> list[OwnFolder]:
+        return [OwnFolder(path) for kind, path in self.targets.items() if outputs.get(kind).is_folder]
+
+    def _files(self) -> list[Path]:
+        """The single files that are going to be written."""
+        files = [path for kind, path in self.targets.items() if not outputs.get(kind).is_folder]
+        return files + (self.first_mask if self.options.boxes else [])
 
     def is_complete(self) -> bool:
         """Whether the same command has finished before and its results are still there."""
-        recorded = self._recorded()
-        done = recorded.get("signature") == self.signature and recorded.get("complete") is True
-        return done and not self.arguments.force and all(path.exists() for path in self._targets())
+        done = self.record.complete and self.record.signature == self.signature
+        return done and not self.options.force and all(path.exists() for path in self.targets.values())
 
-    def prepare(self, boxes_given: bool) -> None:
-        """Checks the folders, refuses to overwrite what this command did not begin, and claims the results."""
-        for path, argument in ((self.out, "--out"), (self.overlay and self.overlay.parent, "--overlay")):
-            if path is not None:
-                ensure_directory(path, argument)
-        if self.coco is not None:
-            ensure_directory(self.coco.parent, "--coco")
-        if self.overlay is not None and self.overlay.suffix.lower() not in (".mp4", ".webm"):
-            raise InputError(f"--overlay: expected a file that ends in .mp4 or .webm, received {self.overlay}")
-        recorded = self._recorded()
-        ours = recorded.get("signature") == self.signature
-        if self.arguments.force:
-            if recorded:
-                for folder in (self.masks, self.cutouts):
-                    if folder is not None:
-                        shutil.rmtree(folder, ignore_errors=True)
-            self._forget()
-        elif not ours:
-            existing = [path for path in self._targets() if path.is_file() or (path.is_dir() and any(path.iterdir()))]
-            if existing:
-                raise InputError(f"--out: {existing[0]} exists already; use --force to overwrite it, or another --out")
-            self._forget()
-        ensure_directory(self.masks, "--out")
-        write_text(self.record, json.dumps({"signature": self.signature, "complete": False}) + "\n")
-        if boxes_given:
-            self._write_first_mask()
+    def results(self) -> tuple[tuple[str, Path], ...]:
+        """(what it is, where it is) of the results that are there."""
+        named = [(outputs.get(kind).title, path) for kind, path in self.targets.items()]
+        named += zip(("first mask", "its preview"), self.first_mask)
+        return tuple((title, path) for title, path in named if path.exists())
+
+    def check_targets(self) -> None:
+        """Refuses whatever would touch a file that this package has not written, or the results of another command.
+
+        Raises:
+            InputError: such a file is where results are to be written; nothing was written or removed.
+        """
+        read = [self.source.path, *(Path(m) for m in self.options.masks.values() if not isinstance(m, np.ndarray))]
+        targets = [*(folder.path for folder in self._folders()), *self._files()]
+        for path, target in itertools.product(read, targets):
+            if target.resolve() in (path.resolve(), *path.resolve().parents):
+                raise InputError(f"--out: the results would go to {target}, where {path} is read; take another folder")
+        if self.source.path.is_dir() and self.out.resolve() == self.source.path.resolve():
+            raise InputError(f"--out: expected another folder than that of the frames, received {self.out}")
+        foreign = [folder.foreign() for folder in self._folders()]
+        foreign += [path for path in self._files() if not self.record.owns(path)]
+        if any(foreign):
+            first = next(filter(None, foreign))
+            raise InputError(f"--out: {first} is in the way: osmn segment has not written it, and leaves it alone")
+        if self.record.signature == self.signature or self.options.force:
+            return
+        there = [folder.path for folder in self._folders() if not folder.is_empty()]
+        there += [path for path in self._files() if path.exists()]
+        if there:
+            raise InputError(f"--out: {there[0]} exists already; use --force to overwrite it, or another --out")
+
+    def claim(self) -> None:
+        """Creates the folders, and makes the results this command's."""
+        ensure_directory(self.out, "--out")
+        for kind, path in self.targets.items():
+            ensure_directory(path.parent, f"--{kind}")
+        try:
+            if self.options.force or self.record.signature != self.signature:
+                for folder in self._folders():
+                    folder.remove()
+                self._forget()
+            self.record.begin(self.signature, self._files())
+            for folder in self._folders():
+                folder.claim()
+            remove_leftovers([*self._files(), self.record.path, self.snapshot.path])
+            if self.options.boxes:
+                write_mask(self.first_mask[0], self.given[0])
+                write_image(self.first_mask[1], draw_overlay(self.source[0], self.given[0]))
+        except OSError as error:
+            self._withdraw()
+            raise InputError(f"--out: {_reason(error)}") from error
 
     def _forget(self) -> None:
         """Removes what an unfinished run would continue from."""
-        self.snapshot.unlink(missing_ok=True)
-        self.tuned_weights.unlink(missing_ok=True)
+        for state in (self.snapshot, self.backward, self.weights):
+            state.remove()
 
-    def _write_first_mask(self) -> None:
-        write_mask(self.first_mask, self.given[0])
-        write_image(self.first_mask_preview, draw_overlay(self.source[0], self.given[0]))
+    def _withdraw(self) -> None:
+        """Leaves no trace where not even the first frame was done."""
+        with contextlib.suppress(OSError):
+            if not all(folder.is_empty() for folder in self._folders()):
+                return
+            for folder in self._folders():
+                folder.remove()
+            if self.options.boxes:
+                for path in self.first_mask:
+                    path.unlink(missing_ok=True)
+            self.record.withdraw(keep=self.weights.path.exists() or self.backward.path.exists())
 
     # The run ----------------------------------------------------------------------------------------------------
 
-    def _finetune(self, segmenter: VideoSegmenter) -> AbstractContextManager[object]:
+    def run(self, segmenter: VideoSegmenter) -> Outcome:
+        """Segments the video and writes the results."""
+        try:
+            with self._finetuned(segmenter), deferred_interrupt() as interrupted:
+                return self._segment(segmenter, interrupted.is_set)
+        except OSError as error:
+            raise InputError(f"--out: {_reason(error)}") from error
+        finally:
+            if not self.done:
+                self._withdraw()
+
+    def _finetuned(self, segmenter: VideoSegmenter) -> contextlib.AbstractContextManager[object]:
         """Fine-tunes the network on the given masks, or gives it the weights that an interrupted run has left.
 
         The weights are kept until the run is complete: training again would take its time again, and may give slightly
         other weights on another machine. An interrupted fine-tuning leaves nothing.
         """
-        if self.tuned_weights.is_file():
+        if not self.options.finetune:
+            return contextlib.nullcontext()
+        kept = self.weights.load()
+        if kept is not None:
             try:
-                return segmenter.load_adapted(_read_arrays(self.tuned_weights))
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"--out: the weights of the interrupted run in {self.tuned_weights} are damaged; --force starts"
-                    " again"
-                ) from error
+                return segmenter.load_adapted(kept)
+            except InputError as error:
+                raise self.weights.damaged() from error
+
+        def show(done: int, total: int, loss: float) -> None:
+            self.progress("fine-tuning", done, total, f"loss {loss:.3f}")
+
         annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
-        with tqdm(
-            total=self.arguments.finetune,
-            unit="step",
-            desc="fine-tuning",
-            disable=True if self.arguments.quiet else None,
-            dynamic_ncols=True,
-        ) as progress:
-
-            def show(done: int, total: int, loss: float) -> None:
-                progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-                progress.update()
-
-            tuned = segmenter.finetune(annotated, self.arguments.finetune, self.arguments.finetune_rate, progress=show)
-        with atomic_path(self.tuned_weights) as temporary:
-            content: dict[str, Any] = segmenter.adapted_weights()
-            np.savez(temporary, **content)
+        tuned = segmenter.finetune(annotated, self.options.finetune, self.options.finetune_rate, progress=show)
+        self.weights.save(segmenter.adapted_weights())
         return tuned
 
-    def _restore(self, segmenter: VideoSegmenter) -> int:
-        """Restores the segmenter from the snapshot and returns how many frames are done."""
-        if not self.snapshot.is_file():
-            return 0
+    def _segment(self, segmenter: VideoSegmenter, interrupted: Callable[[], bool]) -> Outcome:
+        problem: str | None = None
+        stopped = whole = False  # whether the files of all frames that were segmented are there
+        made: list[Output] = []
+        clock = _Clock()
         try:
-            content = _read_arrays(self.snapshot)
-            done = int(content.pop("done"))
-            segmenter.restore(content)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"--out: the state of the interrupted run in {self.snapshot} is damaged; --force starts again"
-            ) from error
-        if not all(self._mask_path(index).is_file() for index in range(done)):
-            segmenter.reset()
-            return 0
-        return done
+            try:
+                for kind, path in self.targets.items():
+                    made.append(outputs.get(kind)(path, self.video))
+                self._loop(segmenter, made, clock, interrupted)
+                whole = True
+            except _InterruptedError:
+                stopped = whole = True
+            except TruncatedVideoError as error:
+                problem, whole = str(error), True
+            except (OSError, InputError) as error:
+                problem = _reason(error)
+                if not self.done:
+                    raise
+            seconds = clock.seconds()
+            if self.done:
+                problem = self._finish(segmenter, made, whole, complete=not stopped and problem is None) or problem
+        finally:
+            for output in made:
+                output.abort()
+        return Outcome(
+            self.video.name,
+            self.results(),
+            frames=self.done,
+            kept=sum(1 for _ in self.targets["masks"].glob("*.png")),
+            resumed=self.resumed,
+            seconds=seconds,
+            interrupted=stopped,
+            problem=problem,
+        )
 
-    def _pairs(self, segmenter: VideoSegmenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _loop(
+        self, segmenter: VideoSegmenter, made: Sequence[Output], clock: _Clock, interrupted: Callable[[], bool]
+    ) -> None:
+        """Goes through the frames; writing and drawing are done by two threads beside the network."""
+        with contextlib.ExitStack() as stack:
+            files, pictures = Background(), Background()
+            stack.callback(files.close)
+            stack.callback(pictures.close)
+
+            def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+                for output in made:
+                    if not output.is_folder:
+                        output.add(index, frame, mask)
+
+            def write(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+                for output in made:
+                    if output.is_folder:
+                        output.add(index, frame, mask)
+
+            for frame, mask in self._pairs(segmenter, clock, interrupted):
+                files.submit(write, self.done, frame, mask)
+                pictures.submit(present, self.done, frame, mask)
+                self.done += 1
+                self.progress(self.video.name, self.done, self.source.info.frames, "")
+                if interrupted():
+                    break
+                if self.done % SNAPSHOT_INTERVAL == 0 and self.done > self.resumed:
+                    files.wait()
+                    self._save_snapshot(segmenter)
+            files.wait()
+            pictures.wait()
+            if interrupted():
+                raise _InterruptedError
+
+    def _pairs(
+        self, segmenter: VideoSegmenter, clock: _Clock, interrupted: Callable[[], bool]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(frame, mask) of every frame; those that an interrupted run has done come from its files."""
-        if self.arguments.both_ways:
-            # A backward pass has no middle from which to go on: it starts again.
-            yield from segmenter.track_both_ways(self.source, self.given)
-            return
+        clock.start()
+        before = self._backward_pass(segmenter, interrupted) if self.options.both_ways else {}
         self.resumed = self._restore(segmenter)
         count = 0
         for index, frame in enumerate(self.source):
             count += 1
             if index < self.resumed:
                 yield frame, read_label_png(self._mask_path(index))
-            elif index in self.given:
-                yield frame, segmenter.add(frame, self.given[index])
-            else:
-                yield frame, segmenter.step(frame)
+                clock.start()
+                continue
+            mask = segmenter.add(frame, self.given[index]) if index in self.given else segmenter.step(frame)
+            if index in before:
+                earlier = np.frombuffer(zlib.decompress(before[index]), np.uint8).reshape(mask.shape)
+                mask = np.where(mask == 0, earlier, mask)
+            yield frame, mask
         if max(self.given) >= count:
             number = self.source.number(max(self.given))
             raise InputError(f"--mask: a mask is given for frame {number}, but the selection ends before it")
 
+    def _backward_pass(self, segmenter: VideoSegmenter, interrupted: Callable[[], bool]) -> dict[int, bytes]:
+        """Index -> compressed mask of the objects that are given later; the whole pass is kept for a run that goes on.
+
+        Raises:
+            _InterruptedError: Ctrl-C; a half pass is not kept.
+        """
+        kept = self.backward.load()
+        if kept is not None:
+            return {int(index): packed.tobytes() for index, packed in kept.items()}
+        masks: dict[int, bytes] = {}
+        total = max(self.given) + 1
+        for index, mask in segmenter.track_back(self.source, self.given):
+            if mask.any():
+                masks[index] = zlib.compress(mask.tobytes(), 1)
+            self.progress("backward", total - index, total, "")
+            if interrupted():
+                raise _InterruptedError
+        self.backward.save({str(index): np.frombuffer(packed, np.uint8) for index, packed in masks.items()})
+        segmenter.reset()
+        return masks
+
     def _mask_path(self, index: int) -> Path:
-        return self.masks / f"{self.source.frame_name(index)}.png"
+        return self.targets["masks"] / f"{self.source.frame_name(index)}.png"
 
-    def execute(self, segmenter: VideoSegmenter) -> int:
-        """Segments the video and writes the results; returns the exit code."""
+    def _restore(self, segmenter: VideoSegmenter) -> int:
+        """Restores the segmenter from the snapshot and returns how many frames are done."""
+        content = self.snapshot.load()
+        if content is None or "done" not in content:
+            return 0
+        done = int(content.pop("done"))
         try:
-            tuned = self._finetune(segmenter) if self.arguments.finetune else nullcontext()
-        except BaseException:
-            self._clean_up()
-            raise
-        with tuned:
-            return self._segment(segmenter)
-
-    def _segment(self, segmenter: VideoSegmenter) -> int:
-        info = self.source.info
-        size = (info.height, info.width)
-        sheet = ContactSheet()
-        tracks = TrackWriter(self.name, size) if self.coco else None
-        interrupted = threading.Event()
-        problem: str | None = None
-        overlay = VideoWriter(self.overlay, info.fps, size) if self.overlay else None
-        began = time.perf_counter()
-        written = False  # whether the files of all frames that were segmented are there
-        try:
-            try:
-                self._loop(segmenter, overlay, sheet, tracks, interrupted)
-                written = True
-            except TruncatedVideoError as error:
-                problem, written = str(error), True
-            except (OSError, InputError) as error:
-                if not self.done:
-                    self._clean_up()
-                    raise
-                problem = _reason(error)
-            seconds = time.perf_counter() - began
-            if self.done:
-                complete = problem is None and not interrupted.is_set()
-                try:
-                    if written and not complete:
-                        self._save_snapshot(segmenter)
-                    self._finish(overlay, sheet, tracks, complete)
-                except (OSError, InputError) as error:
-                    problem = problem or _reason(error)
-        finally:
-            if overlay is not None:
-                overlay.abort()  # nothing is left of it where it was not closed
-        if problem is not None:
-            kept = len(list(self.masks.glob("*.png")))
-            print(f"osmn segment: error: {problem}; kept {kept} masks in {self.masks}", file=sys.stderr)
-            return EXIT_INCOMPLETE
-        if interrupted.is_set():
-            print(f"osmn segment: interrupted after {self.done} frames; the same command continues", file=sys.stderr)
-            return EXIT_INTERRUPTED
-        print(f"{self.done} frames in {seconds:.1f} s ({self.done / seconds:.1f} frames per second)")
-        self.print_results()
-        return EXIT_OK
-
-    def _loop(
-        self,
-        segmenter: VideoSegmenter,
-        overlay: VideoWriter | None,
-        sheet: ContactSheet,
-        tracks: TrackWriter | None,
-        interrupted: threading.Event,
-    ) -> None:
-        """Goes through the frames; writing and drawing are done by two threads beside the network."""
-        files, pictures = _Background(), _Background()
-
-        def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
-            name = self.source.frame_name(index)
-            sheet.add(frame, mask, name, given=index in self.given)
-            if tracks is not None:
-                tracks.add(index, mask, name)
-            if overlay is not None:
-                overlay.write(draw_overlay(frame, mask))
-
-        with ExitStack() as stack:
-            stack.callback(files.close)
-            stack.callback(pictures.close)
-            stack.enter_context(_deferred_interrupt(interrupted))
-            progress = stack.enter_context(
-                tqdm(
-                    total=self.source.info.frames,
-                    unit="frame",
-                    desc=self.name,
-                    disable=True if self.arguments.quiet else None,
-                    dynamic_ncols=True,
-                )
-            )
-            for frame, mask in self._pairs(segmenter):
-                files.submit(self._write_files, self.done, frame, mask)
-                pictures.submit(present, self.done, frame, mask)
-                self.done += 1
-                progress.update()
-                if interrupted.is_set():
-                    break
-                if self.done % SNAPSHOT_INTERVAL == 0:
-                    files.wait()
-                    self._save_snapshot(segmenter)
-            files.wait()
-            pictures.wait()
-
-    def _write_files(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
-        path = self._mask_path(index)
-        if index >= self.resumed:
-            write_mask(path, mask)
-        if self.cutouts is not None:
-            for label in labels_of(mask):
-                folder = self.cutouts / str(label)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_image(folder / path.name, cutout(frame, mask, label))
+            segmenter.restore(content)
+        except (InputError, KeyError) as error:
+            raise self.snapshot.damaged() from error
+        if all(self._mask_path(index).is_file() for index in range(done)):
+            return done
+        segmenter.reset()
+        return 0
 
     def _save_snapshot(self, segmenter: VideoSegmenter) -> None:
-        if self.arguments.both_ways or not segmenter.labels:
-            return
-        with atomic_path(self.snapshot) as temporary:
-            content: dict[str, Any] = {**segmenter.snapshot(), "done": np.array(self.done)}
-            np.savez(temporary, **content)
+        if segmenter.labels:
+            self.snapshot.save({**segmenter.snapshot(), "done": np.array(self.done)})
 
-    def _finish(
-        self, overlay: VideoWriter | None, sheet: ContactSheet, tracks: TrackWriter | None, complete: bool
-    ) -> None:
-        """Closes the files over the whole video, also of a part of it, and leaves the record of the run."""
-        if complete:
-            self._forget()
-        if overlay is not None:
-            overlay.close()
-        if self.sheet is not None:
-            write_image(self.sheet, sheet.image())
-        if tracks is not None and self.coco is not None:
-            tracks.save(self.coco)
-        write_text(self.record, json.dumps({"signature": self.signature, "complete": complete}) + "\n")
+    def _finish(self, segmenter: VideoSegmenter, made: Sequence[Output], whole: bool, complete: bool) -> str | None:
+        """Closes the results, also of a part of the video, and leaves the record of the run. Returns what failed."""
+        problem = None
+        try:
+            if whole and not complete:
+                self._save_snapshot(segmenter)
+            for output in made:
+                output.close()
+            self.record.finish(complete)
+            if complete:
+                self._forget()
+        except (OSError, InputError) as error:
+            problem = _reason(error)
+            if whole and complete:
+                with contextlib.suppress(OSError):
+                    self._save_snapshot(segmenter)
+        return problem
 
-    def _clean_up(self) -> None:
-        """Removes what was made before the first frame failed."""
-        if not any(self.masks.iterdir()):
-            self.masks.rmdir()
-            self.record.unlink(missing_ok=True)
 
-    def print_results(self) -> None:
-        """Says where the results are."""
-        lines = [("masks", self.masks), ("overlay", self.overlay), ("contact sheet", self.sheet)]
-        lines += [("COCO tracks", self.coco), ("cut-outs", self.cutouts)]
-        if self.first_mask.exists():
-            lines += [("first mask", self.first_mask), ("its preview", self.first_mask_preview)]
-        for name, path in lines:
-            if path is not None:
-                print(f"{name + ':':15}{path}")
+class _Clock:
+    """Seconds since it was started last."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+
+def _network_files(network: NetworkSource) -> list[Path]:
+    if network.path is None or network.path.is_file():
+        return [network.path] if network.path else []
+    return sorted(path for path in network.path.rglob("*") if path.is_file())
+
+
+def _given_masks(options: SegmentOptions, source: FrameSource) -> dict[int, np.ndarray]:
+    """{index among the selected frames: uint8 [H, W]}.
+
+    Raises:
+        InputError: a mask is unreadable, unusable or of a frame that is not selected.
+    """
+    if bool(options.masks) == bool(options.boxes):
+        raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
+    if options.boxes:
+        return {0: mask_from_boxes(source[0], options.boxes)}
+    size = (source.info.height, source.info.width)
+    given: dict[int, np.ndarray] = {}
+    for number, mask in options.masks.items():
+        index, remainder = divmod(number - options.start, options.every)
+        if index < 0 or remainder:
+            raise InputError(f"--mask: frame {number} is not among those chosen by --start and --every")
+        if source.info.frames is not None and index >= source.info.frames:
+            # What a file says of its length is an estimate at times.
+            with contextlib.suppress(TruncatedVideoError):
+                if index >= (count := source.count_frames()):
+                    raise InputError(
+                        f"--mask: a mask is given for frame {number}, but the selection has {count} frames"
+                    )
+        given[index] = mask if isinstance(mask, np.ndarray) else read_mask(mask, size=size, resize=options.resize_mask)
+    return given

@@ -105,6 +105,7 @@ class FrameSource:
     Attributes:
         name: the name of the sequence: of the folder, or of the file without its suffix.
         path: the file or folder.
+        files: what is read of it: the file, or the images of the folder.
         info: number of frames, rate and size of the selection.
     """
 
@@ -113,6 +114,7 @@ class FrameSource:
         self._selection = selection
         self.name = reader.name
         self.path = reader.path
+        self.files = tuple(reader.files)
         total = reader.info.frames
         self.info = dataclasses.replace(
             reader.info,

@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from osmn_tf.cli.main import main
 from osmn_tf.datasets.examples import example_path
 from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.jobs import outputs
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
@@ -268,17 +269,22 @@ def test_mask_of_another_size_is_resized_on_request(segment: Callable[..., int],
     assert (first == 1).sum() == 900
 
 
-def test_existing_results_are_safe_without_force(
+def test_existing_results_are_safe(
     segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "out" / "clip" / "00003.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    assert segment(video, "--mask", mask) == 2
-    assert "--force" in capsys.readouterr().err
-    assert mine.read_bytes() == b"mine"
-    assert segment(video, "--mask", mask, "--force", "--end", 5, "--no-overlay") == 0
-    assert mine.read_bytes() != b"mine"
+    for force in ([], ["--force"]):
+        assert segment(video, "--mask", mask, *force) == 2
+        assert "osmn segment has not written it" in capsys.readouterr().err
+        assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    assert segment(video, "--mask", mask, "--end", 3, "--no-overlay") == 0
+    assert segment(video, "--mask", mask, "--end", 2, "--no-overlay") == 2
+    assert "use --force" in capsys.readouterr().err
+    assert segment(video, "--mask", mask, "--end", 2, "--no-overlay", "--force") == 0
+    assert len(masks_in(tmp_path / "out" / "clip")) == 2
 
 
 def test_same_command_again_does_nothing(
@@ -379,7 +385,7 @@ def test_full_disk_keeps_what_is_done_and_continues(
         write_mask(path, labels)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment_job, "write_mask", full)
+        patch.setattr(outputs, "write_mask", full)
         assert segment(video, "--mask", mask) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

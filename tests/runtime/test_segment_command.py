@@ -96,9 +96,9 @@ def test_an_interrupted_run_continues(exported, video, mask, expected, tmp_path,
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--quality", "good"], "--finetune: an exported network cannot be trained"),
-        (["--finetune", "3"], "--finetune: an exported network cannot be trained"),
-        (["--precision", "mixed_bfloat16"], "--precision: an exported network computes in what it was exported in"),
+        (["--quality", "good"], "--finetune: a LiteRT export cannot be trained"),
+        (["--finetune", "3"], "--finetune: a LiteRT export cannot be trained"),
+        (["--precision", "mixed_bfloat16"], "precision: an exported network computes in what it was exported in"),
         (["--network-size", "32x64"], "runs at no other size, received 32 x 64"),
     ],
 )

@@ -1,0 +1,175 @@
+"""The kinds of result files. Each is one class: a new kind is a new class under `@outputs.register`."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Collection
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from osmn_tf.errors import InputError
+from osmn_tf.files import OwnFolder
+from osmn_tf.masks.coco import TrackWriter
+from osmn_tf.masks.contact_sheet import ContactSheet
+from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
+from osmn_tf.masks.files import write_mask
+from osmn_tf.masks.labels import labels_of
+from osmn_tf.registry import Registry
+from osmn_tf.video.writer import VideoWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """What the results are of.
+
+    Attributes:
+        name: of the video, and so of its results.
+        size: (height, width).
+        fps: frames per second.
+        frame_name: index -> name of a frame.
+        given: indices of the frames whose masks were given.
+    """
+
+    name: str
+    size: tuple[int, int]
+    fps: Fraction
+    frame_name: Callable[[int], str]
+    given: Collection[int] = ()
+
+
+class Output(abc.ABC):
+    """One kind of result of one video, while it is being made.
+
+    Args:
+        path: the file, or the folder of the files.
+        video: see `Video`.
+
+    Attributes:
+        title: what it is, for people.
+        is_folder: whether `path` is a folder with files of every frame, rather than one file over the whole video.
+        ending: of the default name, behind the video's.
+        suffixes: that a name may have; none: any.
+    """
+
+    title: ClassVar[str]
+    is_folder: ClassVar[bool] = False
+    ending: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, path: Path, video: Video) -> None:
+        self.path, self.video = path, video
+
+    @classmethod
+    def check(cls, path: Path) -> None:
+        """Raises `InputError` if such a result cannot be written under this name."""
+        if cls.suffixes and path.suffix.lower() not in cls.suffixes:
+            raise InputError(
+                f"--{cls.title}: expected a file that ends in {' or '.join(cls.suffixes)}, received {path}"
+            )
+
+    @abc.abstractmethod
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        """Adds the next frame.
+
+        Args:
+            index: in the video, from 0.
+            frame: uint8 RGB [H, W, 3]; it is not changed later.
+            mask: uint8 label mask [H, W].
+        """
+
+    def close(self) -> None:  # noqa: B027 (files of every frame are whole already)
+        """Writes what is written at the end, also of a part of a video."""
+
+    def abort(self) -> None:  # noqa: B027 (as above)
+        """Drops what `close` would write. Does nothing behind `close`."""
+
+
+outputs: Registry[type[Output]] = Registry("kind of result", "osmn_tf.jobs")
+
+
+@outputs.register("masks")
+class MaskFiles(Output):
+    """NAME/00000.png: a palette PNG for every frame, the format of DAVIS."""
+
+    title, ending, is_folder = "masks", "", True
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._folder = OwnFolder(path)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        write_mask(self._folder.file(f"{self.video.frame_name(index)}.png"), mask)
+
+
+@outputs.register("overlay")
+class OverlayVideo(Output):
+    """NAME_overlay.mp4: the video with the objects coloured in."""
+
+    title, ending, suffixes = "overlay", "_overlay.mp4", (".mp4", ".webm")
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._writer = VideoWriter(path, video.fps, video.size)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        self._writer.write(draw_overlay(frame, mask))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+@outputs.register("sheet")
+class Sheet(Output):
+    """NAME_sheet.png: a contact sheet."""
+
+    title, ending = "contact sheet", "_sheet.png"
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._sheet = ContactSheet()
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        self._sheet.add(frame, mask, self.video.frame_name(index), given=index in self.video.given)
+
+    def close(self) -> None:
+        write_image(self.path, self._sheet.image())
+
+
+@outputs.register("coco")
+class CocoTracks(Output):
+    """COCO run-length masks, a track an object, as YouTube-VIS has them."""
+
+    title, ending = "COCO tracks", "_tracks.json"
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._tracks = TrackWriter(video.name, video.size)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        self._tracks.add(index, mask, self.video.frame_name(index))
+
+    def close(self) -> None:
+        self._tracks.save(self.path)
+
+
+@outputs.register("cutouts")
+class Cutouts(Output):
+    """NAME_cutouts/LABEL/00000.png: every object by itself on a transparent ground."""
+
+    title, ending, is_folder = "cut-outs", "_cutouts", True
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._folder = OwnFolder(path)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        for label in labels_of(mask):
+            path = self._folder.file(f"{label}/{self.video.frame_name(index)}.png")
+            write_image(path, cutout(frame, mask, label))

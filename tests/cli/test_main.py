@@ -1,0 +1,62 @@
+"""What all commands of `osmn` have in common: plugins, and a backend under another name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from osmn_tf.cli.main import main
+
+
+def test_plugin_is_imported_before_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "my_output.py"
+    plugin.write_text(
+        "from osmn_tf.jobs.outputs import Output, outputs\n\n"
+        "@outputs.register('mine')\nclass Mine(Output):\n    title, ending = 'mine', '.txt'\n"
+    )
+    from osmn_tf.jobs.outputs import outputs
+
+    assert main(["--plugin", str(plugin), "presets"]) == 0
+    try:
+        assert outputs.get("mine") is sys.modules["my_output"].Mine
+    finally:
+        del sys.modules["my_output"], outputs._items["mine"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a Python file"),
+        ("import nothing_of_this_name", "cannot be imported (ModuleNotFoundError: No module named 'nothing_of_this"),
+        ("1 +", "cannot be imported (SyntaxError"),
+    ],
+)
+def test_plugin_that_cannot_be_imported(
+    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "broken_plugin.py"
+    if content is not None:
+        plugin.write_text(content)
+    assert main(["--plugin", str(plugin), "presets"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("osmn presets: error: --plugin: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert "broken_plugin" not in sys.modules
+
+
+def test_the_backend_is_looked_for_by_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The distribution may be called tensorflow-cpu; no distribution of the name 'tensorflow' is asked for."""
+    from osmn_tf.cli.quiet import start_backend
+    from osmn_tf.errors import MissingDependencyError
+
+    monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail(f"asked for {name}"))
+    start_backend(initialise=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "keras" else object())
+    with pytest.raises(MissingDependencyError, match=r"'keras'.*osmn-tf\[tf\]"):
+        start_backend()
