@@ -56,9 +56,10 @@ class VideoInfo:
 
 
 class Reader(abc.ABC):
-    """A video file or folder, whole. `exact`: `info.frames` is certain."""
+    """A video file or folder, whole. `exact`: `info.frames` is certain. `files`: what is read."""
 
     path: Path
+    files: list[Path]
     name: str
     info: VideoInfo
     exact: bool
@@ -102,7 +103,7 @@ class FolderReader(Reader):
             )
         if not files:
             raise InputError(f"{path}: expected a folder of frames ({', '.join(IMAGE_SUFFIXES)}), but it has no images")
-        self._files = files
+        self.files = files
         stems: dict[str, Path] = {}
         for file in files:
             if file.stem in stems:
@@ -120,13 +121,13 @@ class FolderReader(Reader):
 
     def _wrong_size(self, file: Path, size: tuple[int, int], expected: tuple[int, int]) -> InputError:
         return InputError(
-            f"{file}: expected a frame of {expected[1]}x{expected[0]} like {self._files[0].name}, but it is "
+            f"{file}: expected a frame of {expected[1]}x{expected[0]} like {self.files[0].name}, but it is "
             f"{size[1]}x{size[0]} (width x height)"
         )
 
     def read(self, selection: range) -> Iterator[np.ndarray]:
-        for index in selection[: len(range(selection.start, len(self._files), selection.step))]:
-            file = self._files[index]
+        for index in selection[: len(range(selection.start, len(self.files), selection.step))]:
+            file = self.files[index]
             try:
                 frame = read_image(file)
             except InputError as error:
@@ -137,10 +138,10 @@ class FolderReader(Reader):
             yield frame
 
     def count(self, end: int) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def frame_name(self, index: int) -> str:
-        return self._files[index].stem
+        return self.files[index].stem
 
 
 # Video files
@@ -215,6 +216,7 @@ class FileReader(Reader):
         import av
 
         self.path = path
+        self.files = [path]
         self.name = path.stem
         self._index: _Index | None = None
         self._lock = threading.Lock()
@@ -242,7 +244,8 @@ class FileReader(Reader):
         import av
 
         try:
-            return av.open(str(self.path))
+            # What is said about a video may be in any encoding, and is not read here.
+            return av.open(str(self.path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise InputError(f"{self.path}: expected a video file or a folder of frames ({reason})") from error
@@ -254,6 +257,8 @@ class FileReader(Reader):
         for stream in container.streams.video:
             # FFmpeg shows any text file as a film of a terminal.
             if not stream.disposition & av.stream.Disposition.attached_pic and container.format.name != "tty":
+                if stream.codec_context is None:
+                    raise InputError(f"{self.path}: its video is in a codec that FFmpeg does not know")
                 return stream
         raise InputError(f"{self.path}: expected a video, but it has no video stream")
 

@@ -76,6 +76,11 @@ class VideoWriter:
             context.gop_size = max(1, round(2 * rate))  # a key frame every two seconds, so that players can jump
             context.colorspace = context.color_primaries = context.color_trc = _BT601
             context.color_range = _LIMITED_RANGE
+        except av.codec.codec.UnknownCodecError as error:
+            self._discard()
+            raise InputError(
+                f"{path}: this installation of PyAV has no encoder {codec}: run  pip install --only-binary av av"
+            ) from error
         except (av.error.FFmpegError, OSError) as error:
             self._discard()
             raise InputError(f"{path}: cannot write the video ({getattr(error, 'strerror', None) or error})") from error

@@ -18,6 +18,7 @@ import pytest
 
 from osmn_tf import InputError
 from osmn_tf.video import source as video_io
+from osmn_tf.video import writer
 from osmn_tf.video.source import TruncatedVideoError, VideoWriter, open_source, read_video, write_video
 
 
@@ -582,3 +583,26 @@ def test_davis_sequence_there_and_back(tmp_path: Path) -> None:
         error = decoded.astype(float) - original
         assert abs(error.mean()) < 2
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 30  # PSNR in dB
+
+
+def test_metadata_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "latin.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "RESUME"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in make_frames(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b"RESUME" in content
+    path.write_bytes(content.replace(b"RESUME", "RÉSUMÉ".encode("latin-1")))
+    assert len(list(open_source(path))) == 3
+
+
+def test_pyav_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(writer._CODECS, ".mp4", ("libx999", {}))
+    with pytest.raises(InputError, match=r"clip\.mp4: this installation of PyAV has no encoder libx999") as caught:
+        write_video(tmp_path / "clip.mp4", make_frames(2), 10)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
