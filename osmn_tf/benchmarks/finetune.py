@@ -139,3 +139,22 @@ class _Watch:
             j, tracking_seconds = self.video.score()
             self.measured.append((done, j, paused - self.began, tracking_seconds))
             self.began += time.perf_counter() - paused
+
+
+def format_table(points: Iterable[CurvePoint]) -> str:
+    """A table of J in percent, a row per learning rate and sequence and a column per number of steps."""
+    points = list(points)
+    names = list(dict.fromkeys(point.sequence for point in points))
+    steps = sorted({point.steps for point in points})
+    width = max(len("seconds, mean"), *map(len, names))
+    lines = []
+    for rate in dict.fromkeys(point.learning_rate for point in points):
+        by_key = {(point.sequence, point.steps): point for point in points if point.learning_rate == rate}
+        lines.append(f"learning rate {rate:g}")
+        lines.append(f"{'steps':<{width}}" + "".join(f"{count:8d}" for count in steps))
+        for name in names:
+            lines.append(f"{name:<{width}}" + "".join(f"{100 * by_key[name, count].j:8.1f}" for count in steps))
+        for title, factor, value in (("mean", 100, "j"), ("seconds, mean", 1, "seconds")):
+            means = [sum(getattr(by_key[name, count], value) for name in names) / len(names) for count in steps]
+            lines.append(f"{title:<{width}}" + "".join(f"{factor * mean:8.1f}" for mean in means))
+    return "\n".join(lines)

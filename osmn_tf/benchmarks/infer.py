@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from osmn_tf.benchmarks.flop import forward_flop
+from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
 from osmn_tf.guides import spatial_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
@@ -119,7 +118,7 @@ def measure(
         if peers:
             programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
             programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
-        times = _in_turns(programs, repeat)
+        times = {name: timing.median for name, timing in in_turns(programs, repeat).items()}
         yield StepTimes(
             network,
             precision,
@@ -139,18 +138,6 @@ def _stripes(height: int, width: int, count: int) -> np.ndarray:
     for label in range(1, count + 1):
         mask[height // 4 : 3 * height // 4, edges[2 * label - 1] : edges[2 * label]] = label
     return mask
-
-
-def _in_turns(programs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Median seconds of each program, run one after the other `repeat` times, after a first turn to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(repeat + 1):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            program()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tuple[Callable[[], Any], float]:

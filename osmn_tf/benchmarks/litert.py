@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, find_sequences
@@ -47,9 +46,8 @@ class Form:
         j: mean J of every sequence (over objects and scored frames), in the order of the sequences.
         iou: mean IoU with the masks of the Keras segmenter, of every sequence, without the frames with given masks.
         bytes: of all files; None for Keras.
-        seconds: per frame of one object: shortest of all frames, and the median of the turns' medians.
-        cpu_seconds: of all threads, per frame of one object: the least of all turns. A machine that has other work to
-            do does not raise it much; divided by the threads it is less than a frame can take.
+        seconds: per frame of one object: in the shortest turn, and in the median turn.
+        cpu_seconds: of all threads, per frame of one object: the least of all turns (see `Timing`).
     """
 
     name: str
@@ -188,27 +186,38 @@ class _Frames:
 def _time_in_turns(
     segmenters: dict[str, VideoSegmenter], video: _Frames, repeat: int
 ) -> dict[str, tuple[tuple[float, float], float]]:
-    """Seconds per frame of one object, (shortest, median of medians), and of all threads."""
+    """`Form.seconds` and `Form.cpu_seconds`; a turn is `TIMED_FRAMES` frames."""
     start, mask = min(video.given.items())
     frames = list(itertools.islice(video, start, start + TIMED_FRAMES + 1))
     one = (mask == mask[mask > 0].min()).astype(np.uint8)
-    times: dict[str, list[list[float]]] = {name: [] for name in segmenters}
-    cpu_times: dict[str, list[float]] = {name: [] for name in segmenters}
-    for _ in range(repeat):
-        for name, segmenter in segmenters.items():
-            segmenter.start(frames[0], one)
-            turn = []
-            cpu_began = time.process_time()
-            for frame in frames[1:]:
-                began = time.perf_counter()
-                segmenter.step(frame)
-                turn.append(time.perf_counter() - began)
-            cpu_times[name].append((time.process_time() - cpu_began) / len(turn))
-            times[name].append(turn)
+    for segmenter in segmenters.values():
+        segmenter.start(frames[0], one)
+
+    def program(segmenter: VideoSegmenter) -> Callable[[], object]:
+        return lambda: list(map(segmenter.step, frames[1:]))
+
+    times = in_turns({name: program(segmenter) for name, segmenter in segmenters.items()}, repeat, warm_up=0)
+    count = len(frames) - 1
     return {
-        name: (
-            (min(map(min, turns)), statistics.median(map(statistics.median, turns))),
-            min(cpu_times[name]),
-        )
-        for name, turns in times.items()
+        name: ((min(timing.seconds) / count, timing.median / count), min(timing.cpu_seconds) / count)
+        for name, timing in times.items()
     }
+
+
+def format_table(names: Sequence[str], forms: Sequence[Form]) -> str:
+    """A table with a row for every form of a network; J and IoU in percent, the mean and every sequence."""
+    keras_j = sum(forms[0].j) / len(names)
+    lines = [
+        f"{'form':<9}{'J':>7}{'lost':>7}{'IoU':>7}{'MB':>7}{'ms, min':>9}{'median':>8}{'CPU ms':>8}"
+        + "".join(f"  {name:>4}" for name in names)
+    ]
+    for form in forms:
+        j, iou = sum(form.j) / len(names), sum(form.iou) / len(names)
+        megabytes = "-" if form.bytes is None else f"{form.bytes / 1e6:.1f}"
+        shortest, median = form.seconds
+        lines.append(
+            f"{form.name:<9}{100 * j:7.2f}{100 * (keras_j - j):7.2f}{100 * iou:7.2f}{megabytes:>7}"
+            f"{1e3 * shortest:9.1f}{1e3 * median:8.1f}{1e3 * form.cpu_seconds:8.1f}"
+            + "".join(f"  {100 * value:>{max(4, len(name))}.1f}" for name, value in zip(names, form.j))
+        )
+    return "\n".join(lines)

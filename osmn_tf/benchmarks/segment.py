@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
+from osmn_tf.inference.predictor import PredictorOptions, find_network
+from osmn_tf.jobs.segment import SegmentOptions, default_segmenter, segment
 from osmn_tf.masks.files import read_mask
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.source import open_source
@@ -50,6 +49,7 @@ def measure(
     network_size: tuple[int, int] | None = None,
     frames: int = 60,
     repeat: int = 5,
+    open_segmenter: Callable[[SegmentOptions], VideoSegmenter] = default_segmenter,
 ) -> Iterator[VideoTimes]:
     """Times presets and exported networks on one video.
 
@@ -60,14 +60,11 @@ def measure(
         network_size: (H, W); default: each network's own.
         frames: the first so many frames of the video.
         repeat: turns of which the median counts; network alone and whole command take turns.
+        open_segmenter: as `osmn_tf.jobs.segment.segment`.
 
     Raises:
         InputError: as `osmn segment`, or a number is out of its range.
     """
-    from osmn_tf.cli.quiet import captured_stderr
-    from osmn_tf.inference.predictor import find_network
-    from osmn_tf.inference.segmenter import VideoSegmenter
-
     if repeat < 1 or frames < 2:
         raise InputError(f"repeat, frames: expected at least 1 and 2, received {repeat} and {frames}")
     source = open_source(video, end=frames)
@@ -79,44 +76,34 @@ def measure(
     for preset in presets:
         network = find_network(preset)
         for precision in precisions if network.needs_backend else (None,):
-            with captured_stderr():  # LiteRT reports that it has found its kernels
-                segmenter = VideoSegmenter(preset, network_size, precision=precision)
+            segmenter = open_segmenter(
+                SegmentOptions(video, preset=preset, network=PredictorOptions(network_size, precision=precision))
+            )
             masks = _masks(segmenter, pictures, given)
             first = first or masks
-            alone, whole = [], []
-            for _ in range(repeat):
-                began = time.perf_counter()
-                for frame in pictures[1:]:
-                    segmenter.step(frame)
-                alone.append((time.perf_counter() - began) / (len(pictures) - 1))
-                segmenter.reset()
-                whole.append(_whole_command(segmenter, video, mask, preset, frames) / len(pictures))
-            yield VideoTimes(preset, precision, statistics.median(alone), statistics.median(whole), _iou(masks, first))
+            times = in_turns(
+                {
+                    "alone": lambda: list(map(segmenter.step, pictures[1:])),  # noqa: B023 (called in here only)
+                    "whole": lambda: _whole_command(segmenter, video, mask, preset, frames),  # noqa: B023
+                },
+                repeat,
+                warm_up=0,
+            )
+            alone, whole = times["alone"].median / (len(pictures) - 1), times["whole"].median / len(pictures)
+            yield VideoTimes(preset, precision, alone, whole, _iou(masks, first))
 
 
 def _masks(segmenter: VideoSegmenter, frames: Sequence[np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
     return [found for _, found in segmenter.track(frames, mask)][1:]
 
 
-def _whole_command(segmenter: VideoSegmenter, video: str, mask: str, preset: str, frames: int) -> float:
-    """Seconds of the job behind `osmn segment`, its files written to a temporary folder."""
-    from osmn_tf.cli.main import EXIT_OK, build_parser
-    from osmn_tf.jobs.segment import SegmentationJob
-
+def _whole_command(segmenter: VideoSegmenter, video: str, mask: str, preset: str, frames: int) -> None:
+    """The job behind `osmn segment`, its files written to a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["segment", video, "--mask", mask, "--preset", preset, "--end", str(frames), "--out", folder, "--quiet"]
-        arguments = build_parser("segment").parse_args(words)
-        arguments.finetune = 0
-        began = time.perf_counter()
-        source = open_source(video, end=frames)
-        given = read_mask(mask, size=(source.info.height, source.info.width))
-        job = SegmentationJob(arguments, source, {0: given})
-        job.prepare(boxes_given=False)
-        with contextlib.redirect_stdout(io.StringIO()):
-            code = job.execute(segmenter)
-        if code != EXIT_OK:
-            raise InputError(f"{video}: cannot be segmented")
-        return time.perf_counter() - began
+        options = SegmentOptions(video, {0: mask}, end=frames, preset=preset, out=folder)
+        outcome = segment(options, open_segmenter=lambda _: segmenter)
+        if outcome.problem is not None:
+            raise InputError(f"{video}: cannot be segmented ({outcome.problem})")
 
 
 def _iou(masks: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:

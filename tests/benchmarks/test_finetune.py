@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from osmn_tf.benchmarks.finetune import CurvePoint
-from osmn_tf.cli import benchmark
+from osmn_tf.benchmarks.finetune import CurvePoint, format_table
 from osmn_tf.cli.main import main
 
 
@@ -47,7 +46,7 @@ def test_curves_are_averaged_over_sequences():
         for name, scores in (("a", (0.5, 0.7)), ("longer", (0.25, 0.35)))
         for steps, j in zip((0, 100), scores)
     ]
-    assert benchmark.format_curves(points).splitlines() == [
+    assert format_table(points).splitlines() == [
         "learning rate 0.0001",
         "steps               0     100",
         "a                50.0    70.0",

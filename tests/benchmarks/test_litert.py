@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from support import BACKEND, WHOLE_NETWORK, assert_close, numpy, random_frames, tensors
 
-from osmn_tf.cli import benchmark
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
@@ -21,7 +20,7 @@ from osmn_tf.runtime.network import ExportedNetwork
 if BACKEND != "tensorflow":
     pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
 
-from osmn_tf.benchmarks.litert import Form, calibration_clips
+from osmn_tf.benchmarks.litert import Form, calibration_clips, format_table
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_means_and_losses() -> None:
         Form("keras", (0.5, 0.7), (1.0, 1.0), None, (0.1, 0.125), 0.2),
         Form("int8", (0.49, 0.70), (0.98, 0.96), 11_600_000, (0.025, 0.04), 0.05),
     ]
-    assert benchmark.format_forms(["a", "longer"], forms).splitlines() == [
+    assert format_table(["a", "longer"], forms).splitlines() == [
         "form           J   lost    IoU     MB  ms, min  median  CPU ms     a  longer",
         "keras      60.00   0.00 100.00      -    100.0   125.0   200.0  50.0    70.0",
         "int8       59.50   0.50  97.00   11.6     25.0    40.0    50.0  49.0    70.0",

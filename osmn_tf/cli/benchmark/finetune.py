@@ -1,0 +1,54 @@
+"""`osmn benchmark finetune`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from osmn_tf.cli.benchmark import Benchmark, add_data_set, benchmarks
+from osmn_tf.cli.quiet import start_backend
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate
+
+
+@benchmarks.register("finetune")
+class Finetune(Benchmark):
+    """Fine-tunes a preset on the first frame of every sequence and segments the sequence after each of the given
+    numbers of steps: mean J in percent, and the seconds that the steps take."""
+
+    summary = "J after different numbers of steps of online fine-tuning, and their time"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_data_set(parser)
+        parser.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+        parser.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
+        parser.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
+
+    @staticmethod
+    def run(arguments: argparse.Namespace) -> int:
+        for rate in arguments.rates:
+            check_rate(rate)
+
+        start_backend()
+        from osmn_tf.benchmarks.finetune import format_table, measure_curves
+        from osmn_tf.inference.segmenter import VideoSegmenter
+        from osmn_tf.models.presets import load
+
+        points = []
+        for point in measure_curves(
+            VideoSegmenter(load(arguments.preset)),
+            arguments.root,
+            year=arguments.year,
+            split=arguments.split,
+            sequences=arguments.sequences,
+            steps=arguments.steps,
+            learning_rates=arguments.rates,
+        ):
+            points.append(point)
+            print(
+                f"{point.sequence}: rate {point.learning_rate:g}, {point.steps} steps in {point.seconds:.1f} s,"
+                f" J {100 * point.j:.1f}, tracked in {point.tracking_seconds:.1f} s",
+                file=sys.stderr,
+            )
+        print(format_table(points))
+        return 0
