@@ -8,16 +8,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from osmn_tf.benchmarks.videos import ScoredVideo
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences
-from osmn_tf.evaluation.run_preset import frame_files, given_masks
-from osmn_tf.masks.files import read_label_png
-from osmn_tf.masks.labels import VOID
-from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.inference.adaptation.online import FineTuneOptions
@@ -95,34 +90,20 @@ def measure_curves(
 
 
 class _Video:
-    """A sequence in memory, with the masks to give and those to score against."""
+    """A sequence with its frames in memory."""
 
     def __init__(self, segmenter: VideoSegmenter, sequence: Sequence, protocol: Protocol) -> None:
-        paths = frame_files(sequence)
-        self.segmenter = segmenter
-        self.frames = [read_image(path, oriented=False) for path in paths]
-        self.given = given_masks(sequence, protocol, [path.stem for path in paths])
-        self.annotated = [(self.frames[index], mask) for index, mask in sorted(self.given.items())]
-        self.labels = sequence.labels
-        self.truth: dict[int, Array] = {}
-        for index, path in enumerate(paths):
-            if path.stem in sequence.frames:
-                mask = read_label_png(sequence.annotations / f"{path.stem}.png")
-                if sequence.binary or protocol.merge_objects:
-                    mask = ((mask != 0) & ((mask != VOID) | sequence.binary)).astype(np.uint8)
-                self.truth[index] = mask
+        self._segmenter = segmenter
+        self._scored = ScoredVideo(sequence, protocol)
+        self._frames = list(self._scored)
+        self.annotated = [(self._frames[index], mask) for index, mask in sorted(self._scored.given.items())]
 
     def score(self) -> tuple[float, float]:
         """(mean J, seconds) of segmenting it with the weights that the network has now."""
         began = time.perf_counter()
-        masks = [mask for _, mask in self.segmenter.track(self.frames, self.given)]
+        masks = [mask for _, mask in self._segmenter.track(self._frames, self._scored.given)]
         seconds = time.perf_counter() - began
-        scores = [
-            jaccard(truth == label, masks[index] == label)
-            for index, truth in self.truth.items()
-            for label in self.labels
-        ]
-        return float(np.mean(scores)), seconds
+        return self._scored.score(masks), seconds
 
 
 class _Watch:

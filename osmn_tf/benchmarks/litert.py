@@ -14,17 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osmn_tf.benchmarks.timing import in_turns
+from osmn_tf.benchmarks.videos import ScoredVideo
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, find_sequences
 from osmn_tf.evaluation.protocols import Sequence as Video
-from osmn_tf.evaluation.run_preset import frame_files, given_masks
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert import CALIBRATION_STEPS, export_litert
 from osmn_tf.inference.segmenter import VideoSegmenter
-from osmn_tf.masks.files import read_label_png
-from osmn_tf.masks.labels import VOID
-from osmn_tf.video.images import read_image
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
@@ -117,7 +113,7 @@ def measure(
     agreement: dict[str, list[float]] = {name: [] for name in segmenters}
     for video in videos:
         say(f"segmenting: {video.name}")
-        frames = _Frames(video, protocol)
+        frames = ScoredVideo(video, protocol)
         reference: list[Array] = []
         for name, segmenter in segmenters.items():
             masks = [mask for _, mask in segmenter.track(frames, frames.given)]
@@ -125,7 +121,7 @@ def measure(
             scores[name].append(frames.score(masks))
             agreement[name].append(frames.agreement(masks, reference))
     say("timing")
-    times = _time_in_turns(segmenters, _Frames(videos[0], protocol), repeat)
+    times = _time_in_turns(segmenters, ScoredVideo(videos[0], protocol), repeat)
     return [video.name for video in videos], [
         Form(name, tuple(scores[name]), tuple(agreement[name]), sizes.get(name), *times[name]) for name in segmenters
     ]
@@ -142,49 +138,14 @@ def calibration_clips(videos: Sequence[Video], protocol: Protocol) -> list[tuple
     count = min(CALIBRATION_CLIPS, len(videos))
     clips: list[tuple[Iterable[Array], Array]] = []
     for number in range(count):
-        frames = _Frames(videos[number * len(videos) // count], protocol)
+        frames = ScoredVideo(videos[number * len(videos) // count], protocol)
         start, mask = min(frames.given.items())
         clips.append((list(itertools.islice(frames, start, start + CALIBRATION_STEPS // count)), mask))
     return clips
 
 
-class _Frames:
-    """The frames of a sequence, read when they are asked for, and its annotations."""
-
-    def __init__(self, video: Video, protocol: Protocol) -> None:
-        self.video, self.merged = video, video.binary or protocol.merge_objects
-        self.paths = frame_files(video)
-        self.given = given_masks(video, protocol, [path.stem for path in self.paths])
-
-    def __iter__(self) -> Any:
-        return (read_image(path, oriented=False) for path in self.paths)
-
-    def score(self, masks: Sequence[Array]) -> float:
-        """Mean J over objects and scored frames."""
-        scores = []
-        for path, mask in zip(self.paths, masks, strict=True):
-            if path.stem not in self.video.frames:
-                continue
-            truth = read_label_png(self.video.annotations / f"{path.stem}.png")
-            if self.merged:
-                truth = ((truth != 0) & ((truth != VOID) | self.video.binary)).astype(np.uint8)
-            scores += [float(jaccard(truth == label, mask == label)) for label in self.video.labels]
-        return float(np.mean(scores))
-
-    def agreement(self, masks: Sequence[Array], reference: Sequence[Array]) -> float:
-        """Mean IoU over objects and all frames without given masks."""
-        return float(
-            np.mean([
-                jaccard(other == label, mask == label)
-                for index, (mask, other) in enumerate(zip(masks, reference, strict=True))
-                if index not in self.given
-                for label in self.video.labels
-            ])
-        )  # fmt: skip
-
-
 def _time_in_turns(
-    segmenters: dict[str, VideoSegmenter], video: _Frames, repeat: int
+    segmenters: dict[str, VideoSegmenter], video: ScoredVideo, repeat: int
 ) -> dict[str, tuple[tuple[float, float], float]]:
     """`Form.seconds` and `Form.cpu_seconds`; a turn is `TIMED_FRAMES` frames."""
     start, mask = min(video.given.items())
