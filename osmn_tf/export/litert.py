@@ -37,7 +37,7 @@ from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.inference.modulated import modulated_step
 from osmn_tf.inference.predictor import PredictorOptions
-from osmn_tf.masks.labels import VOID
+from osmn_tf.masks.labels import labels_of
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize_frame
 from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE
@@ -243,7 +243,7 @@ def calibration_samples(graphs: _Graphs, clips: Sequence[Clip]) -> Iterator[dict
         return {name: value.numpy() for name, value in outputs.items()}
 
     for frames, mask in clips:
-        labels = [int(label) for label in np.unique(mask) if label not in (0, VOID)]
+        labels = labels_of(mask)
         if not labels:
             raise InputError("calibration: the mask of a clip has no object in it")
         steps = max(CALIBRATION_STEPS // (len(clips) * len(labels)), _LEAST_CLIP_STEPS)

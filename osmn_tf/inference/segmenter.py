@@ -18,17 +18,12 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.merging import to_scores
 from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, open_predictor
-from osmn_tf.masks.files import VOID
+from osmn_tf.masks.labels import VOID, labels_of
 
 if TYPE_CHECKING:
     from osmn_tf.video.source import FrameSource
 
 Masks = np.ndarray | Mapping[int, np.ndarray]
-
-
-def object_labels(mask: np.ndarray) -> list[int]:
-    """The labels in a mask, ascending, without the background."""
-    return [int(label) for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if label]
 
 
 def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tuple[Reversible[np.ndarray], int]:
@@ -166,7 +161,7 @@ class VideoSegmenter:
             InputError: wrong dtype, size or labels, or an empty mask.
         """
         frame, mask = self._check_frame(frame), self._check_mask(mask)
-        given = object_labels(mask)
+        given = labels_of(mask)
         self.remove([label for label in self._labels if label in given])
         result = self.step(frame) if self._labels else np.zeros_like(mask)
         self.predictor.begin(frame, np.stack([mask == label for label in given]).astype(np.uint8))
@@ -298,7 +293,7 @@ class VideoSegmenter:
         given = self._given(masks)
         first: dict[int, int] = {}
         for index in sorted(given):
-            for label in object_labels(given[index]):
+            for label in labels_of(given[index]):
                 first.setdefault(label, index)
         head, length = _first_frames(frames, max(first.values()) + 1)
         if length <= max(first.values()):
