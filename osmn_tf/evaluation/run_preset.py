@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Frames
@@ -116,7 +115,8 @@ def segment_sequences(
         progress: called after every frame.
 
     Raises:
-        InputError: the protocol gives no mask, or the frames of a sequence are missing.
+        InputError: the protocol gives no mask, the frames of a sequence are missing, or a file is in the way that was
+            not written here.
     """
     if protocol.match_proposals:
         raise InputError(f"--preset: expected a protocol that gives masks of the objects, received {protocol.title}")
@@ -132,14 +132,17 @@ def segment_sequences(
             if progress is not None:
                 progress(sequence.name, done, total)
             continue
+        folder = files.OwnFolder(out / sequence.name)
+        if (foreign := folder.foreign()) is not None:
+            raise InputError(f"--out: {foreign} is in the way: osmn evaluate has not written it, and leaves it alone")
         # What is there belongs to other weights or settings, or is half done.
         record_path.unlink(missing_ok=True)
-        shutil.rmtree(out / sequence.name, ignore_errors=True)
-        (out / sequence.name).mkdir(parents=True)
+        folder.remove()
+        folder.claim()
         started = time.perf_counter()
         masks = track(_FrameFiles(paths), given_masks(sequence, protocol, [path.stem for path in paths]))
         for path, (_, mask) in zip(paths, masks, strict=True):
-            write_mask(out / sequence.name / f"{path.stem}.png", mask)
+            write_mask(folder.file(f"{path.stem}.png"), mask)
             done += 1
             if progress is not None:
                 progress(sequence.name, done, total)

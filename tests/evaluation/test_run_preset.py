@@ -113,3 +113,13 @@ def test_missing_frames_are_named(davis, tmp_path):
     (davis.root / "Annotations").rename(davis.root / "Annotations_unsupervised")
     with pytest.raises(InputError, match="protocol that gives masks"):
         segment(davis, Repeater(), tmp_path / "masks", protocol="davis-2017-unsupervised")
+
+
+def test_files_of_the_user_are_not_removed(davis, tmp_path):
+    mine = tmp_path / "masks" / "alpha" / "00000.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"00000\.jpg is in the way: osmn evaluate has not written it"):
+        segment(davis, Repeater(), tmp_path / "masks")
+    assert [path.name for path in (tmp_path / "masks").rglob("*")] == ["alpha", "00000.jpg"]
+    assert mine.read_bytes() == b"mine"
