@@ -7,7 +7,12 @@ EXAMPLE := osmn_tf/examples/meadow
 # Workers that share the tests, whole modules each; at most four, since each holds networks in memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint clean
+# What `make web` builds the page with: an exported network (its folder is made of WEB_PRESET, unless it is given).
+WEB_PRESET ?= reconvnet_lite
+WEB_NETWORK ?= web/.build/network
+SITE := osmn_tf/web/site
+
+.PHONY: demo test lint web test-web clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +42,27 @@ lint: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The page that `osmn web` serves. Needs Node.js 18 or newer with npm.
+web: $(SITE)/index.html
+
+$(SITE)/index.html: web/node_modules/.installed $(WEB_NETWORK)/metadata.json \
+		$(wildcard web/src/*.ts web/src/*/*.ts web/public/*) web/build.mjs web/tsconfig.json
+	cd web && npm run --silent check && npm run --silent build -- --network $(abspath $(WEB_NETWORK))
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	@command -v npm >/dev/null || { echo "make web needs Node.js with npm (Debian: apt-get install nodejs npm)"; exit 1; }
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/.build/network/metadata.json: | $(VENV)/.run-installed
+	$(BIN)/osmn export --preset $(WEB_PRESET) --format litert --quantize int8 \
+		--calibration $(EXAMPLE)/meadow.mp4:$(EXAMPLE)/first_mask.png --out $(dir $@)
+
+# The page's own tests, and the page in headless Chromium beside `osmn segment`; that part is skipped without Chromium.
+test-web: $(VENV)/.test-installed
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web && \
+		cd web && OSMN_PYTHON=$(abspath $(BIN)/python) npm run --silent test; \
+	else echo "make test-web: skipped, there is no npm here"; fi
+
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_OUTPUT) $(SITE) web/.build web/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

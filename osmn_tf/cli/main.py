@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("osmn_tf.cli.evaluate", "J and F of a preset or of result folders on a DAVIS folder"),
     "train": ("osmn_tf.cli.train", "train a network from a configuration, or continue an interrupted run"),
     "benchmark": ("osmn_tf.cli.benchmark", "measure the speed of a part on this machine"),
+    "web": ("osmn_tf.cli.web", "click an object in a page and see it tracked, in the browser alone"),
     "export": ("osmn_tf.cli.export", "write a preset as a SavedModel (TF Serving) or for LiteRT"),
     "import-tf1": ("osmn_tf.cli.import_tf1", "turn a checkpoint of the original OSMN release into a preset"),
     "export-tf1": ("osmn_tf.cli.export_tf1", "write a preset as a checkpoint for the original OSMN code"),

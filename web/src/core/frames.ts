@@ -1,0 +1,149 @@
+/** Frames and masks of the page, and resizing as the Python runtime does it: bilinear, half-pixel centres. */
+
+/** RGBA pixels of a video frame, row by row; the alpha is not looked at. */
+export interface Frame {
+  width: number;
+  height: number;
+  data: Uint8ClampedArray | Uint8Array;
+}
+
+/** A frame of which only the network's own size is kept: uint8 RGB [h, w, 3]. */
+export interface SmallFrame {
+  width: number;
+  height: number;
+  small: Uint8Array;
+}
+
+/** A label mask: 0 is background, the value k is object k. */
+export interface Mask {
+  width: number;
+  height: number;
+  data: Uint8Array;
+}
+
+export function emptyMask(width: number, height: number): Mask {
+  return { width, height, data: new Uint8Array(width * height) };
+}
+
+/** For every target coordinate the two source coordinates and the weight of the second. */
+export interface Taps {
+  first: Int32Array;
+  second: Int32Array;
+  weight: Float32Array;
+}
+
+export function taps(length: number, target: number): Taps {
+  const first = new Int32Array(target);
+  const second = new Int32Array(target);
+  const weight = new Float32Array(target);
+  const scale = length / target;
+  for (let i = 0; i < target; i++) {
+    const position = Math.min(Math.max(Math.fround((i + 0.5) * scale - 0.5), 0), length - 1);
+    const floor = Math.min(Math.floor(position), length - 1);
+    first[i] = floor;
+    second[i] = Math.min(floor + 1, length - 1);
+    weight[i] = position - floor;
+  }
+  return { first, second, weight };
+}
+
+/** Half of the values lie between two integers more often than one thinks: NumPy rounds those to the even one. */
+function roundEven(value: number): number {
+  const rounded = Math.round(value);
+  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
+/** RGB uint8 [h, w, 3] of a frame at network size. */
+export function resizeFrame(frame: Frame, height: number, width: number, out?: Uint8Array): Uint8Array {
+  const result = out ?? new Uint8Array(height * width * 3);
+  const { data } = frame;
+  const stride = frame.width * 4;
+  const rows = taps(frame.height, height);
+  const columns = taps(frame.width, width);
+  let target = 0;
+  for (let y = 0; y < height; y++) {
+    const top = rows.first[y]! * stride;
+    const bottom = rows.second[y]! * stride;
+    const wy = rows.weight[y]!;
+    for (let x = 0; x < width; x++) {
+      const left = columns.first[x]! * 4;
+      const right = columns.second[x]! * 4;
+      const wx = columns.weight[x]!;
+      for (let c = 0; c < 3; c++) {
+        const a = data[top + left + c]!;
+        const b = data[bottom + left + c]!;
+        const upper = a + wx * (data[top + right + c]! - a);
+        const lower = b + wx * (data[bottom + right + c]! - b);
+        result[target++] = roundEven(upper + wy * (lower - upper));
+      }
+    }
+  }
+  return result;
+}
+
+/** float32 [h, w] -> [height, width]. */
+export function resizePlane(plane: Float32Array, h: number, w: number, height: number, width: number): Float32Array {
+  if (h === height && w === width) return plane;
+  const result = new Float32Array(height * width);
+  const line = new Float32Array(w);
+  const rows = taps(h, height);
+  const columns = taps(w, width);
+  for (let y = 0; y < height; y++) {
+    blend(plane, rows, y, w, line);
+    const start = y * width;
+    for (let x = 0; x < width; x++) {
+      const left = line[columns.first[x]!]!;
+      result[start + x] = left + columns.weight[x]! * (line[columns.second[x]!]! - left);
+    }
+  }
+  return result;
+}
+
+function blend(plane: Float32Array, rows: Taps, y: number, w: number, line: Float32Array): void {
+  const top = rows.first[y]! * w;
+  const bottom = rows.second[y]! * w;
+  const weight = rows.weight[y]!;
+  for (let x = 0; x < w; x++) {
+    const upper = plane[top + x]!;
+    line[x] = upper + weight * (plane[bottom + x]! - upper);
+  }
+}
+
+/**
+ * The labels that win: every pixel goes to the object with the largest logit, if that is above 0. Ties go to the first.
+ * Whole planes at video size are never made.
+ *
+ * @param logits - float32 [h, w] of every object.
+ * @param labels - of every object.
+ */
+export function mergeLogits(
+  logits: readonly Float32Array[],
+  labels: readonly number[],
+  h: number,
+  w: number,
+  height: number,
+  width: number,
+): Uint8Array {
+  const result = new Uint8Array(height * width);
+  const best = new Float32Array(width);
+  const line = new Float32Array(w);
+  const rows = taps(h, height);
+  const columns = taps(w, width);
+  for (let y = 0; y < height; y++) {
+    const start = y * width;
+    best.fill(0);
+    for (let object = 0; object < logits.length; object++) {
+      const label = labels[object]!;
+      blend(logits[object]!, rows, y, w, line);
+      for (let x = 0; x < width; x++) {
+        const left = line[columns.first[x]!]!;
+        const value = left + columns.weight[x]! * (line[columns.second[x]!]! - left);
+        if (value > best[x]!) {
+          best[x] = value;
+          result[start + x] = label;
+        }
+      }
+    }
+  }
+  return result;
+}

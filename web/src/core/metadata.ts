@@ -1,0 +1,77 @@
+/** `metadata.json` of an exported network: what has to be known to run its files. Mirrors `osmn_tf/runtime/network.py`. */
+
+import { UserError } from "./errors";
+
+export const FORMAT = "osmn_tf.litert";
+export const FORMAT_VERSION = 1;
+export const GRAPHS = ["modulator", "encoder", "step"] as const;
+export type Graph = (typeof GRAPHS)[number];
+
+export interface Metadata {
+  /** [h, w] of the frames that go into the network. */
+  networkSize: [number, number];
+  /** Batch size of the step. */
+  objects: number;
+  guideSize: number;
+  guideBackground: [number, number, number];
+  modulationSize: number;
+  /** Name -> shape of what goes from the encoder to the step. */
+  features: Map<string, number[]>;
+  /** Name -> shape [h, w, c] of an object's recurrent state. */
+  state: Map<string, number[]>;
+  quantization: string;
+  files: Record<Graph, { name: string; sha256: string; bytes: number }>;
+  description: string;
+  licence: string;
+}
+
+/**
+ * Checks and reads the content of `metadata.json`.
+ *
+ * @throws UserError it is of another format or version, or incomplete.
+ */
+export function readMetadata(content: unknown): Metadata {
+  const json = content as Record<string, any> | null;
+  if (typeof json !== "object" || json === null || json.format !== FORMAT) {
+    throw new UserError("The network's description (metadata.json) is not that of an exported network.");
+  }
+  if (json.format_version !== FORMAT_VERSION) {
+    throw new UserError(
+      `The network was exported in format version ${json.format_version}, but this page reads version ` +
+        `${FORMAT_VERSION}. Export the network again, or reload the page to get its newest version.`,
+    );
+  }
+  try {
+    const files = {} as Metadata["files"];
+    for (const graph of GRAPHS) {
+      const { name, sha256, bytes } = json.files[graph];
+      if (typeof name !== "string" || !/^[\w.-]+$/.test(name) || typeof sha256 !== "string") throw new Error(graph);
+      files[graph] = { name, sha256, bytes: Number(bytes) || 0 };
+    }
+    return {
+      networkSize: numbers(json.network_size, 2) as [number, number],
+      objects: numbers([json.objects], 1)[0]!,
+      guideSize: numbers([json.guide_size], 1)[0]!,
+      guideBackground: numbers(json.guide_background, 3) as [number, number, number],
+      modulationSize: numbers([json.modulation_size], 1)[0]!,
+      features: shapes(json.features),
+      state: shapes(json.state),
+      quantization: String(json.quantization),
+      files,
+      description: String(json.source?.description ?? ""),
+      licence: String(json.source?.licence ?? ""),
+    };
+  } catch {
+    throw new UserError("The network's description (metadata.json) is damaged or incomplete.");
+  }
+}
+
+function numbers(value: unknown, count?: number): number[] {
+  if (!Array.isArray(value) || (count !== undefined && value.length !== count)) throw new Error("numbers");
+  if (!value.every((item) => typeof item === "number" && Number.isFinite(item))) throw new Error("numbers");
+  return value;
+}
+
+function shapes(value: unknown): Map<string, number[]> {
+  return new Map(Object.entries(value as object).map(([name, shape]) => [name, numbers(shape)]));
+}

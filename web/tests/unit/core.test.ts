@@ -1,0 +1,248 @@
+/** The page's arithmetic beside that of the Python runtime. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { paint } from "../../src/core/brush";
+import { PALETTE, screenColor } from "../../src/core/colors";
+import { writeTracks } from "../../src/core/coco";
+import { sentence, UserError } from "../../src/core/errors";
+import { emptyMask, mergeLogits, resizeFrame, resizePlane, type Mask } from "../../src/core/frames";
+import { networkMask, spatialGuide, visualGuide } from "../../src/core/guides";
+import { readMetadata } from "../../src/core/metadata";
+import { ellipse, keepComponent, maskFromBox, maskFromClick } from "../../src/core/prompts";
+import { packMask, unpackMask } from "../../src/core/rle";
+import { labelsIn, Segmenter, type Held, type Network } from "../../src/core/segmenter";
+import { BACKGROUND, FRAME, golden, GUIDE_SIZE, labels, logits, NETWORK, picture, values } from "./inputs";
+
+function close(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void {
+  assert.equal(found.length, expected.length);
+  let worst = 0;
+  for (let i = 0; i < found.length; i++) worst = Math.max(worst, Math.abs(found[i]! - expected[i]!));
+  assert.ok(worst <= tolerance, `differs by ${worst}, at most ${tolerance} expected`);
+}
+
+const same = (found: ArrayLike<number>, expected: ArrayLike<number>) => close(found, expected, 0);
+
+test("frames are resized as in Python", () => {
+  const frame = picture(...FRAME, 0);
+  // OpenCV computes in float32, this in float64: a value that is half an integer for one may not be for the other.
+  close(resizeFrame(frame, ...NETWORK), values(golden.resize_frame_smaller), 1);
+  close(resizeFrame(frame, 50, 70), values(golden.resize_frame_larger), 1);
+  const different = resizeFrame(frame, 50, 70).filter((value, i) => value !== values(golden.resize_frame_larger)[i]);
+  assert.ok(different.length <= 0.001 * 50 * 70 * 3, `${different.length} values differ`);
+});
+
+test("a frame of the network's size stays as it is", () => {
+  const frame = picture(...NETWORK, 1);
+  const rgb = resizeFrame(frame, ...NETWORK);
+  assert.deepEqual(Array.from(rgb.subarray(0, 6)), [...frame.data.subarray(0, 3), ...frame.data.subarray(4, 7)]);
+});
+
+test("logits are resized as in Python", () => {
+  // OpenCV has coordinates of up to 32 in 24 bits; between neighbours the logits differ by 11.
+  close(resizePlane(logits(0, 0), ...NETWORK, ...FRAME), values(golden.resize_plane), 32 * 2 ** -23 * 11);
+});
+
+test("masks at network size are those of Python", () => {
+  const mask = labels(...FRAME);
+  for (const label of [1, 2]) same(networkMask(mask, label, ...NETWORK), values(golden.network_mask[label]));
+  const lonely = emptyMask(300, 200);
+  lonely.data[101 * 300 + 203] = 2;
+  same(networkMask(lonely, 2, ...NETWORK), values(golden.network_mask_of_a_lost_pixel));
+});
+
+test("spatial guides are those of Python", () => {
+  const mask = labels(...FRAME);
+  const point = new Uint8Array(NETWORK[0] * NETWORK[1]);
+  point[5 * NETWORK[1] + 30] = 1;
+  const masks: Record<string, Uint8Array> = {
+    1: networkMask(mask, 1, ...NETWORK),
+    2: networkMask(mask, 2, ...NETWORK),
+    empty: new Uint8Array(NETWORK[0] * NETWORK[1]),
+    point,
+  };
+  for (const [name, small] of Object.entries(masks)) {
+    close(spatialGuide(small, ...NETWORK), values(golden.spatial_guide[name]), 1e-6);
+  }
+});
+
+test("a second channel of the spatial guide is the mask", () => {
+  const small = networkMask(labels(...FRAME), 1, ...NETWORK);
+  const one = spatialGuide(small, ...NETWORK);
+  const two = spatialGuide(small, ...NETWORK, 2);
+  same(two.filter((_, i) => i % 2 === 0), one);
+  same(two.filter((_, i) => i % 2 === 1), small);
+});
+
+test("visual guides are those of Python", () => {
+  const frame = picture(...FRAME, 0);
+  for (const label of [1, 2]) {
+    const guide = visualGuide(frame, labels(...FRAME), label, GUIDE_SIZE, BACKGROUND);
+    close(guide, values(golden.visual_guide[label]), 255 * 2 ** -20);
+  }
+});
+
+class MadeUpNetwork implements Network<Held> {
+  guides: Float32Array[] = [];
+  alive = 0;
+  readonly guideChannels = 1;
+  readonly metadata = {
+    networkSize: NETWORK,
+    guideSize: GUIDE_SIZE,
+    guideBackground: BACKGROUND,
+    state: new Map([["memory", [2, 2, 1]]]),
+  } as Network["metadata"];
+
+  constructor(private readonly objects: number) {}
+
+  async modulate(): Promise<Float32Array> {
+    return new Float32Array(3);
+  }
+
+  async encode(): Promise<void> {}
+
+  async step(guide: Float32Array): Promise<{ logits: Float32Array; state: Held }> {
+    const call = this.guides.length;
+    this.guides.push(guide);
+    this.alive++;
+    const state = { delete: () => void this.alive-- };
+    return { logits: logits(Math.floor(call / this.objects), call % this.objects), state };
+  }
+}
+
+test("a video is tracked as in Python, with an object that is lost", async () => {
+  const network = new MadeUpNetwork(2);
+  const segmenter = new Segmenter(network);
+  const masks: Mask[] = [await segmenter.add(picture(...FRAME, 0), labels(...FRAME))];
+  for (let step = 1; step < golden.track.masks.length; step++) masks.push(await segmenter.step(picture(...FRAME, step)));
+  for (const [step, mask] of masks.entries()) {
+    same(mask.data, values(golden.track.masks[step]));
+    for (const index of [0, 1]) close(network.guides[2 * step + index]!, values(golden.track.guides[step][index]), 1e-6);
+  }
+  segmenter.reset();
+  assert.equal(network.alive, 0, "states that nobody freed");
+});
+
+test("ties go to the background, and between objects to the first", () => {
+  const planes = [Float32Array.of(0, 1, 1, -1), Float32Array.of(0, 1, 2, 3)];
+  assert.deepEqual(Array.from(mergeLogits(planes, [4, 9], 1, 4, 1, 4)), [0, 4, 9, 9]);
+});
+
+test("a box and a click become what the network says, inside the box and around the click", async () => {
+  const frame = picture(...FRAME, 0);
+  const segmenter = new Segmenter(new MadeUpNetwork(1));
+  const boxed = await maskFromBox(segmenter, frame, { x: 10, y: 10, width: 20, height: 15 });
+  assert.equal(boxed.rough, false);
+  for (let at = 0; at < boxed.mask.data.length; at++) {
+    const [x, y] = [at % FRAME[1], Math.floor(at / FRAME[1])];
+    if (boxed.mask.data[at]) assert.ok(x >= 9 && x <= 31 && y >= 9 && y <= 25, `${x}, ${y}`);
+  }
+  const clicked = await maskFromClick(segmenter, frame, 20.4, 18.7);
+  assert.ok(clicked.mask.data.some((value) => value === 1));
+  await assert.rejects(maskFromBox(segmenter, frame, { x: 60, y: 5, width: 9, height: 9 }), /outside of the picture/);
+  await assert.rejects(maskFromBox(segmenter, frame, { x: 5, y: 5, width: 1, height: 9 }), /too small/);
+  await assert.rejects(maskFromClick(segmenter, frame, -1, 5), /outside of the picture/);
+});
+
+test("a network that says nothing leaves the rough shape, and says so", async () => {
+  const silent = new MadeUpNetwork(1);
+  silent.step = async () => ({ logits: new Float32Array(NETWORK[0] * NETWORK[1]).fill(-1), state: { delete() {} } });
+  const box = { x: 10, y: 10, width: 20, height: 15 };
+  const { mask, rough } = await maskFromBox(new Segmenter(silent), picture(...FRAME, 0), box);
+  assert.equal(rough, true);
+  same(mask.data, ellipse(FRAME[1], FRAME[0], box).data);
+});
+
+test("an ellipse fills pi / 4 of its box, and what is not connected is cut off", () => {
+  const mask = ellipse(200, 100, { x: 20, y: 10, width: 100, height: 60 });
+  const area = mask.data.reduce((sum, value) => sum + value, 0);
+  assert.ok(Math.abs(area / (100 * 60) - Math.PI / 4) < 0.01);
+  mask.data[99 * 200 + 199] = 1;
+  assert.equal(keepComponent(mask, 70, 40), area);
+  assert.equal(mask.data[99 * 200 + 199], 0);
+  assert.equal(keepComponent(mask, 199, 99), 0);
+});
+
+test("masks survive packing", () => {
+  const mask = labels(480, 854);
+  const packed = packMask(mask);
+  assert.ok(packed.length < 10_000);
+  same(unpackMask(packed, 854, 480).data, mask.data);
+  const single = { width: 1, height: 1, data: Uint8Array.of(254) };
+  same(unpackMask(packMask(single), 1, 1).data, single.data);
+});
+
+test("COCO JSON is that of `osmn segment --coco`", async () => {
+  const mask = labels(...FRAME);
+  const second = { ...mask, data: mask.data.map((value) => (value === 2 ? 2 : 0)) };
+  const masks = [mask, second, emptyMask(FRAME[1], FRAME[0])];
+  let text = "";
+  await writeTracks(
+    {
+      name: "made up",
+      width: FRAME[1],
+      height: FRAME[0],
+      length: 3,
+      objects: [{ label: 1, name: "car" }, { label: 2, name: "</script>" }, { label: 3, name: "unseen" }],
+      maskAt: (index) => masks[index]!,
+      fileName: (index) => String(index).padStart(5, "0"),
+    },
+    (piece) => void (text += piece),
+  );
+  const found = JSON.parse(text);
+  for (const annotation of found.annotations) delete annotation.object_name;
+  assert.deepEqual(found, golden.coco);
+});
+
+test("the palette is that of the masks' files", () => {
+  same(PALETTE, golden.palette);
+  assert.deepEqual(screenColor(9), [179, 107, 0]);
+  assert.equal(new Set(Array.from({ length: 20 }, (_, label) => screenColor(label).join())).size, 20);
+});
+
+test("the brush paints round strokes and erases one object only", () => {
+  const mask = emptyMask(40, 30);
+  paint(mask, { x: 5, y: 5 }, { x: 30, y: 5 }, 3, 1);
+  const area = mask.data.reduce((sum, value) => sum + value, 0);
+  assert.ok(Math.abs(area - (25 * 6 + Math.PI * 9)) < 15, `${area}`);
+  mask.data[5 * 40 + 20] = 2;
+  paint(mask, { x: 20, y: 5 }, { x: 20, y: 5 }, 10, 0, 1);
+  assert.deepEqual(labelsIn({ ...mask, data: mask.data.filter((_, at) => at % 40 > 15 && at % 40 < 25) }), [2]);
+  paint(mask, { x: -50, y: -50 }, { x: -40, y: -40 }, 3, 1); // outside: nothing
+});
+
+test("metadata of other formats and versions is refused with a sentence", () => {
+  const file = { name: "step.tflite", sha256: "00", bytes: 1 };
+  const valid = {
+    format: "osmn_tf.litert",
+    format_version: 1,
+    network_size: [24, 32],
+    objects: 1,
+    guide_size: 40,
+    guide_background: [1, 2, 3],
+    modulation_size: 3,
+    features: {},
+    state: { memory: [2, 2, 1] },
+    quantization: "int8",
+    files: { modulator: file, encoder: file, step: file },
+  };
+  assert.deepEqual(readMetadata(valid).state, new Map([["memory", [2, 2, 1]]]));
+  const refused: [unknown, RegExp][] = [
+    [null, /not that of an exported network/],
+    [{ ...valid, format: "other" }, /not that of an exported network/],
+    [{ ...valid, format_version: 2 }, /format version 2/],
+    [{ ...valid, network_size: "24" }, /damaged or incomplete/],
+    [{ ...valid, files: {} }, /damaged or incomplete/],
+    [{ ...valid, files: { ...valid.files, step: { ...file, name: "../secret" } } }, /damaged or incomplete/],
+  ];
+  for (const [content, message] of refused) {
+    assert.throws(() => readMetadata(content), (error) => error instanceof UserError && message.test(error.message));
+  }
+});
+
+test("whatever is thrown becomes a sentence", () => {
+  assert.equal(sentence(new UserError("So it is.")), "So it is.");
+  assert.match(sentence(new DOMException("no room", "QuotaExceededError")), /storage is full/);
+  assert.match(sentence(new RangeError("Array buffer allocation failed")), /out of memory/);
+  assert.match(sentence(new TypeError("x is not a function\nat y")), /does not know \(x is not a function\)/);
+});
