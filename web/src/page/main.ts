@@ -28,6 +28,7 @@ let worker: WorkerClient | null = null;
 let state: State | null = null;
 let chosen = 1; // label of the object that is being marked
 let tool: Tool = "box";
+let loading = false; // the network's files
 let drag: { x: number; y: number } | null = null; // where the pointer went down, in the video's pixels
 let cross: { x: number; y: number } | null = null; // for marking by keyboard
 let corner: { x: number; y: number } | null = null; // of a box that is marked by keyboard
@@ -154,7 +155,7 @@ function show(): void {
     button.disabled = busy !== null || !state.done;
   }
   const cancellable = busy === "tracking" || busy === "saving";
-  $("progress").hidden = !(cancellable || busy === "loading");
+  $("progress").hidden = !(cancellable || loading);
   $("pause").textContent = state.paused ? "Continue" : "Pause";
   $("cancel").hidden = $("pause").hidden = !cancellable;
   if (busy === "marking") {
@@ -255,7 +256,8 @@ function showProgress({ busy, done, total, fps, secondsLeft }: Progress): void {
   bar.max = Math.max(1, total);
   bar.value = done;
   if (busy === "loading") {
-    $("progress").hidden = done >= total;
+    loading = done < total;
+    if (!state?.busy || state.busy === "marking") $("progress").hidden = !loading;
     $("progress-text").textContent = `Loading the network: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
     return;
   }

@@ -22,7 +22,8 @@ export interface LoadOptions {
   /** Folder of LiteRT's own files, ends in a slash. */
   litertUrl: string;
   threads: number;
-  jspi: boolean;
+  /** The network may also run on the graphics card. */
+  webgpu: boolean;
   onProgress: (loaded: number, total: number) => void;
 }
 
@@ -98,19 +99,21 @@ export async function fetchNetwork(options: LoadOptions): Promise<NetworkFiles> 
 let runtime: Promise<{ threads: number }> | null = null;
 
 /** Starts LiteRT once. Threads need a page that is isolated from other origins, and SIMD that all new browsers have. */
-export function startRuntime(options: Pick<LoadOptions, "litertUrl" | "threads" | "jspi">): Promise<{ threads: number }> {
+export function startRuntime(options: Pick<LoadOptions, "litertUrl" | "threads" | "webgpu">): Promise<{ threads: number }> {
   runtime ??= begin(options);
   runtime.catch(() => (runtime = null));
   return runtime;
 }
 
-async function begin(options: Pick<LoadOptions, "litertUrl" | "threads" | "jspi">): Promise<{ threads: number }> {
+async function begin(options: Pick<LoadOptions, "litertUrl" | "threads" | "webgpu">): Promise<{ threads: number }> {
   const { litertUrl } = options;
   const scope = self as unknown as { Module?: object; ModuleFactory?: unknown };
-  const attempts = options.threads > 1 && self.crossOriginIsolated ? [options.threads, 1] : [1];
+  const attempts: [number, boolean][] = [[1, false]];
+  if (options.threads > 1 && self.crossOriginIsolated) attempts.unshift([options.threads, false]);
+  // With JSPI the graphics card may leave operations to the processor. LiteRT has it without threads only.
+  if (options.webgpu && "Suspending" in WebAssembly) attempts.unshift([1, true]);
   let failure: unknown;
-  for (const threads of attempts) {
-    const jspi = options.jspi && threads === 1;
+  for (const [threads, jspi] of attempts) {
     scope.Module = {
       // In a worker Emscripten looks for its files beside the worker's script.
       locateFile: (path: string) => litertUrl + path,

@@ -174,8 +174,18 @@ async function encode(
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { alpha, willReadFrequently: true })!;
   const file = await written("video", async (target) => {
+    let fail: (reason: unknown) => void = () => {};
+    const failed = new Promise<never>((_, reject) => (fail = reject));
+    failed.catch(() => {});
     const writable = new WritableStream<StreamTargetChunk>({
-      write: ({ data, position }) => target.write(data as Uint8Array<ArrayBuffer>, position),
+      write: ({ data, position }) => {
+        try {
+          target.write(data as Uint8Array<ArrayBuffer>, position);
+        } catch (error) {
+          fail(error); // mediabunny waits for ever for a stream that fails
+          throw error;
+        }
+      },
     });
     const output = new Output({ format, target: new StreamTarget(writable) });
     const encoder = new CanvasSource(canvas, { codec, bitrate: QUALITY_HIGH, alpha: alpha ? "keep" : "discard" });
@@ -186,12 +196,12 @@ async function encode(
       await eachFrame(source, async (picture, index) => {
         await draw(context, picture, index);
         const next = index + 1 < source.count ? times[index + 1]! : times[index]! + 1 / source.fps;
-        await encoder.add(times[index]!, next - times[index]!);
+        await Promise.race([encoder.add(times[index]!, next - times[index]!), failed]);
         await step(index + 1);
       });
-      await output.finalize();
+      await Promise.race([output.finalize(), failed]);
     } catch (error) {
-      await output.cancel().catch(() => {});
+      void output.cancel().catch(() => {});
       throw error;
     }
   });

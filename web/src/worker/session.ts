@@ -69,10 +69,12 @@ export class Session {
   private current: Mask | null = null; // of the frame that is shown, while a stroke is painted
   private undos: Undo[] = [];
   private playing = false;
+  private playRun = 0;
   private paused = false;
   private cancelled = false;
   private resume: (() => void) | null = null;
   private busy: Busy = null;
+  private work: Promise<unknown> | null = null;
   private loading: Promise<Segmenter<HeldState>> | null = null;
   private device = "";
   private size = "";
@@ -123,8 +125,11 @@ export class Session {
     this.paused = false;
     this.tell();
     try {
-      return await work();
+      const going = work();
+      this.work = going;
+      return await going;
     } finally {
+      this.work = null;
       this.busy = null;
       this.paused = false;
       this.tell();
@@ -153,31 +158,36 @@ export class Session {
 
   private async load(): Promise<Segmenter<HeldState>> {
     const { networkUrl, litertUrl, threads, webgpu } = this.options;
+    const adapter = webgpu ? await (navigator as any).gpu?.requestAdapter().catch(() => null) : null;
     const load = {
       networkUrl,
       litertUrl,
       threads,
-      jspi: webgpu,
+      webgpu: Boolean(adapter),
       onProgress: (done: number, total: number) =>
         this.listener.progress({ busy: "loading", done, total, fps: 0, secondsLeft: 0 }),
     };
     const [runtime, files] = await Promise.all([startRuntime(load), fetchNetwork(load)]);
     const onProcessor = await LiteRtNetwork.compile(files, "wasm", runtime.threads);
     this.device = runtime.threads === 1 ? "1 thread" : `${runtime.threads} threads`;
-    const network = (webgpu && (await this.onGraphics(files, onProcessor))) || onProcessor;
+    const network = (webgpu && (await this.onGraphics(files, onProcessor, Boolean(adapter)))) || onProcessor;
     const [h, w] = files.metadata.networkSize;
     this.size = `${h} × ${w}`;
-    this.listener.keep(files.urls);
+    // What this worker has loaded, LiteRT's files among it: the page does not know of them.
+    this.listener.keep([...files.urls, ...performance.getEntriesByType("resource").map((entry) => entry.name)]);
     this.tell();
     return new Segmenter(network);
   }
 
   /** The network on the graphics card, if that gives the same masks as the processor on a test frame. */
-  private async onGraphics(files: NetworkFiles, reference: LiteRtNetwork): Promise<LiteRtNetwork | null> {
+  private async onGraphics(
+    files: NetworkFiles,
+    reference: LiteRtNetwork,
+    offered: boolean,
+  ): Promise<LiteRtNetwork | null> {
     let candidate: LiteRtNetwork | null = null;
     try {
-      const adapter = await (navigator as any).gpu?.requestAdapter();
-      if (!adapter) throw new Error("the browser offers none");
+      if (!offered) throw new Error("the browser offers none");
       candidate = await LiteRtNetwork.compile(files, "webgpu", 1);
       const agreement = await agree(reference, candidate);
       if (agreement < 0.99) throw new Error(`its masks agree with the processor's by ${Math.round(100 * agreement)}% only`);
@@ -227,10 +237,8 @@ export class Session {
   }
 
   async close(): Promise<void> {
-    if (this.busy) {
-      this.cancel();
-      return;
-    }
+    this.cancel();
+    await this.work?.catch(() => {});
     this.stopPlaying();
     await this.seeking;
     await this.closeVideo();
@@ -294,27 +302,28 @@ export class Session {
     const source = this.video();
     if (this.playing || this.busy) return;
     await this.seeking;
+    const run = ++this.playRun;
+    const stopped = () => !this.playing || run !== this.playRun;
     this.playing = true;
     this.tell();
     const from = this.frame >= source.count - 1 ? 0 : this.frame;
     const { times } = source;
     const began = performance.now() - times[from]! * 1000;
     let index = from;
-    for await (const picture of source.range(from, source.count)) {
-      if (!this.playing) {
-        picture.close();
-        break;
+    try {
+      for await (const picture of source.range(from, source.count)) {
+        const wait = began + times[index]! * 1000 - performance.now();
+        if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+        else await breathe();
+        if (stopped()) {
+          picture.close();
+          break;
+        }
+        this.show(index++, picture);
       }
-      const wait = began + times[index]! * 1000 - performance.now();
-      if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-      else await breathe();
-      if (!this.playing) {
-        picture.close();
-        break;
-      }
-      this.show(index++, picture);
+    } finally {
+      if (!stopped()) this.stopPlaying();
     }
-    this.stopPlaying();
   }
 
   private stopPlaying(): void {
@@ -523,7 +532,7 @@ export class Session {
         if (direction === "both") {
           const first = this.firstMarks(marked);
           const [start, last] = [Math.min(...first.values()), Math.max(...first.values())];
-          run.total = last + (count - start);
+          run.total = (last ? last + 1 : 0) + count - start;
           const earlier = await this.trackBack(segmenter, run, last, (index) => this.startingAt(first, index), true);
           await this.trackOn(segmenter, run, start, earlier);
         } else if (direction === "backward") {
