@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.labels import PALETTE
-from osmn_tf.runtime import VideoSegmenter, guides
+from osmn_tf.runtime import ExportedPredictor, guides
 from osmn_tf.runtime.frames import resize, resize_frame
 
 PATH = Path(__file__).with_name("golden.json")
@@ -80,11 +82,12 @@ class MadeUpNetwork:
 
 def track() -> dict[str, Any]:
     """Masks and guides of a made-up network that loses an object and is given no other mask."""
-    segmenter = VideoSegmenter.__new__(VideoSegmenter)
+    predictor = ExportedPredictor.__new__(ExportedPredictor)
     network = MadeUpNetwork()
-    segmenter.network, segmenter.network_size = network, NETWORK  # type: ignore[assignment]
-    segmenter.merge, segmenter.exclusive, segmenter.recover, segmenter.keep_scores = "argmax", True, True, False
-    segmenter.reset()
+    predictor.network, predictor._network_size = network, NETWORK  # type: ignore[assignment]
+    predictor.options = PredictorOptions()
+    predictor.forget()
+    segmenter = VideoSegmenter(predictor)
     mask = labels(*FRAME)
     masks = [segmenter.start(picture(*FRAME, 0), mask)]
     masks += [segmenter.step(picture(*FRAME, step)) for step in range(1, STEPS)]

@@ -456,6 +456,8 @@ async function undo(): Promise<void> {
 async function track(direction: Direction): Promise<void> {
   say("");
   $("report").hidden = true;
+  $("progress-text").textContent = "Starting …";
+  $<HTMLProgressElement>("progress-bar").value = 0;
   hideCross();
   const report = await attempt(() => worker!.request<TrackReport>({ type: "track", direction }));
   if (report) showReport(report);
@@ -463,6 +465,8 @@ async function track(direction: Direction): Promise<void> {
 
 async function save(kind: ResultKind): Promise<void> {
   say("");
+  $("progress-text").textContent = "Starting …";
+  $<HTMLProgressElement>("progress-bar").value = 0;
   const result = await attempt(() => worker!.request<Finished>({ type: "save", kind }));
   if (!result) return;
   download(result.name, result.blob);

@@ -175,10 +175,10 @@ def video(path: Path) -> dict[str, object]:
 
 
 def native(network: Path, path: Path, first: Path, threads: int, count: int) -> dict[str, object]:
+    from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.masks.files import read_mask
-    from osmn_tf.runtime import VideoSegmenter
 
-    segmenter = VideoSegmenter(network, threads=threads)
+    segmenter = VideoSegmenter(str(network), threads=threads)
     begin = 0.0
     with av.open(str(path)) as container:
         for index, picture in enumerate(container.decode(video=0)):
