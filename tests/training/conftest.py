@@ -94,13 +94,9 @@ def make_data(root: Path) -> Path:
 
 def tiny_command(*words: str, prelude: str = "") -> list[str]:
     """`osmn WORDS...` in a process of its own that knows TinyNet, after the statements of `prelude`."""
-    program = f"""import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import tiny_network
-{prelude}
-from osmn_tf.cli.main import main
-raise SystemExit(main())"""
-    return [sys.executable, "-c", program, *words]
+    program = f"{prelude}\nfrom osmn_tf.cli.main import main\nraise SystemExit(main())"
+    plugin = Path(__file__).parents[1] / "tiny_network.py"
+    return [sys.executable, "-c", program, "--plugin", str(plugin), *words]
 
 
 @pytest.fixture(scope="session")
