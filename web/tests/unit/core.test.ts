@@ -196,7 +196,7 @@ test("COCO JSON is that of `osmn segment --coco`", async () => {
 
 test("the palette is that of the masks' files", () => {
   same(PALETTE, golden.palette);
-  assert.deepEqual(screenColor(9), [179, 107, 0]);
+  assert.deepEqual(screenColor(9), [243, 0, 0]);
   assert.equal(new Set(Array.from({ length: 20 }, (_, label) => screenColor(label).join())).size, 20);
 });
 
