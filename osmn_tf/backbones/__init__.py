@@ -1,1 +1,1 @@
-"""Feature extractors as Keras functional models: VGG-16 and MobileNet-v1."""
+"""Feature extractors as Keras functional models: VGG-16, MobileNet-v1 and ResNet."""

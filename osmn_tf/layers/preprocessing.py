@@ -17,8 +17,12 @@ NORMALIZATIONS: dict[str, dict[str, Any]] = {
     "caffe": {"mean": VGG_MEAN_RGB, "scale": 1.0, "to_bgr": True},
     # The same, scaled: the OSMN release's MobileNet form.
     "caffe_scaled": {"mean": VGG_MEAN_RGB, "scale": 0.00787, "to_bgr": True},
+    # The same as "caffe" with the mean that OSVOS's release writes down to more digits.
+    "osvos": {"mean": (122.67892, 116.66877, 104.00699), "scale": 1.0, "to_bgr": True},
     # RGB to [-1, 1]: MobileNets of keras.applications.
     "signed_unit": {"mean": (127.5, 127.5, 127.5), "scale": 1 / 127.5, "to_bgr": False},
+    # RGB in 0..1 minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225): encoders of RVOS's release.
+    "torch": {"mean": (123.675, 116.28, 103.53), "scale": (1 / 58.395, 1 / 57.12, 1 / 57.375), "to_bgr": False},
 }
 """Arguments of `FrameNormalization` for the networks that are known, by name."""
 
@@ -32,14 +36,16 @@ class FrameNormalization(keras.layers.Layer):
 
     Args:
         mean: three values in RGB order, subtracted before the channels are reversed.
-        scale: factor after the subtraction.
+        scale: factor after the subtraction, or three of them in RGB order.
         to_bgr: give the channels in BGR order, as networks trained in Caffe expect.
     """
 
-    def __init__(self, mean: Sequence[float], scale: float = 1.0, to_bgr: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, mean: Sequence[float], scale: float | Sequence[float] = 1.0, to_bgr: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = [float(value) for value in mean]
-        self.scale = float(scale)
+        self.scale = [float(value) for value in scale] if isinstance(scale, Sequence) else float(scale)
         self.to_bgr = to_bgr
 
     @classmethod
@@ -49,7 +55,8 @@ class FrameNormalization(keras.layers.Layer):
 
     def call(self, frames: Tensor) -> Tensor:
         mean = ops.convert_to_tensor(self.mean, dtype="float32")
-        output = (ops.cast(frames, "float32") - mean) * self.scale
+        scale = ops.convert_to_tensor(self.scale, dtype="float32")
+        output = (ops.cast(frames, "float32") - mean) * scale
         if self.to_bgr:
             output = ops.flip(output, axis=-1)
         return ops.cast(output, self.compute_dtype)

@@ -28,6 +28,18 @@ def test_scale_follows_the_mean():
     np.testing.assert_allclose(numpy(signed(frame)).ravel(), [1.0, -1.0, 10 / 127.5 - 1], rtol=1e-6)
 
 
+def test_known_kinds():
+    frame = np.array([[[[255, 0, 10]]]], np.uint8)
+    osvos = FrameNormalization.of_kind("osvos", "osvos")
+    expected = [10 - 104.00699, 0 - 116.66877, 255 - 122.67892]
+    np.testing.assert_allclose(numpy(osvos(frame)).ravel(), expected, rtol=1e-6)
+    torch = FrameNormalization.of_kind("torch", "torch")
+    expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, (10 / 255 - 0.406) / 0.225]
+    np.testing.assert_allclose(numpy(torch(frame)).ravel(), expected, rtol=1e-5)
+    copy = FrameNormalization.from_config(torch.get_config())
+    np.testing.assert_array_equal(numpy(copy(frame)), numpy(torch(frame)))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
 @pytest.mark.parametrize("shape", [(1, 2, 3, 3), (2, 1, 2, 3, 3)])
 def test_any_dtype_and_leading_axes(dtype, shape):
