@@ -83,7 +83,7 @@ def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     for weight in model.weights:
         kind, shape = weight.path.rsplit("/", 1)[-1], tuple(weight.shape)
         noise = rng.standard_normal(shape, np.float32)
-        if "score_multi" in weight.path:
+        if kind == "kernel" and not weight.trainable:
             continue  # the fixed bilinear kernels
         if kind in ("gamma", "moving_variance"):
             value = np.clip(1.0 + 0.2 * noise, 0.5, 2.0)

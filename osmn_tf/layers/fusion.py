@@ -25,11 +25,18 @@ class SideFusion(keras.layers.Layer):
 
     Output: a list of S scores [1 or N, h, w, 1], one for each side, and the bias, [1, 1, 1, 1]. All of them upsampled
     to one size and added up are the score.
+
+    Args:
+        kernel_initializer: of the convolution, [1, 1, S * C, 1].
     """
+
+    def __init__(self, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         channels = sum(int(shape[-1] or 0) for shape in input_shape)
-        self.kernel = self.add_weight(name="kernel", shape=(1, 1, channels, 1), initializer="glorot_uniform")
+        self.kernel = self.add_weight(name="kernel", shape=(1, 1, channels, 1), initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
 
     def call(self, sides: Sequence[Tensor]) -> list[Tensor]:
@@ -42,3 +49,9 @@ class SideFusion(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         return [*((*shape[:-1], 1) for shape in input_shape), (1, 1, 1, 1)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

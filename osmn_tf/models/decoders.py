@@ -20,19 +20,20 @@ Tensor = Any
 REFINEMENT_CHANNELS = (16, 32, 48, 64, 96)  # at strides 2, 4, 8, 16, 32
 
 
-def side_output(features: Tensor, channels: int, name: str) -> Tensor:
+def side_output(features: Tensor, channels: int, name: str, kernel_initializer: Any = "glorot_uniform") -> Tensor:
     """Linear 3x3 convolution that reduces a feature map to `channels`."""
-    return layers.Conv2D(channels, 3, padding="same", name=name)(features)
+    return layers.Conv2D(channels, 3, padding="same", kernel_initializer=kernel_initializer, name=name)(features)
 
 
-def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor) -> Tensor:
+def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor, kernel_initializer: Any = "glorot_uniform") -> Tensor:
     """Release decoder of the VGG form: one 1x1 over all sides, fixed bilinear upsampling, floor centre crop.
 
     Args:
         sides: linear side outputs at strides 2, 4, 8, 16; the first is the frame's (batch 1 or N).
         guide: [N, H, W, 1], gives the output size.
+        kernel_initializer: of the 1x1.
     """
-    *scores, bias = SideFusion(dtype="float32", name="seg_upscore_fuse")(sides)
+    *scores, bias = SideFusion(kernel_initializer, dtype="float32", name="seg_upscore_fuse")(sides)
     channels = sides[0].shape[-1]
     upsampled = []
     for level, score in enumerate(scores, start=2):
