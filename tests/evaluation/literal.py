@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 
 
@@ -52,3 +53,25 @@ def boundary_f(annotation, prediction, void=None):
     precision = share_near(guess, truth, radius) if guess else 1.0
     recall = share_near(truth, guess, radius) if truth else 1.0
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def by_opencv(annotation, prediction):
+    """J and F as they are usually computed, quick enough for whole frames: boundaries by shifted copies of the frame,
+    dilated with a disk."""
+    union = np.count_nonzero(annotation | prediction)
+    j = np.count_nonzero(annotation & prediction) / union if union else 1.0
+    radius = math.ceil(0.008 * math.hypot(*annotation.shape))
+    offsets = np.arange(-radius, radius + 1)
+    disk = (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
+    boundaries, dilated = [], []
+    for mask in (annotation, prediction):
+        padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+        edge = (mask ^ padded[:-1, 1:]) | (mask ^ padded[1:, :-1]) | (mask ^ padded[1:, 1:])
+        boundaries.append(edge)
+        dilated.append(cv2.dilate(edge.astype(np.uint8), disk).astype(bool))
+    counts = [np.count_nonzero(edge) for edge in boundaries]
+    if not all(counts):
+        return j, float(counts[0] == counts[1])
+    recall = np.count_nonzero(boundaries[0] & dilated[1]) / counts[0]
+    precision = np.count_nonzero(boundaries[1] & dilated[0]) / counts[1]
+    return j, 2 * precision * recall / (precision + recall) if precision + recall else 0.0

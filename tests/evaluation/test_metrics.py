@@ -1,10 +1,13 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from osmn_tf.datasets.examples import example_path
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics
+from osmn_tf.masks.files import read_label_png
 
 from . import literal
 
@@ -93,6 +96,14 @@ def test_equal_to_the_literal_definition_on_random_and_degenerate_masks():
         )
         count += 1
     assert count == 84
+
+
+def test_whole_frames_give_the_numbers_of_opencv():
+    masks = [read_label_png(example_path() / "masks" / f"{t:05d}.png") for t in (0, 10, 59)]
+    for truth, guess in itertools.product(masks, masks):
+        for label in (1, 2, 3):
+            found = metrics.jaccard_and_boundary_f(truth == label, guess == label)
+            assert found == literal.by_opencv(truth == label, guess == label)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 3, 8, 18, 37])
