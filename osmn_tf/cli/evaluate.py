@@ -30,6 +30,7 @@ from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
+from osmn_tf.inference.predictor import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="masks of a method, DIR/SEQUENCE/FRAME.png; repeat to compare methods (NAME: the folder's name)",
     )
     parser.add_argument(
-        "--preset", action="append", default=[], help="model that segments every sequence first; may be repeated"
+        "--preset",
+        action="append",
+        default=[],
+        help="network that segments every sequence first: a shipped name, a folder (preset, LiteRT export or"
+        " SavedModel), a .keras file, or grpc://HOST:PORT/NAME or http://HOST:PORT/NAME; may be repeated",
     )
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
@@ -75,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.results and not arguments.preset:
         raise InputError("expected --results DIR or --preset NAME, received neither")
     protocol = _protocol_name(arguments.protocol, arguments.year)
-    presets = {Path(preset).stem if Path(preset).exists() else preset: preset for preset in arguments.preset}
+    presets = {Path(preset).stem: preset for preset in arguments.preset}
+    if len(presets) < len(arguments.preset):
+        raise InputError(f"--preset: expected networks of different names, received {', '.join(arguments.preset)}")
     results = parse_results(arguments.results, reserved=presets)
     size = parse_size(arguments.network_size) if arguments.network_size else None
     finetune_steps(None, arguments.finetune)
@@ -120,7 +127,8 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    start_backend()
+    if find_network(preset).needs_backend:
+        start_backend()
     track, settings = run_preset.preset_track(preset, size, arguments.finetune, arguments.finetune_rate)
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 

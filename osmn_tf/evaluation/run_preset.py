@@ -1,16 +1,19 @@
 """Results of a network for a whole data set: segments every sequence, or keeps what an earlier run finished.
 
-A sequence is kept only if everything that its masks depend on is unchanged: the weights, the settings, the code of the
-network, the frames and the mask that was given. All of that is hashed into `<results>/<sequence>.json`, which is
-written when the last mask of the sequence is.
+A sequence is kept only if everything that its masks depend on is unchanged: the network's files, the settings, the
+code, the frames and the mask that was given. All of that is hashed into `<results>/<sequence>.json`, which is written
+when the last mask of the sequence is.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
+import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Frames
 from pathlib import Path
@@ -24,6 +27,8 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
+from osmn_tf.inference.predictor import Predictor, find_network
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.masks.labels import VOID
 from osmn_tf.video.images import read_image
@@ -35,8 +40,6 @@ Progress = Callable[[str, int, int], None]
 """Called with (sequence, frames done in all sequences, frames in all)."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-# What decides on the masks that a model gives; the rest of the package may change without making results stale.
-_CODE = ("augment.py", "backbones", "guides.py", "inference", "layers", "losses.py", "models")
 
 
 def preset_track(
@@ -45,36 +48,35 @@ def preset_track(
     finetune_steps: int = 0,
     finetune_rate: float = LEARNING_RATE,
 ) -> tuple[Track, dict[str, Any]]:
-    """Loads a preset, and says what its results depend on.
+    """Opens a network, and says what its results depend on.
 
     Args:
-        preset: a registered name, a folder or a `.keras` file.
+        preset: the name, path or address of a network (`osmn_tf.inference.predictor.open_predictor`).
         network_size: (height, width) at which the network runs; None: as the preset says.
         finetune_steps: steps of online fine-tuning on the given masks of every sequence.
         finetune_rate: their learning rate.
 
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
-    """
-    from osmn_tf.inference.segmenter import VideoSegmenter
-    from osmn_tf.models import presets
 
-    model = presets.load(preset)
-    weights = hashlib.blake2b(digest_size=20)
-    for array in model.get_weights():
-        weights.update(np.ascontiguousarray(array).tobytes())
+    Raises:
+        InputError: there is no such network, or it cannot be used so.
+        MissingDependencyError: what runs it is not installed.
+    """
+    source = find_network(preset)
+    # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
+    segmenter = VideoSegmenter(preset, network_size=network_size)
+    if finetune_steps and not segmenter.predictor.can_adapt:
+        raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
     settings = {
         "preset": preset,
-        "weights": weights.hexdigest(),
-        "config": model.get_config(),
+        # A server may change its network at any time: results of one are never those of the next run.
+        "network": _files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
         "network_size": list(network_size) if network_size else None,
-        "code": _code_digest(),
+        "code": _code_digest(segmenter.predictor),
     }
     if finetune_steps:
         settings["finetune"] = {"steps": finetune_steps, "learning_rate": finetune_rate}
-
-    # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
-    segmenter = VideoSegmenter(model, network_size=network_size)
 
     def tuned_track(frames: Frames[Array], given: Mapping[int, Array]) -> Iterator[tuple[Array, Array]]:
         annotated = [(frames[index], mask) for index, mask in sorted(given.items())]
@@ -84,14 +86,65 @@ def preset_track(
     return tuned_track if finetune_steps else segmenter.track, settings
 
 
-def _code_digest() -> str:
-    package = Path(osmn_tf.__file__).parent
+def _files_digest(path: Path) -> str:
+    """Of a file, or of all files in a folder."""
     digest = hashlib.blake2b(digest_size=20)
-    for name in _CODE:
-        path = package / name
-        for source in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(source.read_bytes())
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}:{file.stat().st_size}:".encode())
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
+
+
+def _code_digest(predictor: Predictor) -> str:
+    """Of the source that decides on the masks: that of the predictor and of what it holds, and all that they import."""
+    held = getattr(predictor, "__dict__", {}).values()
+    digest = hashlib.blake2b(digest_size=20)
+    for _, content in sorted(_code_files(*map(type, (predictor, *held))).items()):
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _code_files(*classes: type) -> dict[Path, bytes]:
+    """The source files in which classes are defined, and of all that these import, by path."""
+    pending = {known.__module__ for known in classes}
+    sources: dict[Path, bytes] = {}
+    seen: set[str] = set()
+    while pending:
+        seen.add(name := pending.pop())
+        for path in _source_files(name):
+            if path not in sources:
+                content = path.read_bytes()
+                # Other packages have versions of their own; networks from outside use this one.
+                if name.startswith("osmn_tf.") or b"osmn_tf" in content:
+                    sources[path] = content
+                    pending |= set(_imported(content)) - seen
+    return sources
+
+
+def _source_files(module: str) -> list[Path]:
+    """The file of a module; of one of this package's packages all files, as registries import them."""
+    if module.startswith("osmn_tf."):
+        path = Path(osmn_tf.__file__).parent.joinpath(*module.split(".")[1:])
+        return [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else sorted(path.glob("*.py"))
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return [Path(file)] if file.endswith(".py") else []
+
+
+def _imported(source: bytes) -> Iterator[str]:
+    """Names of this package's modules that a source file imports, or names in a string, as registries do; and of other
+    things."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            names = [node.value]
+        yield from (name for name in names if name.startswith("osmn_tf."))
 
 
 def segment_sequences(

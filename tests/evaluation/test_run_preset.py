@@ -1,13 +1,17 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import osmn_tf
 from osmn_tf.errors import InputError
+from osmn_tf.evaluation import run_preset
 from osmn_tf.evaluation.benchmark import evaluate_results
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.run_preset import segment_sequences
 from osmn_tf.masks.files import read_label_png
+from osmn_tf.runtime.predictor import ExportedPredictor
 
 
 class Repeater:
@@ -104,6 +108,15 @@ def test_half_a_frame_is_refused(davis, tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=r"beta/00004\.jpg: the JPEG file is truncated"):
         segment(davis, Repeater(), tmp_path / "masks")
+
+
+def test_the_code_that_results_depend_on_is_found():
+    """What a predictor runs, wherever it is; not what only counts or trains."""
+    found = set(run_preset._code_files(ExportedPredictor))
+    names = {path.relative_to(Path(osmn_tf.__file__).parent).as_posix() for path in found}
+    assert {"runtime/predictor.py", "runtime/guides.py", "inference/merging.py", "models/osmn.py"} <= names
+    assert {"backbones/vgg16.py", "layers/modulation.py"} <= names
+    assert not any(name.startswith(("evaluation/", "cli/", "training/", "jobs/")) for name in names)
 
 
 def test_missing_frames_are_named(davis, tmp_path):

@@ -25,8 +25,6 @@ from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.video.source import open_source
 
-pytestmark = pytest.mark.backend
-
 
 def segmenter_of(network, network_size=None, merge="argmax", exclusive=True, recover=True, keep_scores=False):
     """A segmenter of the known network, which is none that a registry knows."""
@@ -120,6 +118,7 @@ def moving(count=6):
 # Labels, adding, removing -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_objects_of_any_labels_are_followed(network):
     frames = moving()
     labels = {"red": 3, "green": 254, "blue": 7}
@@ -144,6 +143,7 @@ def test_track_gives_every_frame_with_its_mask(network):
         np.testing.assert_array_equal(mask, mask_of(expected, red=9, blue=2))
 
 
+@pytest.mark.backend
 def test_objects_are_added_later(network):
     frames = moving()
     segmenter = segmenter_of(network)
@@ -190,6 +190,7 @@ def test_start_forgets_the_video_before(network):
     assert segmenter.step(other).shape == (40, 56)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("labels", [2, [2], np.uint8(2), (2,)])
 def test_objects_are_removed(network, labels):
     frames = moving()
@@ -263,6 +264,7 @@ def test_network_size_is_separate(network):
     assert segmenter_of(network).network_size == (HEIGHT, WIDTH)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("place", [(20, 30), (21, 31), (20, 31), (0, 0), (63, 95)])
 def test_an_object_of_one_pixel_survives_the_resize(network, place):
     frame = np.zeros((64, 96, 3), np.uint8)
@@ -356,6 +358,7 @@ def test_wrong_arguments(network, arguments, message):
 # Objects that leave and come back ---------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("recover", [True, False])
 def test_recovery_of_an_object_that_left(network, recover):
     there, away = moving(1)[0], draw(((20, 28, 6, 16), GREEN))
@@ -367,6 +370,7 @@ def test_recovery_of_an_object_that_left(network, recover):
     np.testing.assert_array_equal(segmenter.step(there), found)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
     orange = (255, 200, 0)  # each object's network claims the other's pixels too, but less surely
@@ -386,6 +390,7 @@ def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
 # Scores and merging -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_scores_are_the_sigmoid_of_every_object_s_logits(network):
     frames = moving()
     segmenter = segmenter_of(network, keep_scores=True)
@@ -452,6 +457,7 @@ def test_a_score_of_one_half_is_background(network, value, winner):
     np.testing.assert_array_equal(found, merge_scores(np.stack([scores[3], scores[7]]), [3, 7]))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("value", [110, 118, 125, 140, 255])
 def test_soft_aggregation(network, value):
     """At 125 both objects have a score of 0.453: two of them beat the background, (1 - p)^2, which one would not."""
@@ -469,6 +475,7 @@ def test_soft_aggregation(network, value):
         assert not found.any()
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("merge", ["argmax", "soft"])
 @pytest.mark.parametrize("objects", [1, 2, 5])
 def test_merging_equals_the_reference_on_random_logits(network, merge, objects):
@@ -498,6 +505,7 @@ def test_certain_and_impossible_scores(network, merge):
 # Interruption -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_snapshot_and_restore_continue_identically(tiny_reconvnet, tmp_path):
     frames = random_frames(6, 40, 60)
     mask = np.zeros((40, 60), np.uint8)
@@ -521,6 +529,7 @@ def test_snapshot_and_restore_continue_identically(tiny_reconvnet, tmp_path):
         other.step(random_frames(30, 30))
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"], indirect=True)
 def test_snapshot_in_mixed_precision(mixed_precision, tiny_reconvnet, tmp_path):
     model = type(tiny_reconvnet).from_config(tiny_reconvnet.get_config())
@@ -637,6 +646,7 @@ def test_both_ways_from_the_first_frame_is_the_forward_pass(network):
 # Once per frame, once per object, bounded memory ------------------------------------------------------------------
 
 
+@pytest.mark.backend
 def test_the_frame_encoder_runs_once_per_frame_and_the_modulator_once_per_object(network):
     """On TensorFlow and JAX calls are counted while a step is compiled: there, one per compiled step."""
     frames = moving()
@@ -726,6 +736,7 @@ def reference_scores(model, frames, guide_mask):
     return scores
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("kind", ["tiny_reconvnet", "tiny_osmn"])
 def test_equals_the_network_and_objects_do_not_mix(kind, request):
     model = request.getfixturevalue(kind)
