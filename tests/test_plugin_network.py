@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import osmn_tf as osmn
+from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
+from osmn_tf.masks.drawing import write_image
 from osmn_tf.models import presets, registry
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
@@ -200,3 +202,19 @@ def test_trains_with_its_own_task_and_comes_back(tmp_path: Path) -> None:
     assert again.task == config.task
     for a, b in zip(again.task.build(again).get_weights(), final.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_evaluates(plugin: ModuleType, tmp_path: Path) -> None:
+    plugin.Brightness().save_to_preset(tmp_path / "brightness")
+    data = tmp_path / "DAVIS"
+    for folder in ("JPEGImages/480p/clip", "Annotations/480p/clip", "ImageSets/2017"):
+        (data / folder).mkdir(parents=True)
+    (data / "ImageSets/2017/val.txt").write_text("clip\n")
+    for t, (frame, mask) in enumerate(zip(*clip())):
+        write_image(data / f"JPEGImages/480p/clip/{t:05d}.png", frame)
+        labels = np.searchsorted([4, 9], mask, "right").astype(np.uint8)  # DAVIS numbers its objects from 1 on
+        osmn.write_mask(data / f"Annotations/480p/clip/{t:05d}.png", labels)
+    assert main(["evaluate", str(data), "--preset", str(tmp_path / "brightness"), "--out", str(tmp_path / "out")]) == 0
+    table = (tmp_path / "out/brightness/global_results-val.csv").read_text().splitlines()
+    assert table[1].split(",")[:2] == ["1.000", "1.000"]
+    assert "clip" in {path.stem for path in (tmp_path / "out/results/brightness").iterdir()}

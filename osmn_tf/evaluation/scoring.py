@@ -1,7 +1,8 @@
 """From mask files to numbers per frame: what one process does with one stretch of one video.
 
 A stretch is short, so that the memory needed does not depend on the length of the video, and its numbers are kept under
-a hash of everything they depend on: the bytes of all mask files, the rules, and the version of this code.
+a hash of everything they depend on: the bytes of all mask files, the rules, and the version of this code. T takes some
+25 ms a frame and all else 3, reading and hashing 0.1.
 """
 
 from __future__ import annotations
