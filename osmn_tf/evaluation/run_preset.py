@@ -68,7 +68,7 @@ def preset_track(
     segmenter = VideoSegmenter(preset, network_size=network_size)
     if finetune_steps and not segmenter.predictor.can_adapt:
         raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
-    settings = {
+    settings: dict[str, Any] = {
         "preset": preset,
         # A server may change its network at any time: results of one are never those of the next run.
         "network": _files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
