@@ -17,12 +17,13 @@ from typing import Any
 from keras import ops
 
 from osmn_tf.errors import InputError
-from osmn_tf.guides import VGG_MEAN_RGB
+from osmn_tf.guides import VGG_MEAN_RGB, mask_statistics
 
 Tensor = Any
 
 # Streams of random numbers: what is drawn for one purpose does not move what is drawn for another.
 _AFFINE, _COLOUR, _BLUR, _NOISE, _ELASTIC, _VISUAL, _SPATIAL, _GUIDE_COLOUR = range(8)
+_SPOIL = 9  # 8 is the fine-tuner's
 
 _GRID = 5  # control points per axis of an elastic deformation
 
@@ -433,3 +434,69 @@ def jitter_guide_colour(images: Tensor, seeds: Tensor, options: AugmentOptions, 
     """Gives guide images [N, H, W, 3] the colours of their clip (same seeds) and then a weaker change of their own."""
     images = apply_colour(images, colour_matrices(seeds, options))
     return apply_colour(images, colour_matrices(seeds, options, strength, _GUIDE_COLOUR))
+
+
+def spoil_masks(masks: Tensor, seeds: Tensor, probability: float = 0.8) -> Tensor:
+    """Makes true masks wrong as a network's own predictions are.
+
+    A mask is moved, grown or shrunk, gets a hole, spills over onto what is beside it, or is lost: everything by
+    chance, at a quarter of the resolution (outlines become as coarse as predictions are).
+
+    Args:
+        masks: [N, H, W], any dtype; non-zero is the object.
+        seeds: int32 [N, 2].
+        probability: that a mask is spoiled at all; one in 25 of these is lost altogether.
+
+    Returns:
+        uint8 [N, H, W] of 0 and 1.
+    """
+    step = 4
+    height, width = masks.shape[1], masks.shape[2]
+    rows, columns = -(-height // step), -(-width // step)
+    occupied = ops.cast(ops.not_equal(masks, 0), "float32")[..., None]
+    padding = ((0, 0), (0, rows * step - height), (0, columns * step - width), (0, 0))
+    small = ops.average_pool(ops.pad(occupied, padding), step, step, data_format="channels_last")
+    u = uniform(seeds, 20, _SPOIL)
+
+    def column(index: int) -> Tensor:
+        return u[:, index, None, None]
+
+    centre, sigma, _ = mask_statistics(small[..., 0] > 0.5)
+    sigma = ops.maximum(sigma, 2.0)
+    cy, cx, sy, sx = (x[:, axis, None, None] for x in (centre, sigma) for axis in (0, 1))
+
+    # Moved and stretched about the centre, by up to a quarter of sigma and by a tenth.
+    y = ops.arange(rows, dtype="float32")[None, :, None] - cy - _between(column(0), -0.25, 0.25) * sy
+    x = ops.arange(columns, dtype="float32")[None, None, :] - cx - _between(column(1), -0.25, 0.25) * sx
+    y = y * _between(column(2), 0.9, 1.1) + cy + 0.0 * x
+    x = x * _between(column(3), 0.9, 1.1) + cx + 0.0 * y
+    moved = warp(small, ops.stack([y, x], axis=-1))
+
+    # The threshold of a blurred mask moves the outline: by some pixels, but never by more than a small object has.
+    soft = moved
+    for _ in range(2):
+        soft = ops.average_pool(soft, 5, 1, padding="same", data_format="channels_last")
+    strong = column(4) < 0.35
+    soft = ops.where(strong, soft[..., 0], moved[..., 0])
+    threshold = ops.where(strong, _between(column(5), 0.15, 0.7), _between(column(5), 0.35, 0.65))
+    spoiled = soft > threshold
+
+    def ellipse(first: int, reach: float, largest: float) -> Tensor:
+        """An ellipse near the object, in units of its size."""
+        top = cy + _between(column(first), -reach, reach) * sy
+        left = cx + _between(column(first + 1), -reach, reach) * sx
+        dy = (ops.arange(rows, dtype="float32")[None, :, None] - top) / (sy * _between(column(first + 2), 0.3, largest))
+        dx = (ops.arange(columns, dtype="float32")[None, None, :] - left) / (
+            sx * _between(column(first + 3), 0.3, largest)
+        )
+        return dy**2 + dx**2 < 1
+
+    hole = ops.logical_and(column(14) < 0.3, ellipse(6, 1.6, 1.0))
+    spill = ops.logical_and(column(15) < 0.35, ellipse(10, 3.5, 1.5))
+    spoiled = ops.logical_or(ops.logical_and(spoiled, ops.logical_not(hole)), spill)
+    spoiled = ops.logical_and(spoiled, column(16) >= 0.04)
+    spoiled = ops.where(column(17) < probability, ops.cast(spoiled, "float32"), small[..., 0])
+    large = ops.image.resize(
+        spoiled[..., None], (rows * step, columns * step), interpolation="bilinear", data_format="channels_last"
+    )
+    return ops.cast(large[:, :height, :width, 0] > 0.5, "uint8")

@@ -21,6 +21,9 @@ GUIDE_MARGIN = 0.03  # of the box's side, on each side, at test time
 MAD_TO_SIGMA = 1.4826  # the standard deviation of a normal distribution, per median absolute deviation
 MIN_SIGMA = 5.0  # pixels
 
+# The kinds of spatial guides and how many channels they have.
+GUIDE_CHANNELS = {"gaussian": 1, "gaussian+mask": 2}
+
 
 def _median_and_mad(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Median and median absolute deviation of integer coordinates, from their histogram.
@@ -99,6 +102,22 @@ def spatial_guide(masks: Tensor, centre_shift: Tensor | None = None, sigma_scale
     return ops.where(present[:, None, None], gaussian, ops.zeros_like(gaussian))[..., None]
 
 
+def full_guide(masks: Tensor, kind: str = "gaussian") -> Tensor:
+    """The spatial guide that a network of this kind takes.
+
+    Args:
+        masks: [N, H, W], any dtype, at network resolution; non-zero is the object.
+        kind: "gaussian", or "gaussian+mask": with the mask as a second channel.
+
+    Returns:
+        float32 [N, H, W, 1 or 2].
+    """
+    gaussian = spatial_guide(masks)
+    if kind == "gaussian":
+        return gaussian
+    return ops.concatenate([gaussian, ops.cast(ops.not_equal(masks, 0), "float32")[..., None]], axis=-1)
+
+
 def _crop_axis(occupied: Tensor, margin_before: Tensor, margin_after: Tensor) -> tuple[Tensor, Tensor]:
     """First coordinate and length of the padded crop along one axis.
 
@@ -172,16 +191,23 @@ def visual_guide(
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
 class SpatialGuide(keras.layers.Layer):
-    """`spatial_guide` as a layer, for graphs that feed a network its own previous prediction.
+    """`full_guide` as a layer, for graphs that feed a network its own previous prediction.
 
-    Input: [N, H, W] masks, non-zero is the object. Output: float32 [N, H, W, 1]. No gradient flows through it.
+    Input: [N, H, W] masks, non-zero is the object. Output: float32 [N, H, W, 1 or 2]. No gradient flows through it.
+
+    Args:
+        kind: see `full_guide`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, kind: str = "gaussian", **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.kind = kind
 
     def call(self, masks: Tensor) -> Tensor:
-        return ops.stop_gradient(spatial_guide(masks))
+        return ops.stop_gradient(full_guide(masks, self.kind))
 
     def compute_output_shape(self, masks_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*masks_shape, 1)
+        return (*masks_shape, GUIDE_CHANNELS[self.kind])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kind": self.kind}

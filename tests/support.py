@@ -83,8 +83,8 @@ def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     for weight in model.weights:
         kind, shape = weight.path.rsplit("/", 1)[-1], tuple(weight.shape)
         noise = rng.standard_normal(shape, np.float32)
-        if kind == "kernel" and not weight.trainable:
-            continue  # the fixed bilinear kernels
+        if not shape or (kind == "kernel" and not weight.trainable):
+            continue  # temperatures; the fixed bilinear kernels
         if kind in ("gamma", "moving_variance"):
             value = np.clip(1.0 + 0.2 * noise, 0.5, 2.0)
         elif kind in ("beta", "moving_mean"):

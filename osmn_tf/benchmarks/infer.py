@@ -17,7 +17,7 @@ from keras import ops
 from osmn_tf.benchmarks.flop import forward_flop
 from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
-from osmn_tf.guides import spatial_guide, visual_guide
+from osmn_tf.guides import full_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.modulated import ModulatedPredictor
 from osmn_tf.inference.predictor import PredictorOptions
@@ -149,7 +149,7 @@ def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tupl
     import tensorflow as tf
 
     step = tf.function(predictor.step.step, autograph=False)
-    arguments = (frame, *predictor.carried)
+    arguments = (*predictor.prepared(frame), *predictor.carried)
     graph = step.get_concrete_function(*keras.tree.map_structure(tf.convert_to_tensor, arguments)).graph
     generator = np.random.default_rng(0)
     calls: list[tuple[str, list[Any], dict[str, Any]]] = []
@@ -198,7 +198,7 @@ def _counted_by_jax(predictor: ModulatedPredictor, frame: np.ndarray) -> float |
     model = predictor.network
     guide_masks, modulation, state = predictor.carried
     inputs = {"frame": ops.convert_to_tensor(frame[None])}
-    others = {"spatial_guide": spatial_guide(guide_masks), "modulation": modulation}
+    others = {"spatial_guide": full_guide(guide_masks, model.guide), "modulation": modulation}
     features = model.frame_encoder(inputs)
     counts = [
         forward_flop(model.frame_encoder, inputs),
@@ -215,7 +215,8 @@ def _unshared(model: Network, frame: np.ndarray, mask: np.ndarray, compiled: boo
     guides = visual_guide(frame[None], ops.convert_to_tensor(masks), model.guide_size, model.guide_background)
 
     def inputs(one_mask: Tensor, guide: Tensor) -> dict[str, Tensor]:
-        tensors = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial_guide(one_mask), **state}
+        spatial = full_guide(one_mask, model.guide)
+        tensors = {"frame": frame[None], "visual_guide": guide, "spatial_guide": spatial, **state}
         return {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
 
     call = compile_function(lambda one_mask, guide: model(inputs(one_mask, guide), training=False), [model])

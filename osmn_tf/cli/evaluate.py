@@ -6,6 +6,7 @@ examples:
   osmn evaluate DAVIS --preset reconvnet_lite --year 2016 --split val --out scores
   osmn evaluate DAVIS --preset reconvnet_lite --finetune 100 --year 2016 --split val --out tuned_scores
   osmn evaluate my/annotations --results my/masks --protocol folders --out scores
+  osmn evaluate traffic/Annotations/480p --preset reconvnet_lite --protocol folders --skip-first --out scores
 
 A folder of results holds SEQUENCE/FRAME.png, named as the annotations are: palette PNGs with the objects as indices, or
 black and white masks where there is one object. <out>/METHOD/ receives the official tables global_results-SPLIT.csv and
@@ -64,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="davis",
         help="rules of the benchmark (default davis: semi-supervised, of the --year)",
     )
+    parser.add_argument(
+        "--skip-first",
+        action="store_true",
+        help="with --protocol folders: an object counts after its first annotated frame, which a method is given",
+    )
     parser.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="score these sequences only")
     parser.add_argument("--resolution", default="480p", help="folder below Annotations (default 480p)")
@@ -79,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn evaluate` and returns the exit code."""
     if not arguments.results and not arguments.preset:
         raise InputError("expected --results DIR or --preset NAME, received neither")
-    protocol = _protocol_name(arguments.protocol, arguments.year)
+    protocol = _protocol_name(arguments.protocol, arguments.year, arguments.skip_first)
     presets = {Path(preset).stem: preset for preset in arguments.preset}
     if len(presets) < len(arguments.preset):
         raise InputError(f"--preset: expected networks of different names, received {', '.join(arguments.preset)}")
@@ -140,7 +146,11 @@ def _segment(
         return run_preset.segment_sequences(track, settings, sequences, rules, folder, progress)
 
 
-def _protocol_name(name: str, year: int) -> str:
+def _protocol_name(name: str, year: int, skip_first: bool) -> str:
+    if skip_first:
+        if name != "folders":
+            raise InputError(f"--skip-first: goes with --protocol folders, {name} has its own rule")
+        return "folders-skip-first"
     if name == "davis":
         return f"davis-{year}"
     if name == "davis-unsupervised":

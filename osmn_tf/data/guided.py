@@ -5,9 +5,13 @@ A batch is (inputs, labels) for `model.fit`:
     clips    inputs: frames uint8 [B, T, H, W, 3], visual_guide float32 [B, S, S, 3],
                      spatial_guides float32 [B, T, H, W, 1], own_guide float32 [B, T]
              labels: uint8 [B, T, H, W, 1]: 0, 1, or 255 (unlabelled)
+    matching inputs: those of clips and first_frame uint8 [B, H, W, 3], first_mask uint8 [B, H, W]
+             labels: uint8 [B, T - 1, H, W, 1], of all frames but the first
     frames   (clips of length 1 for a network without state)
              inputs: frame uint8 [B, H, W, 3], visual_guide float32 [B, S, S, 3], spatial_guide float32 [B, H, W, 1]
              labels: uint8 [B, H, W, 1]
+
+Spatial guides have a second channel where the network takes the previous mask too.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from osmn_tf.data.pipeline import Batch, Batches
 from osmn_tf.data.sampling import Samples
 from osmn_tf.data.targets import RawSample
 from osmn_tf.errors import InputError
-from osmn_tf.guides import GUIDE_MARGIN, VGG_MEAN_RGB, spatial_guide, visual_guide
+from osmn_tf.guides import GUIDE_CHANNELS, GUIDE_MARGIN, VGG_MEAN_RGB, full_guide, spatial_guide, visual_guide
 
 Tensor = Any
 
@@ -45,6 +49,10 @@ class GuidedBatches(Batches):
         guide_colour: strength of the visual guide's own change of colour, relative to that of the frames.
         guide_dropout: probability that a frame gets an empty spatial guide (an object that was lost), whether it would
             have been made from the annotation or from the network's own prediction.
+        guide: kind of the spatial guides (`osmn_tf.guides.full_guide`).
+        mask_errors: with a guide that has the previous mask, how often it is spoiled as a prediction can be wrong (see
+            `osmn_tf.augment.spoil_masks`).
+        matching: batches for a network that matches with an annotated frame: the one that the visual guide is cut from.
         own_guide: probability that a frame's spatial guide is made from the network's own prediction: a number, or a
             function of the batch's number since the beginning of the training (a curriculum). Only in clips.
     """
@@ -56,6 +64,9 @@ class GuidedBatches(Batches):
     guide_jitter: bool = True
     guide_colour: float = 0.4
     guide_dropout: float = 0.0
+    guide: str = "gaussian"
+    mask_errors: float = 0.8
+    matching: bool = False
     own_guide: float | Callable[[int], float] = 0.0
 
     def check(self, samples: Samples) -> None:
@@ -74,12 +85,16 @@ class GuidedBatches(Batches):
 
         known = ops.cast(ops.equal(masks[:, :-1], 1), "uint8")
         previous = ops.reshape(known, (-1, height, width))
-        if self.guide_jitter:
+        if self.guide != "gaussian":
+            if self.mask_errors:
+                previous = augment.spoil_masks(previous, _frame_seeds(seeds, length), self.mask_errors)
+            guides = full_guide(previous, self.guide)
+        elif self.guide_jitter:
             shift, scale = augment.spatial_guide_jitter(seeds, length)
             guides = spatial_guide(previous, ops.reshape(shift, (-1, 2)), ops.reshape(scale, (-1, 2)))
         else:
             guides = spatial_guide(previous)
-        guides = ops.reshape(guides, (count, length, height, width, 1))
+        guides = ops.reshape(guides, (count, length, height, width, GUIDE_CHANNELS[self.guide]))
         own = ops.cast(augment.uniform(seeds, length, _OWN) < ops.cast(raw["own_guide"], "float32")[:, None], "float32")
         if self.guide_dropout:
             kept = ops.cast(augment.uniform(seeds, length, _DROPOUT) >= self.guide_dropout, "float32")
@@ -98,4 +113,16 @@ class GuidedBatches(Batches):
         labels = masks[:, 1:, ..., None]
         if not self.clips:
             return {"frame": frames[:, 0], "visual_guide": appearance, "spatial_guide": guides[:, 0]}, labels[:, 0]
-        return {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}, labels
+        inputs = {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}
+        if self.matching:
+            inputs["first_frame"] = ops.cast(ops.round(guide_frames), "uint8")
+            inputs["first_mask"] = ops.cast(raw["guide_mask"], "uint8")
+            labels = labels[:, 1:]
+        return inputs, labels
+
+
+def _frame_seeds(seeds: Tensor, length: int) -> Tensor:
+    """A pair of seeds for every frame of every clip: int32 [N, 2] -> [N * length, 2]."""
+    number = ops.reshape(ops.arange(length, dtype="int32"), (1, length, 1))
+    apart = number * ops.convert_to_tensor([[[7919, 104729]]], dtype="int32")
+    return ops.reshape(seeds[:, None] + apart, (-1, 2))

@@ -20,15 +20,65 @@ from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
 from osmn_tf.data.targets import Fields, LabelledClip, OneObject, RawSample, Target
 from osmn_tf.datasets.index import DamagedFileError, ImageDataset, VideoDataset
 from osmn_tf.errors import InputError
+from osmn_tf.masks.labels import VOID, labels_of
+from osmn_tf.resampling import resize_frame, resize_labels
 
 _TRIES = 20
+FITS = ("stretch", "crop")
+
+
+def crop_to_aspect(
+    frame: np.ndarray, mask: np.ndarray, label: int, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window of a picture with the proportions of `size` around an object.
+
+    The window holds the object and is at most as large as it takes to hold the picture; where it reaches beyond the
+    picture, the border is repeated and unlabelled.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        mask: uint8 [H, W], labels.
+        label: of the object; if it is not there, any window will do.
+        size: (h, w), of which only the proportions count.
+        rng: how large the window is, and where.
+
+    Returns:
+        frame uint8 [h', w', 3] and mask uint8 [h', w'].
+    """
+    height, width = mask.shape
+    aspect = size[1] / size[0]
+    left, top, box_width, box_height = cv2.boundingRect((mask == label).astype(np.uint8))
+    least = max(box_height, box_width / aspect, height / 4, 1)
+    most = max(height, width / aspect, least)
+    # Between the largest window inside of the picture and the smallest one around it, as a rule.
+    usual = max(min(height, width / aspect), least)
+    window = usual + (most - usual) * rng.uniform(0, 1) ** 2 if rng.random() < 0.7 else rng.uniform(least, usual)
+    sides = max(round(window), 1), max(round(window * aspect), 1)
+
+    def begin(side: int, length: int, first: int, extent: int) -> int:
+        low, high = first + extent - side, first  # so that the object is inside
+        if side <= length:
+            low, high = max(low, 0), min(high, length - side)
+        else:
+            low, high = max(low, length - side), min(high, 0)
+        return int(rng.integers(low, high + 1)) if low < high else (low + high) // 2
+
+    y, x = begin(sides[0], height, top, box_height), begin(sides[1], width, left, box_width)
+    before = max(-y, 0), max(-x, 0)
+    after = max(y + sides[0] - height, 0), max(x + sides[1] - width, 0)
+    inside = slice(max(y, 0), y + sides[0]), slice(max(x, 0), x + sides[1])
+    padding = ((before[0], after[0]), (before[1], after[1]))
+    return (
+        np.pad(frame[inside], (*padding, (0, 0)), mode="edge"),
+        np.pad(mask[inside], padding, constant_values=VOID),
+    )
 
 
 class Source(abc.ABC):
     """A supply of labelled clips of one size and length.
 
     Args:
-        size: height and width to which frames and masks are stretched.
+        size: height and width of frames and masks.
         length: frames per sample.
         before: labelled frames before them (see `Target.before`).
     """
@@ -79,18 +129,6 @@ class Source(abc.ABC):
 
     def _report_damage(self, error: DamagedFileError) -> None:
         raise error
-
-    def _resize_frame(self, frame: np.ndarray) -> np.ndarray:
-        height, width = self.size
-        if frame.shape[:2] == self.size:
-            return frame
-        smaller = height < frame.shape[0]
-        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-
-    def _resize_mask(self, mask: np.ndarray) -> np.ndarray:
-        if mask.shape == self.size:
-            return mask
-        return cv2.resize(mask, self.size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 class VideoSource(Source):
@@ -150,10 +188,10 @@ class VideoSource(Source):
             mask = sequence.load_mask(index)
             if mask is None:
                 raise InputError(f"{sequence.name}: frame {index} has no annotation")
-            return self._resize_mask(mask)
+            return resize_labels(mask, self.size)
 
         def load_frame(index: int) -> np.ndarray:
-            return self._resize_frame(sequence.load_frame(index))
+            return resize_frame(sequence.load_frame(index), self.size)
 
         return LabelledClip(
             masks=np.stack([load_mask(index) for index in positions]),
@@ -176,13 +214,26 @@ class ImageSource(Source):
         data: the images.
         size, length, before: see `Source`.
         motion: see `osmn_tf.augment.affine_parameters`.
+        fit: "stretch", or "crop": pictures keep their proportions (see `crop_to_aspect`).
+
+    Raises:
+        InputError: `fit` is none of its choices.
     """
 
     def __init__(
-        self, data: ImageDataset, size: tuple[int, int], length: int = 1, *, before: int = 1, motion: float = 0.5
+        self,
+        data: ImageDataset,
+        size: tuple[int, int],
+        length: int = 1,
+        *,
+        before: int = 1,
+        motion: float = 0.5,
+        fit: str = "stretch",
     ) -> None:
         super().__init__(size, length, before)
-        self._data, self.motion = data, motion
+        if fit not in FITS:
+            raise InputError(f"fit: expected one of {', '.join(FITS)}, received {fit!r}")
+        self._data, self.motion, self.fit = data, motion, fit
         self.exhausted = f"{data.name}: no usable object in {{tries}} images; they are very small or absent"
         # Where the index knows the objects, an epoch goes through all of them, as the release does on COCO.
         self._items: list[tuple[int, int | None]] = [
@@ -199,9 +250,12 @@ class ImageSource(Source):
     def clip(self, item: int, rng: np.random.Generator) -> LabelledClip:
         index, label = self._items[item]
         frame, mask = self._data.load(index)
-        resized = functools.cache(lambda: self._resize_frame(frame))
+        if self.fit == "crop":
+            around = label if label in labels_of(mask) else int(rng.choice(labels_of(mask) or (0,)))
+            frame, mask = crop_to_aspect(frame, mask, around, self.size, rng)
+        resized = functools.cache(lambda: resize_frame(frame, self.size))
         return LabelledClip(
-            masks=np.repeat(self._resize_mask(mask)[None], self.length + self.before, axis=0),
+            masks=np.repeat(resize_labels(mask, self.size)[None], self.length + self.before, axis=0),
             load_frame=lambda k: resized(),
             motion=self.motion,
             wanted=label,

@@ -43,6 +43,7 @@ class ClipOptions:
         growth: typical relative change of an object's size over the whole clip.
         elastic: typical displacement of an elastic deformation, as a fraction of the object's size.
         distractors: probability that an unlabelled object of the same kind is in the picture.
+        twins: probability that such a distractor is the very same object once more.
         occluders: probability that an unlabelled thing passes in front of an object.
         light: typical relative change of the illumination.
         shadows: probability that soft shadows move over the picture.
@@ -59,6 +60,7 @@ class ClipOptions:
     growth: float = 0.15
     elastic: float = 0.012
     distractors: float = 0.5
+    twins: float = 0.0
     occluders: float = 0.35
     light: float = 0.12
     shadows: float = 0.35
@@ -267,7 +269,8 @@ class SyntheticClips:
             sprite = self._sprite(rng, images, None, brightness)
             layers.append(self._place(rng, sprite, label))
             if rng.random() < options.distractors / options.max_objects:
-                other = self._sprite(rng, images, sprite.kind, brightness)
+                twin = options.twins > 0 and rng.random() < options.twins
+                other = sprite if twin else self._sprite(rng, images, sprite.kind, brightness)
                 layers.insert(int(rng.integers(len(layers) + 1)), self._place(rng, other, 0))
         if rng.random() < options.occluders:
             target = layers[int(rng.integers(len(layers)))]

@@ -66,6 +66,7 @@ PROTOCOLS = {
         ),
         Protocol("youtube-vos", "YouTube-VOS", skip="first"),
         Protocol("folders", "plain folders", skip="none", void="ignored"),
+        Protocol("folders-skip-first", "plain folders without the given masks", skip="first", void="ignored"),
     )
 }
 
@@ -126,7 +127,7 @@ def find_sequences(
     Args:
         root: the data set. DAVIS: the folder of `Annotations`, `ImageSets` and `JPEGImages`. YouTube-VOS: of
             `Annotations`, `JPEGImages` and `meta.json`. Folders: `<root>/<sequence>/*.png`, or one sequence
-            `<root>/*.png`.
+            `<root>/*.png`; where `Annotations` is a part of the path, the frames are those below `JPEGImages`.
         protocol: one of `PROTOCOLS`.
         split: DAVIS only: the list in `ImageSets/<year>`.
         sequences: score these only.
@@ -187,13 +188,25 @@ def _find_youtube_vos(root: Path) -> Found:
 
 def _find_folders(root: Path) -> Found:
     if png_names(root):
-        return {root.resolve().name: (root, None, None)}
+        return {root.resolve().name: (root, _images_beside(root), None)}
     found: Found = {
-        folder.name: (folder, None, None) for folder in sorted(root.iterdir()) if folder.is_dir() and png_names(folder)
+        folder.name: (folder, _images_beside(folder), None)
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and png_names(folder)
     }
     if not found:
         raise InputError(f"{root}: expected PNG masks, or folders of PNG masks, found none")
     return found
+
+
+def _images_beside(annotations: Path) -> Path | None:
+    """The folder of a video's frames, where masks and frames are kept as DAVIS and YouTube-VOS keep them."""
+    parts = annotations.resolve().parts
+    for index in range(len(parts) - 1, -1, -1):
+        if parts[index] == "Annotations":
+            images = Path(*parts[:index], "JPEGImages", *parts[index + 1 :])
+            return images if images.is_dir() else None
+    return None
 
 
 def _describe(
@@ -209,7 +222,7 @@ def _describe(
     if objects is not None:
         firsts = {label: first for label, (_, first) in sorted(objects.items())}
         binary = False
-    elif protocol.name == "folders":
+    elif protocol.name.startswith("folders"):
         firsts, binary = _scan_objects(annotations, frames)
     else:
         firsts, binary = _objects_of_first_frame(annotations, frames[0], protocol)

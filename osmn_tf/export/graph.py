@@ -1,7 +1,7 @@
 """The segmenter as TensorFlow functions in which the frame's size and the number of objects are open.
 
 What happens between two resizes is `ModulatedStep`'s own code, traced at the network's size. The resizes are here,
-because Keras 3.15 cannot resize images of unknown size; it would call the same TensorFlow operations.
+because Keras 3.15 cannot resize images of unknown size, and frames and masks come in by `osmn_tf.resampling`'s rule.
 """
 
 from __future__ import annotations
@@ -112,8 +112,16 @@ class SegmenterModule(tf.Module):
         return logits[..., 0], own, state
 
     def _shrink(self, frame: Tensor) -> Tensor:
-        small = tf.image.resize(tf.cast(frame, tf.float32)[None], self._size)
-        return tf.cast(tf.round(small), tf.uint8)[0]
+        return tf.cast(tf.round(self._resize(tf.cast(frame, tf.float32)[None])), tf.uint8)[0]
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """`osmn_tf.resampling` as TensorFlow operations: float32 [N, H, W, C] to network size."""
+        smaller = tf.reduce_all(tf.shape(images)[1:3] >= tf.constant(self._size))
+        return tf.cond(
+            smaller,
+            lambda: tf.image.resize(images, self._size, method="area"),
+            lambda: tf.image.resize(images, self._size),
+        )
 
     def begin(self, frame: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Labels int32 [N], modulation [N, M], guide masks and state of the objects in a label mask."""
@@ -133,17 +141,15 @@ class SegmenterModule(tf.Module):
 
         model = self._step.network
         modulation = self._modulator(visual_guide(frame[None], masks, model.guide_size, model.guide_background))
-        full = tf.cast(masks, tf.float32)[..., None]
-        guide_masks = tf.image.resize(full, self._size, method="nearest")
-        # An object between the sampled pixels would be lost before it is begun.
-        touched = tf.cast(tf.image.resize(full, self._size, antialias=True) > 0, tf.float32)
-        found = tf.reduce_any(guide_masks > 0, axis=(1, 2, 3), keepdims=True)
-        guide_masks = tf.cast(tf.where(found, guide_masks, touched)[..., 0], tf.uint8)
+        share = self._resize(tf.cast(masks, tf.float32)[..., None])[..., 0]
+        # An object that covers no pixel by half would be lost before it is begun.
+        found = tf.reduce_any(share >= 0.5, axis=(1, 2), keepdims=True)
+        guide_masks = tf.cast(tf.where(found, share >= 0.5, share > 0), tf.uint8)
         state = {
             name: tf.zeros((tf.size(labels), *shape), self._compute_dtype) for name, shape in self.record.state.items()
         }
         if state:
-            # The first frame, with the guide of the given mask, starts the recurrent state.
+            # The first frame, with the guide of the given mask, starts the state.
             _, _, state = self._network(self._shrink(frame), guide_masks, modulation, state)
         return labels, modulation, guide_masks, state
 

@@ -35,11 +35,12 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.files import ensure_directory, write_bytes, write_text
+from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.inference.modulated import modulated_step
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.masks.labels import labels_of
+from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.frames import resize_frame
 from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE
 from osmn_tf.version import __version__
 
@@ -130,6 +131,7 @@ def export_litert(
         "objects": objects,
         "guide_size": model.guide_size,
         "guide_background": list(model.guide_background),
+        "guide_channels": GUIDE_CHANNELS[model.guide],
         "modulation_size": graphs.modulation_size,
         "features": {name: list(shape) for name, shape in graphs.features.items()},
         "state": {name: list(shape) for name, shape in graphs.state.items()},
@@ -162,7 +164,7 @@ class _Graphs:
             return {"frame": tf.TensorSpec((1, *self.size, 3), tf.uint8)}
         shapes = {
             **self.features,
-            "spatial_guide": (self.objects, *self.size, 1),
+            "spatial_guide": (self.objects, *self.size, GUIDE_CHANNELS[self.model.guide]),
             "modulation": (self.objects, self.modulation_size),
             **{name: (self.objects, *shape) for name, shape in self.state.items()},
         }
@@ -256,14 +258,14 @@ def calibration_samples(graphs: _Graphs, clips: Sequence[Clip]) -> Iterator[dict
         for label in labels:
             guide = guides.visual_guide(kept[0], mask == label, model.guide_size, model.guide_background)
             modulation = compute("modulator", {"visual_guide": guide[None]})["modulation"]
-            guide_mask = guides.network_mask(mask == label, size)
+            guide_mask = resize_mask(mask == label, size)
             state = {name: np.zeros((graphs.objects, *shape), np.float32) for name, shape in graphs.state.items()}
             for index, frame in enumerate(kept):
                 inputs = {
                     **compute("encoder", {"frame": resize_frame(frame, size)[None]}),
                     # The objects of a batch do not meet: the same one in every place gives all ranges.
                     "spatial_guide": np.repeat(
-                        guides.spatial_guide(guide_mask)[None, ..., None], graphs.objects, axis=0
+                        guides.full_guide(guide_mask, GUIDE_CHANNELS[model.guide])[None], graphs.objects, axis=0
                     ),
                     "modulation": np.repeat(modulation, graphs.objects, axis=0),
                     **state,

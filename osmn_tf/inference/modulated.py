@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from osmn_tf.errors import InputError
-from osmn_tf.guides import spatial_guide, visual_guide
+from osmn_tf.guides import full_guide, visual_guide
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.predictor import (
@@ -22,6 +22,7 @@ from osmn_tf.inference.predictor import (
     open_predictor,
     register_predictor,
 )
+from osmn_tf.resampling import resize_frame, resize_mask
 
 if TYPE_CHECKING:
     from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
@@ -31,30 +32,6 @@ Tensor = Any
 Array = np.ndarray
 
 _MOST_IDLE_TUNERS = 2  # copies of one network's trained parts that wait for another video
-
-
-# The resizes between a frame and the network ------------------------------------------------------------------------
-
-
-def _resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False) -> Tensor:
-    if tuple(images.shape[1:3]) == tuple(size):
-        return images
-    return ops.image.resize(images, size, interpolation=interpolation, antialias=antialias, data_format="channels_last")
-
-
-def network_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [H, W, 3] -> uint8 [1, h, w, 3]: a frame at network size."""
-    return ops.cast(ops.round(_resize(ops.cast(frame, "float32")[None], size)), "uint8")
-
-
-def network_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [N, H, W] of 0 and 1 -> uint8 [N, h, w]: objects at network size; none that is there is lost."""
-    full = ops.cast(masks, "float32")[..., None]
-    small = _resize(full, size, "nearest")
-    # An object between the sampled pixels would be lost before it is begun.
-    touched = ops.cast(_resize(full, size, antialias=True) > 0, "float32")
-    small = ops.where(ops.any(small > 0, axis=(1, 2, 3), keepdims=True), small, touched)
-    return ops.cast(small[..., 0], "uint8")
 
 
 # What is computed ---------------------------------------------------------------------------------------------------
@@ -88,25 +65,35 @@ class ModulatedStep:
         self.recover = recover
         self._frame_encoder, self._object_network = folded
 
-    def modulate(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Modulation [N, M] and network-size masks uint8 [N, h, w] of objects given as uint8 [N, H, W]."""
+    def modulate(self, frame: Tensor, masks: Tensor) -> Tensor:
+        """Modulation [N, M] of objects given as uint8 [N, H, W] in a frame uint8 [H, W, 3]."""
         guides = visual_guide(frame[None], masks, self.network.guide_size, self.network.guide_background)
-        modulation = self.network.visual_modulator(guides, training=False)
-        return modulation, network_masks(masks, self.network_size)
+        return self.network.visual_modulator(guides, training=False)
 
     def step(
-        self, frame: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
+        self, small: Tensor, canvas: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-        """One frame for all objects: (index map uint8 [H, W], next guide masks, new state, logits [N, H, W])."""
-        size = (int(frame.shape[0]), int(frame.shape[1]))
-        logits, own, state = self.network_step(network_frame(frame, self.network_size), guide_masks, modulation, state)
-        full = _resize(logits, size)[..., 0]
+        """One frame for all objects.
+
+        Args:
+            small: uint8 [h, w, 3], the frame at network size (`osmn_tf.resampling.resize_frame`).
+            canvas: uint8 [H, W, 0], whose shape is all that it has: the frame's own size.
+            guide_masks, modulation, state: see `network_step`.
+
+        Returns:
+            Index map uint8 [H, W], next guide masks, new state, logits [N, H, W].
+        """
+        size = (int(canvas.shape[0]), int(canvas.shape[1]))
+        logits, own, state = self.network_step(small[None], guide_masks, modulation, state)
+        if tuple(logits.shape[1:3]) != size:
+            logits = ops.image.resize(logits, size, interpolation="bilinear", data_format="channels_last")
+        full = logits[..., 0]
         return self.merged(full), own, state, full
 
     def network_step(
         self, small: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """`step` between the resizes.
+        """`step` without the enlarging.
 
         Args:
             small: uint8 [1, h, w, 3], the frame at network size.
@@ -118,9 +105,8 @@ class ModulatedStep:
             Logits float32 [N, h, w, 1], the next guide masks, the new state.
         """
         features = self._frame_encoder({"frame": small})
-        outputs = self._object_network(
-            {**features, "spatial_guide": spatial_guide(guide_masks), "modulation": modulation, **state}
-        )
+        guide = full_guide(guide_masks, self.network.guide)
+        outputs = self._object_network({**features, "spatial_guide": guide, "modulation": modulation, **state})
         logits = outputs.pop("logits")
         won = logits[..., 0] > 0
         if self.exclusive:
@@ -204,7 +190,7 @@ class _Shared:
 
 @register_predictor("OSMN")
 class ModulatedPredictor(Predictor):
-    """Runs an `OSMN` or `ReConvNet`. A whole step (resize, guides, network, merge) is one compiled call.
+    """Runs an `OSMN` or `ReConvNet`. A whole step (guides, network, enlarging, merge) is one compiled call.
 
     Args:
         network: the network; its weights may change meanwhile, and are never changed from here.
@@ -247,15 +233,20 @@ class ModulatedPredictor(Predictor):
 
     @property
     def carried(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What `step.step` takes behind the frame: guide masks, modulation, state."""
+        """What `step.step` takes behind what `prepared` gives: guide masks, modulation, state."""
         return self._guide_masks, self._modulation, self._state
 
+    def prepared(self, frame: Array) -> tuple[Array, Array]:
+        """A frame uint8 [H, W, 3] as `step.step` takes it."""
+        return resize_frame(frame, self.network_size), np.empty((*frame.shape[:2], 0), np.uint8)
+
     def begin(self, frame: Array, masks: Array | None) -> None:
-        modulation, guide_masks = self._modulate(frame, masks)
+        modulation = self._modulate(frame, masks)
+        guide_masks = ops.convert_to_tensor(np.stack([resize_mask(mask, self.network_size) for mask in masks]))
         state = self.network.initial_state(int(modulation.shape[0]), *self.network_size)
         if state:
-            # The first frame, with the guide of the given mask, starts the recurrent state.
-            _, _, state, _ = self._step(frame, guide_masks, modulation, state)
+            # The first frame, with the guide of the given mask, starts the state.
+            _, _, state, _ = self._step(*self.prepared(frame), guide_masks, modulation, state)
         if self.objects:
             modulation = ops.concatenate([self._modulation, modulation])
             guide_masks = ops.concatenate([self._guide_masks, guide_masks])
@@ -268,9 +259,7 @@ class ModulatedPredictor(Predictor):
         self._state = {name: ops.take(value, indices, axis=0) for name, value in self._state.items()}
 
     def advance(self, frame: Array) -> Prediction:
-        winners, self._guide_masks, self._state, logits = self._step(
-            frame, self._guide_masks, self._modulation, self._state
-        )
+        winners, self._guide_masks, self._state, logits = self._step(*self.prepared(frame), *self.carried)
         return Prediction(ops.convert_to_numpy(winners), lambda: ops.convert_to_numpy(logits))
 
     # Interruption -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import keras
 
 from osmn_tf.backbones.registry import BACKBONES
+from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.layers.preprocessing import NORMALIZATIONS, FrameNormalization
 from osmn_tf.models import modulators
 from osmn_tf.models.segmentation_network import NetworkBuilder, Recurrence, SegmentationNetwork
@@ -18,6 +19,9 @@ from osmn_tf.registry import Registry
 Tensor = Any
 
 FORMS: Registry[type[ModulatedForm]] = Registry("backbone", "osmn_tf.models")
+TRUNKS: Registry[type[ModulatedForm]] = Registry("trunk", "osmn_tf.models")
+MODULATED = "modulated"  # the trunk of the paper, in the backbone's own form
+MATCHINGS = ("first+previous",)
 DECODERS = ("hypercolumn", "refinement")
 FC_GUIDE_SIZE = 224  # fc6 is a 7x7 VALID convolution behind five poolings
 
@@ -47,6 +51,9 @@ class Arguments:
     batch_statistics: bool
     network_size: tuple[int, int]
     block_channels: tuple[int, ...] | None
+    trunk: str = MODULATED
+    matching: str | None = None
+    guide: str = "gaussian"
 
     @classmethod
     def of(
@@ -81,6 +88,16 @@ class Arguments:
             raise ValueError(f"guide_size: the fc head takes {FC_GUIDE_SIZE}, received {self.guide_size}")
         if self.modulate_early and not form.modulates_early:
             raise ValueError(f"modulate_early: the {self.backbone} backbone does not have this option")
+        check_choice("guide", self.guide, tuple(GUIDE_CHANNELS))
+        shared = self.trunk != MODULATED
+        if shared:
+            TRUNKS.get(self.trunk)
+        if shared and self.decoder != "refinement":
+            raise ValueError(f"decoder: with trunk='{self.trunk}' expected refinement, received {self.decoder!r}")
+        if self.matching is not None:
+            check_choice("matching", self.matching, MATCHINGS)
+            if not shared or self.guide != "gaussian+mask":
+                raise ValueError("matching: needs trunk='shared' and guide='gaussian+mask'")
 
 
 class ModulatedForm(abc.ABC):
@@ -125,7 +142,8 @@ class ModulatedForm(abc.ABC):
 
     def builder(self) -> NetworkBuilder:
         """A builder for `segmentation_network`."""
-        return NetworkBuilder(sum(self.heads.values()), self.recurrent_blocks, self.recurrence)
+        channels = GUIDE_CHANNELS[self.arguments.guide]
+        return NetworkBuilder(sum(self.heads.values()), self.recurrent_blocks, self.recurrence, channels)
 
     def visual_modulator(self) -> keras.Model:
         """From the guide, float32 [B, S, S, 3] RGB 0..255, to all scales [B, M]."""
@@ -156,15 +174,16 @@ def assemble(arguments: Arguments, recurrence: Recurrence | None = None) -> Part
         recurrence: the ConvLSTMs of a ReConvNet; None for an OSMN.
 
     Raises:
-        ValueError: `block_channels` does not fit the backbone.
+        ValueError: `block_channels` does not fit the backbone, or the trunk has no ConvLSTMs.
     """
-    form = FORMS.get(arguments.backbone)(arguments, recurrence)
+    forms = FORMS.get(arguments.backbone) if arguments.trunk == MODULATED else TRUNKS.get(arguments.trunk)
+    form = forms(arguments, recurrence)
     modulator, network = form.visual_modulator(), form.segmentation_network()
     size = arguments.guide_size
     inputs = {
         "frame": keras.Input((None, None, 3), dtype="uint8", name="frame"),
         "visual_guide": keras.Input((size, size, 3), name="visual_guide"),
-        "spatial_guide": keras.Input((None, None, 1), name="spatial_guide"),
+        "spatial_guide": keras.Input((None, None, GUIDE_CHANNELS[arguments.guide]), name="spatial_guide"),
     }
     state = {spec.name: keras.Input((None, None, spec.channels), name=spec.name) for spec in network.state}
     outputs = network.object_network(

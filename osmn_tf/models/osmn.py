@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import keras
 from keras import ops
 
 from osmn_tf.backbones.registry import BACKBONES
 from osmn_tf.layers.preprocessing import NORMALIZATIONS
-from osmn_tf.models.modulated import FC_GUIDE_SIZE, Arguments, Parts, assemble
+from osmn_tf.models.matching_clip import matching_clip_model
+from osmn_tf.models.modulated import FC_GUIDE_SIZE, MODULATED, Arguments, Parts, assemble
 from osmn_tf.models.network import Network
 from osmn_tf.models.registry import register_network
 
@@ -34,9 +36,11 @@ class OSMN(Network):
     Inputs (a dict):
         frame: uint8 [B, H, W, 3], raw RGB; any H and W.
         visual_guide: float32 [B, guide_size, guide_size, 3], RGB 0..255 (`osmn_tf.guides.visual_guide`).
-        spatial_guide: float32 [B, H, W, 1], 0..1 (`osmn_tf.guides.spatial_guide`).
+        spatial_guide: float32 [B, H, W, 1], 0..1 (`osmn_tf.guides.spatial_guide`); [B, H, W, 2] with the previous mask.
+        with `matching`, one for every entry of `state_specs` (`initial_state` gives the first ones).
 
-    Output: logits, float32 [B, H, W, 1]; a pixel is the object's where the logit is above 0.
+    Output: logits, float32 [B, H, W, 1]; a pixel is the object's where the logit is above 0. With `matching` a dict:
+    "logits", and the new state under the names of the inputs.
 
     Args:
         backbone: "vgg16", or "mobilenet" (v1, width 1.0) for both trunks.
@@ -52,6 +56,12 @@ class OSMN(Network):
         network_size: (H, W) at which videos are segmented unless the segmenter is told otherwise; the network itself
             takes any size.
         block_channels: channels of the trunks' blocks, 5 numbers for VGG-16 and 13 for MobileNet; None: as published.
+        trunk: "modulated" (the paper) or "shared": the trunk knows no object and runs once a frame, and modulation acts
+            on what the decoder merges (a backbone down to stride 32, and the refinement decoder; not in the paper).
+        matching: None, or "first+previous": compare every frame with the annotated frame and with the one before, which
+            are the network's state (a shared trunk with the previous mask only; not in the paper).
+        guide: "gaussian" (the paper), or "gaussian+mask": the previous mask itself is a second channel of the spatial
+            guide.
 
     Raises:
         ValueError: an argument is none of its choices, or a combination is impossible.
@@ -73,6 +83,9 @@ class OSMN(Network):
         batch_statistics: bool = True,
         network_size: tuple[int, int] = (480, 854),
         block_channels: Sequence[int] | None = None,
+        trunk: str = MODULATED,
+        matching: str | None = None,
+        guide: str = "gaussian",
         **kwargs: Any,
     ) -> None:
         unknown = sorted(set(kwargs) - {"name", "trainable"})
@@ -90,6 +103,9 @@ class OSMN(Network):
             batch_statistics=batch_statistics,
             network_size=network_size,
             block_channels=block_channels,
+            trunk=trunk,
+            matching=matching,
+            guide=guide,
         )
         parts = self.assemble(arguments)
         network = parts.segmentation
@@ -114,7 +130,7 @@ class OSMN(Network):
         return tuple(NORMALIZATIONS[self.normalization]["mean"])
 
     def initial_state(self, objects: int, height: int, width: int) -> dict[str, Tensor]:
-        """The state before the first frame: zeros; an empty dict for a network without recurrence.
+        """The state before the first frame: zeros; an empty dict for a network without recurrence or matching.
 
         Args:
             objects: batch size N.
@@ -127,6 +143,51 @@ class OSMN(Network):
             )
             for spec in self.state_specs
         }
+
+    def begun_state(self, key: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """The state behind an annotated frame, for a network with `matching`: what a step on that frame gives.
+
+        Args:
+            key: [1 or N, h, w, K], the "key" among the features of that frame.
+            masks: [N, H, W], any dtype; non-zero is the object.
+        """
+        count, height, width = ops.shape(masks)[0], ops.shape(masks)[1], ops.shape(masks)[2]
+        occupied = ops.cast(ops.not_equal(masks, 0), self.compute_dtype)[..., None]
+        padding = ((0, 0), (0, -height % self.size_multiple), (0, -width % self.size_multiple), (0, 0))
+        stride = next(spec.stride for spec in self.state_specs if spec.name == "first_mask")
+        coverage = ops.average_pool(
+            ops.pad(occupied, padding), stride, stride, padding="valid", data_format="channels_last"
+        )
+        key = ops.broadcast_to(key, (count, *ops.shape(key)[1:]))
+        return {"first_key": key, "first_mask": coverage, "previous_key": key}
+
+    def clip_model(self, length: int, height: int | None = None, width: int | None = None) -> keras.Model:
+        """A network with `matching` unrolled over a clip, sharing this model's weights: for training.
+
+        Inputs (a dict):
+            first_frame: uint8 [B, H, W, 3], the annotated frame; it need not be near the clip.
+            first_mask: uint8 [B, H, W], its mask; non-zero is the object.
+            frames: uint8 [B, length, H, W, 3]. The first of them is only the frame before the second.
+            visual_guide: float32 [B, S, S, 3].
+            spatial_guides: float32 [B, length, H, W, 2], of each frame: made of the mask of the frame before.
+            own_guide: float32 [B, length]; 1 where the guide of a frame is made from the network's own prediction of
+                the frame before (no gradient flows through it) instead. Its first two columns are ignored.
+
+        Output: logits, float32 [B, length - 1, H, W, 1], of all frames but the first. Streaming the same guides frame
+        by frame gives the same numbers.
+
+        Args:
+            length: number of frames, at least 2.
+            height, width: of the frames.
+
+        Raises:
+            ValueError: the network has no state, or the clip is too short.
+        """
+        if not self.matching:
+            raise ValueError("clip_model: a network without state is trained on single frames")
+        if length < 2:
+            raise ValueError(f"length: expected at least 2 frames, received {length}")
+        return matching_clip_model(self, length, height, width)
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
         """Initialises both trunks from a classifier of `keras.applications`; fc6 and fc7 of the "fc" head too.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf.guides import SpatialGuide
+from osmn_tf.guides import GUIDE_CHANNELS, SpatialGuide
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
 from osmn_tf.models.clips import encode_clip, unroll_clip
 from osmn_tf.models.modulated import Arguments, Parts, assemble, check_choice
@@ -117,7 +117,7 @@ class ReConvNet(OSMN):
         Inputs (a dict):
             frames: uint8 [B, length, H, W, 3].
             visual_guide: float32 [B, S, S, 3].
-            spatial_guides: float32 [B, length, H, W, 1], the guides from the annotation.
+            spatial_guides: float32 [B, length, H, W, 1 (2 with the mask)], the guides from the annotation.
             own_guide: float32 [B, length]; 1 where the guide of a frame is made from the network's own prediction of
                 the frame before (no gradient flows through it) instead. Its first column is ignored.
 
@@ -130,7 +130,7 @@ class ReConvNet(OSMN):
         inputs = {
             "frames": keras.Input((length, height, width, 3), dtype="uint8", name="frames"),
             "visual_guide": keras.Input((self.guide_size, self.guide_size, 3), name="visual_guide"),
-            "spatial_guides": keras.Input((length, height, width, 1), name="spatial_guides"),
+            "spatial_guides": keras.Input((length, height, width, GUIDE_CHANNELS[self.guide]), name="spatial_guides"),
             "own_guide": keras.Input((length,), name="own_guide"),
         }
         logits = ClipUnroll(self, name="clip")(inputs)
@@ -151,7 +151,7 @@ class ClipUnroll(keras.layers.Layer):
     def __init__(self, model: ReConvNet, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model = model
-        self.spatial_guide = SpatialGuide()
+        self.spatial_guide = SpatialGuide(model.guide)
 
     def build(self, input_shape: Any) -> None:
         pass  # the model is built already

@@ -2,7 +2,7 @@
 
 `frame_encoder` holds the layers before the first modulation: it depends on the frame alone and runs once a frame,
 however many objects there are. `object_network` holds the rest and runs on a batch of objects. Both are functional
-models; with ConvLSTMs the state is among the inputs and the outputs of `object_network`.
+models; with ConvLSTMs or matching the state is among the inputs and the outputs of `object_network`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One tensor of the recurrent state: [N, ceil(H / stride), ceil(W / stride), channels].
+    """One tensor of the state that a video has from frame to frame: [N, ceil(H / stride), ceil(W / stride), channels].
 
     H and W are the frame's, rounded up to multiples of the network's `size_multiple`.
     """
@@ -73,19 +73,22 @@ class NetworkBuilder:
         scales: how many scales of the modulation belong to convolutions; those of the ConvLSTMs follow.
         block_channels: of the blocks that ConvLSTMs follow.
         recurrence: None for a network without.
+        guide_channels: of the spatial guide.
 
     Attributes:
         frame: uint8 [B, H, W, 3], the input of the frame encoder.
-        guide: [N, H, W, 1], the spatial guide.
+        guide: [N, H, W, guide_channels], the spatial guide.
         modulation: [N, M], all scales.
     """
 
-    def __init__(self, scales: int, block_channels: Sequence[int], recurrence: Recurrence | None) -> None:
+    def __init__(
+        self, scales: int, block_channels: Sequence[int], recurrence: Recurrence | None, guide_channels: int
+    ) -> None:
         self.recurrence = recurrence
         self._hidden = recurrence.hidden_channels(block_channels) if recurrence else ()
         self._offset = scales  # of the next ConvLSTM's scales in the modulation
         self.frame = keras.Input((None, None, 3), dtype="uint8", name="frame")
-        self.guide = keras.Input((None, None, 1), name="spatial_guide")
+        self.guide = keras.Input((None, None, guide_channels), name="spatial_guide")
         self.modulation = keras.Input((scales + sum(self._hidden),), name="modulation")
         self._encoded: dict[str, Tensor] = {}  # outputs of the frame encoder
         self._received: dict[str, Tensor] = {}  # the same as inputs of the object network
@@ -99,22 +102,28 @@ class NetworkBuilder:
         self._received[name] = keras.Input(x.shape[1:], name=name)
         return self._received[name]
 
+    def old_state(self, name: str, stride: int, channels: int) -> Tensor:
+        """The state `name` as the frame before has left it; see `StateSpec`."""
+        self._state.append(StateSpec(name, stride, channels))
+        self._old_state[name] = keras.Input((None, None, channels), name=name)
+        return self._old_state[name]
+
+    def new_state(self, name: str, x: Tensor) -> None:
+        """Makes `x` what the next frame gets as its `old_state`."""
+        self._new_state[name] = x
+
     def recurrent(self, x: Tensor, name: str, stride: int, level: int) -> Tensor:
         """The modulated ConvLSTM `name` behind the features `x` of the recurrent level 0, 1 or 2; `x` without one."""
         if self.recurrence is None:
             return x
         channels, hidden = x.shape[-1], self._hidden[level]
-        states = []
-        for part in ("h", "c"):
-            spec = StateSpec(f"{name}_{part}", stride, hidden)
-            self._state.append(spec)
-            self._old_state[spec.name] = keras.Input((None, None, hidden), name=spec.name)
-            states.append(self._old_state[spec.name])
+        states = [self.old_state(f"{name}_{part}", stride, hidden) for part in ("h", "c")]
         y = x
         if self.recurrence.channels is not None:
             y = layers.Conv2D(hidden, 1, name=f"seg_{name}_in")(y)
         y, (h, c) = ModulatedConvLSTM2DCell(hidden, name=f"seg_{name}")(y, states)
-        self._new_state[f"{name}_h"], self._new_state[f"{name}_c"] = h, c
+        self.new_state(f"{name}_h", h)
+        self.new_state(f"{name}_c", c)
         y = Modulation(self._offset, name=f"seg_{name}_modulation")(y, self.modulation)
         self._offset += hidden
         if self.recurrence.channels is not None:

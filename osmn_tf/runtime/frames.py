@@ -1,4 +1,4 @@
-"""Resizing as TensorFlow does it: bilinear, half-pixel centres, no antialiasing."""
+"""Enlarging as TensorFlow does it: bilinear, half-pixel centres, no antialiasing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,3 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [h, w, 3], rounded as the Keras segmenter rounds (OpenCV's own uint8 is coarser)."""
-    if frame.shape[:2] == tuple(size):
-        return frame
-    return np.rint(resize(frame.astype(np.float32), size)).astype(np.uint8)

@@ -51,6 +51,19 @@ def spatial_guide(mask: np.ndarray) -> np.ndarray:
     return np.outer(*profiles)
 
 
+def full_guide(mask: np.ndarray, channels: int) -> np.ndarray:
+    """The spatial guide that a network takes (see `osmn_tf.guides.full_guide`).
+
+    Args:
+        mask: [h, w], any dtype, at network resolution; non-zero is the object.
+        channels: 1, or 2 with the mask as the second one.
+
+    Returns:
+        float32 [h, w, channels].
+    """
+    return np.stack([spatial_guide(mask), (mask != 0).astype(np.float32)][:channels], axis=-1)
+
+
 def _crop(occupied: np.ndarray) -> tuple[np.float32, np.float32]:
     """First coordinate and length of the padded crop along one axis; bool [L], whether any pixel is there."""
     first = int(np.argmax(occupied))
@@ -95,29 +108,3 @@ def visual_guide(frame: np.ndarray, mask: np.ndarray, size: int, background: tup
     image = sum(np.take(lines, index, axis=1) * weight[None, :, None] for index, weight in column_taps)
     is_object = occupied[np.ix_(rows, columns)] & (rows >= 0)[:, None] & (columns >= 0)[None]
     return np.where(is_object[..., None], image, np.array(background, np.float32))
-
-
-def network_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An object's mask at network resolution: nearest neighbour, but what falls between the samples is not lost.
-
-    Args:
-        mask: [H, W], any dtype; non-zero is the object.
-        size: (h, w).
-
-    Returns:
-        uint8 [h, w] of 0 and 1; empty only where `mask` is.
-    """
-    occupied = mask != 0
-    nearest, touching = [], []
-    for length, target in zip(mask.shape, size):
-        ratio = np.float32(length) / np.float32(target)
-        centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * ratio
-        nearest.append(np.minimum(np.floor(centre).astype(np.intp), length - 1))
-        distance = np.abs(np.arange(length, dtype=np.float32)[None] + np.float32(0.5) - centre[:, None])
-        touching.append(distance < max(ratio, np.float32(1)))
-    small = occupied[np.ix_(*nearest)]
-    if not small.any():
-        # Every pixel that has a share in an antialiased reduction.
-        ys, xs = np.nonzero(occupied)
-        small = (touching[0][:, ys].astype(np.float32) @ touching[1][:, xs].T.astype(np.float32)) > 0
-    return small.astype(np.uint8)

@@ -58,7 +58,8 @@ class Metadata:
         guide_background: RGB colour around the object in a visual guide.
         modulation_size: length of an object's modulation.
         features: name -> shape of what goes from the encoder to the step.
-        state: name -> shape [h, w, c] of an object's recurrent state.
+        state: name -> shape [h, w, c] of an object's state.
+        guide_channels: of the spatial guide: 1, or 2 with the previous mask in the second.
         quantization: "none", "float16", "dynamic" or "int8".
         files: graph -> (file name, SHA-256).
     """
@@ -72,6 +73,7 @@ class Metadata:
     state: dict[str, tuple[int, ...]]
     quantization: str
     files: dict[str, tuple[str, str]]
+    guide_channels: int = 1
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -105,6 +107,7 @@ class Metadata:
                 state={name: tuple(map(int, shape)) for name, shape in content["state"].items()},
                 quantization=str(content["quantization"]),
                 files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
+                guide_channels=int(content.get("guide_channels", 1)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
@@ -234,7 +237,7 @@ class ExportedNetwork:
             paths["step"],
             {
                 **metadata.features,
-                "spatial_guide": (batch, height, width, 1),
+                "spatial_guide": (batch, height, width, metadata.guide_channels),
                 "modulation": (batch, metadata.modulation_size),
                 **state,
             },
@@ -265,7 +268,7 @@ class ExportedNetwork:
         """One step of any number of objects on the frame that was encoded last.
 
         Args:
-            guides: spatial guide float32 [h, w] of every object.
+            guides: spatial guide float32 [h, w, 1 or 2] of every object.
             modulations: `modulate`'s result for every object.
             states: state of every object.
 
@@ -278,7 +281,7 @@ class ExportedNetwork:
         for first in range(0, len(guides), batch):
             count = min(batch, len(guides) - first)
             for place in range(count):
-                graph.write("spatial_guide", (place, ..., 0), guides[first + place])
+                graph.write("spatial_guide", place, guides[first + place])
                 graph.write("modulation", place, modulations[first + place])
                 for name, value in states[first + place].items():
                     graph.write(name, place, value)

@@ -12,8 +12,9 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
+from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.frames import resize, resize_frame
+from osmn_tf.runtime.frames import resize
 from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
 
 
@@ -82,13 +83,13 @@ class ExportedPredictor(Predictor):
         begun = [
             _Object(
                 self.network.modulate(guides.visual_guide(frame, mask, metadata.guide_size, metadata.guide_background)),
-                guides.network_mask(mask, self.network_size),
+                resize_mask(mask, self.network_size),
                 self.network.initial_state(),
             )
             for mask in (() if masks is None else masks)
         ]
         if metadata.state:
-            # The first frame, with the guide of the given mask, starts the recurrent state.
+            # The first frame, with the guide of the given mask, starts the state.
             _, states = self._run(frame, begun)
             for an_object, state in zip(begun, states):
                 an_object.state = state
@@ -110,7 +111,7 @@ class ExportedPredictor(Predictor):
         """Logits [N, h, w] and new states."""
         self.network.encode(resize_frame(frame, self.network_size))
         return self.network.step(
-            [guides.spatial_guide(an_object.guide_mask) for an_object in objects],
+            [guides.full_guide(an_object.guide_mask, self.network.metadata.guide_channels) for an_object in objects],
             [an_object.modulation for an_object in objects],
             [an_object.state for an_object in objects],
         )

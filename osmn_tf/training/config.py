@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import yaml
 
 from osmn_tf.augment import AugmentOptions
+from osmn_tf.data.sampling import FITS
 from osmn_tf.data.synthetic import ClipOptions
 from osmn_tf.errors import InputError
 from osmn_tf.files import write_text
@@ -137,12 +138,17 @@ class YouTubeVosConfig(VideoSourceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CocoConfig(SourceConfig):
-    """COCO instances; `min_area` as a fraction of the image."""
+    """COCO instances; `min_area` as a fraction of the image, `fit` as in `osmn_tf.data.sampling.ImageSource`."""
 
     kind: ClassVar[str] = "coco"
     split: str = "train2017"
     min_area: float = 0.03
     motion: float = 0.5
+    fit: str = "stretch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("fit", self.fit, FITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,11 +162,16 @@ class CocoRecordConfig(SourceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class StillsConfig(SourceConfig):
-    """Photographs with masks; `sets` chooses among the folders."""
+    """Photographs with masks; `sets` chooses among the folders, `fit` as in `osmn_tf.data.sampling.ImageSource`."""
 
     kind: ClassVar[str] = "stills"
     sets: tuple[str, ...] | None = None
     motion: float = 0.5
+    fit: str = "stretch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("fit", self.fit, FITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +212,7 @@ class DataConfig:
     Attributes:
         root: folder that holds the sources' folders.
         sources: by any name.
-        size: (H, W) to which frames are stretched.
+        size: (H, W) of frames and masks.
         length: frames per sample.
         epoch_size: samples per pass; default: one pass over all items.
         augment: transformations of frames and masks.

@@ -69,6 +69,7 @@ def open_source(source: cfg.SourceConfig, data: cfg.DataConfig, target: Target) 
     from osmn_tf.datasets.stills import open_stills
 
     root, size, length, before = Path(data.root), data.size, data.length, target.before
+    fit = "stretch"
     if isinstance(source, cfg.VideoSourceConfig):
         return sampling.VideoSource(
             open_videos(source, root),
@@ -85,14 +86,14 @@ def open_source(source: cfg.SourceConfig, data: cfg.DataConfig, target: Target) 
             stills, size, length, before=before, samples=source.samples, options=source.options
         )
     if isinstance(source, cfg.CocoConfig):
-        images = open_coco(root / source.path, source.split, min_area=source.min_area)
+        images, fit = open_coco(root / source.path, source.split, min_area=source.min_area), source.fit
     elif isinstance(source, cfg.CocoRecordConfig):
         images = open_coco_tfrecord(root / source.path, min_area=source.min_area)
     elif isinstance(source, cfg.StillsConfig):
-        images = open_stills(root / source.path, source.sets)
+        images, fit = open_stills(root / source.path, source.sets), source.fit
     else:
         raise InputError(f"sources: no samples of kind {source.kind!r}")
-    return sampling.ImageSource(images, size, length, before=before, motion=source.motion)
+    return sampling.ImageSource(images, size, length, before=before, motion=source.motion, fit=fit)
 
 
 def open_samples(

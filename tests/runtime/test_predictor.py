@@ -45,7 +45,7 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
         logits = numpy(state.pop("logits"))[..., 0]
 
         network.encode(frame)
-        found, states = network.step(list(spatial[..., 0]), received, states)
+        found, states = network.step(list(spatial), received, states)
         assert_close(found, logits, WHOLE_NETWORK)
         for name, value in state.items():
             assert_close(np.stack([s[name] for s in states]), value, WHOLE_NETWORK)

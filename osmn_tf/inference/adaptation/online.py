@@ -21,16 +21,18 @@ from osmn_tf.augment import (
     augment_clips,
     jitter_visual_guide,
     spatial_guide_jitter,
+    spoil_masks,
     uniform,
 )
 from osmn_tf.errors import InputError
-from osmn_tf.guides import SpatialGuide, spatial_guide, visual_guide
+from osmn_tf.guides import SpatialGuide, full_guide, spatial_guide, visual_guide
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.compilation import compile_function
-from osmn_tf.inference.modulated import network_frame, network_masks
 from osmn_tf.inference.predictor import Progress
 from osmn_tf.losses import binary_cross_entropy, lovasz_hinge
 from osmn_tf.models.clips import encode_clip, unroll_clip
+from osmn_tf.models.modulated import MODULATED
+from osmn_tf.resampling import resize_frame, resize_mask
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
@@ -46,7 +48,8 @@ class FineTuneOptions:
     """How a network is fine-tuned, beside steps and learning rate.
 
     Attributes:
-        train_frame_encoder: train the layers before the first modulation too.
+        train_frame_encoder: train the layers before the first modulation too. A shared trunk is never trained: its
+            features are computed once a step, and everything behind them is small.
         train_visual_modulator: train the visual modulator too, on jittered visual guides.
         batch: random transformations a step.
         length: frames of the clip that every transformation becomes. 1: single frames with a zero state, as the first
@@ -89,9 +92,13 @@ class NetworkCopy:
         self.guide_background = network.guide_background
         self.compute_dtype = network.compute_dtype
         self.initial_state = network.initial_state
+        self.begun_state = network.begun_state
+        self.guide = network.guide
+        self.matching = network.matching is not None
+        self.trains_encoder = options.train_frame_encoder and network.trunk == MODULATED
         self._trained: list[tuple[keras.Model, keras.Model]] = []
         self.visual_modulator = self._part(network.visual_modulator, options.train_visual_modulator)
-        self.frame_encoder = self._part(network.frame_encoder, options.train_frame_encoder)
+        self.frame_encoder = self._part(network.frame_encoder, self.trains_encoder)
         self.object_network = self._part(network.object_network, True)
         self.copy_weights()
 
@@ -119,9 +126,9 @@ class _ClipNetwork(keras.Model):
     def __init__(self, network: NetworkCopy, options: FineTuneOptions) -> None:
         super().__init__(dtype="float32", name="clip_network")
         self.initial_state = network.initial_state
-        self.spatial_guide = SpatialGuide()
+        self.spatial_guide = SpatialGuide(network.guide)
         self.object_network = network.object_network
-        self.frame_encoder = network.frame_encoder if options.train_frame_encoder else None
+        self.frame_encoder = network.frame_encoder if network.trains_encoder else None
         self.visual_modulator = network.visual_modulator if options.train_visual_modulator else None
 
     def build(self, input_shape: Any) -> None:
@@ -140,7 +147,8 @@ class _ClipNetwork(keras.Model):
         def guide(t: int, before: Tensor | None) -> Tensor:
             return first if before is None else self.spatial_guide(before[..., 0] > 0)
 
-        state = self.initial_state(*first.shape[:3])
+        state = {name.removeprefix("state/"): x for name, x in inputs.items() if name.startswith("state/")}
+        state = state or self.initial_state(*first.shape[:3])
         return unroll_clip(self.object_network, features, modulation, state, guide, training=False)
 
 
@@ -184,18 +192,15 @@ class OnlineFineTuner:
 
     # What is compiled -------------------------------------------------------------------------------------------
 
-    def _describe(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One annotated frame: frame and masks at network size (uint8), visual guides and modulations of its objects.
+    def _describe(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual guides and modulations of the objects in an annotated frame.
 
         Args:
             frame: uint8 [H, W, 3].
             masks: uint8 [N, H, W], 1 where the object is.
         """
-
         guides = visual_guide(frame[None], masks, self.network.guide_size, self.network.guide_background)
-        modulation = self.network.visual_modulator(guides, training=False)
-        small = network_frame(frame, self.network_size)[0]
-        return small, network_masks(masks, self.network_size), guides, modulation
+        return guides, self.network.visual_modulator(guides, training=False)
 
     def _prepare(
         self, frames: Tensor, masks: Tensor, guides: Tensor, modulation: Tensor, seeds: Tensor
@@ -212,27 +217,36 @@ class OnlineFineTuner:
         Returns:
             Inputs of `_ClipNetwork` and uint8 [B, length, H, W, 1]: 0, 1, or 255 where the picture has no content.
         """
-        options = self.options
-        # The mask before the clip's first frame makes its spatial guide.
+        options, network = self.options, self.network
+        # The mask before the clip's first frame makes its spatial guide; matching needs the frame of that mask too.
+        before = int(network.matching)
         clips, labels = augment_clips(
-            ops.repeat(frames[:, None], options.length, axis=1),
+            ops.repeat(frames[:, None], options.length + before, axis=1),
             ops.repeat(masks[:, None], options.length + 1, axis=1),
             seeds,
             options.augmentation,
             motion=options.motion * uniform(seeds, 1, _MOTION)[:, 0],
         )
         clips = ops.cast(ops.round(clips), "uint8")
-        shift, growth = spatial_guide_jitter(seeds)
-        inputs = {"spatial_guide": spatial_guide(labels[:, 0] == 1, shift[:, 0], growth[:, 0])}
+        known = labels[:, 0] == 1
+        if network.guide == "gaussian":
+            shift, growth = spatial_guide_jitter(seeds)
+            inputs = {"spatial_guide": spatial_guide(known, shift[:, 0], growth[:, 0])}
+        else:
+            inputs = {"spatial_guide": full_guide(spoil_masks(known, seeds), network.guide)}
         if options.train_visual_modulator:
-            inputs["visual_guide"] = jitter_visual_guide(guides, seeds, background=self.network.guide_background)
+            inputs["visual_guide"] = jitter_visual_guide(guides, seeds, background=network.guide_background)
         else:
             inputs["modulation"] = modulation
-        if options.train_frame_encoder:
+        if network.trains_encoder:
             inputs["frames"] = clips
         else:
-            encoded = encode_clip(self.network.frame_encoder, clips, training=False)
-            inputs.update({f"feature/{name}": x for name, x in encoded.items()})
+            encoded = encode_clip(network.frame_encoder, clips, training=False)
+            if before:
+                first_key = network.frame_encoder({"frame": frames}, training=False)["key"]
+                state = {**network.begun_state(first_key, masks), "previous_key": encoded["key"][:, 0]}
+                inputs.update({f"state/{name}": x for name, x in state.items()})
+            inputs.update({f"feature/{name}": x[:, before:] for name, x in encoded.items()})
         return inputs, labels[:, 1:, ..., None]
 
     def _loss(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -298,8 +312,9 @@ class OnlineFineTuner:
             labels = [int(label) for label in np.unique(mask) if label]
             stacked = np.stack([mask == label for label in labels]).astype(np.uint8)
             described = [ops.convert_to_numpy(x) for x in self._compiled_describe(frame, stacked)]
-            frames.append(described[0])
-            for store, values in zip((masks, guides, modulations), described[1:]):
+            frames.append(resize_frame(frame, self.network_size))
+            masks += [resize_mask(mask, self.network_size) for mask in stacked]
+            for store, values in zip((guides, modulations), described):
                 store.extend(values)
             owners += [(index, label) for label in labels]
         # Guides of the same object in any frame: its looks in one annotated frame help to find it in another.

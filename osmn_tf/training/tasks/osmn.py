@@ -1,4 +1,4 @@
-"""Training of OSMN: single frames with the guides of one object (Yang et al., CVPR 2018)."""
+"""Training of OSMN: single frames with the guides of one object (Yang et al., CVPR 2018); clips where it matches."""
 
 from __future__ import annotations
 
@@ -20,15 +20,25 @@ if TYPE_CHECKING:
 @register_task("osmn")
 @dataclasses.dataclass(frozen=True)
 class OSMNTask(Task):
-    """A network with a visual and a spatial guide, on frames one by one."""
+    """A network with a visual and a spatial guide, on frames one by one; with `matching` on clips.
+
+    Attributes:
+        mask_errors: see `osmn_tf.data.guided.GuidedBatches`.
+    """
 
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "recurrent": ("*_lstm", "*_lstm_in", "*_lstm_out", "modulator_recurrent")
     }
 
+    mask_errors: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask_errors <= 1:
+            raise InputError(f"mask_errors: expected a probability, received {self.mask_errors}")
+
     def clips(self, config: Config) -> bool:
         """Whether the network is trained on clips."""
-        return False
+        return _matches(config)
 
     def check(self, config: Config) -> None:
         if not self.clips(config) and config.data.length != 1:
@@ -36,9 +46,15 @@ class OSMNTask(Task):
                 f"data.length: {config.model.network} trains on single frames, expected 1, received "
                 f"{config.data.length}"
             )
+        if _matches(config) and config.data.length < 2:
+            raise InputError(f"data.length: matching needs clips of at least 2 frames, received {config.data.length}")
         own = config.data.own_guide
         if config.data.length == 1 and (own.start or own.end):
             raise InputError("data.own_guide: the first frame of a clip has no own prediction, set data.length above 1")
+
+    def training_model(self, config: Config, model: keras.Model) -> keras.Model:
+        network: Any = model
+        return network.clip_model(config.data.length, *config.data.size) if self.clips(config) else model
 
     def target(self, config: Config) -> Target:
         return OneObject()
@@ -54,8 +70,15 @@ class OSMNTask(Task):
             guide_jitter=data.guide_jitter,
             guide_colour=data.guide_colour,
             guide_dropout=data.guide_dropout,
+            guide=network.guide,
+            mask_errors=self.mask_errors,
+            matching=network.matching is not None,
             own_guide=functools.partial(_own_guide, data.own_guide, config.train.steps),
         )
+
+
+def _matches(config: Config) -> bool:
+    return config.model.arguments.get("matching") is not None
 
 
 def _own_guide(curriculum: CurriculumConfig, steps: int, number: int) -> float:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
 
 from osmn_tf.training.config import Config
 from osmn_tf.training.tasks import register_task
 from osmn_tf.training.tasks.osmn import OSMNTask
-
-if TYPE_CHECKING:
-    import keras
 
 
 @register_task("reconvnet")
@@ -20,7 +16,3 @@ class ReConvNetTask(OSMNTask):
 
     def clips(self, config: Config) -> bool:
         return True
-
-    def training_model(self, config: Config, model: keras.Model) -> keras.Model:
-        network: Any = model
-        return network.clip_model(config.data.length, *config.data.size)

@@ -1,0 +1,80 @@
+"""How pictures and masks change their size on the way into a network: one rule, in training, use, export and runtime.
+
+Frames become smaller by averaging over areas, which neither moves nor aliases them, and larger by bilinear
+interpolation. A mask's pixel is set where the object covers at least half of it. (OpenCV's INTER_NEAREST is not
+centre-aligned: from 854 x 480 to 448 x 256 it moves masks by about a pixel.)
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture at network size.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        size: (h, w).
+
+    Returns:
+        uint8 [h, w, 3]; `frame` itself if it has the size.
+    """
+    if frame.shape[:2] == tuple(size):
+        return frame
+    smaller = size[0] <= frame.shape[0] and size[1] <= frame.shape[1]
+    return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """How much of each pixel an object covers.
+
+    Args:
+        mask: [H, W], any dtype; non-zero is the object.
+        size: (h, w).
+
+    Returns:
+        float32 [h, w] in 0..1.
+    """
+    occupied = (mask != 0).astype(np.float32)
+    if mask.shape == tuple(size):
+        return occupied
+    smaller = size[0] <= mask.shape[0] and size[1] <= mask.shape[1]
+    return cv2.resize(occupied, (size[1], size[0]), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An object's mask at network size; what covers no pixel by half keeps the pixels that it touches.
+
+    Args:
+        mask: [H, W], any dtype; non-zero is the object.
+        size: (h, w).
+
+    Returns:
+        uint8 [h, w] of 0 and 1; empty only where `mask` is.
+    """
+    share = coverage(mask, size)
+    small = share >= 0.5
+    if not small.any():
+        small = share > 0
+    return small.astype(np.uint8)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label mask at network size: a pixel gets the label that covers at least half of it.
+
+    Args:
+        labels: uint8 [H, W], any values; 0 is the background.
+        size: (h, w).
+
+    Returns:
+        uint8 [h, w].
+    """
+    if labels.shape == tuple(size):
+        return labels
+    result = np.zeros(size, np.uint8)
+    for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
+        if label:
+            result[coverage(labels == label, size) >= 0.5] = label
+    return result
