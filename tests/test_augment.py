@@ -327,6 +327,38 @@ class TestGuides:
         np.testing.assert_allclose(same, ops.convert_to_numpy(guide), atol=1e-2)
 
 
+class TestSpoiledMasks:
+    def boxes(self, count: int) -> np.ndarray:
+        masks = np.zeros((count, 64, 96), np.uint8)
+        masks[:, 16:48, 24:72] = 1
+        return masks
+
+    def test_they_stay_near_the_truth_and_none_is_like_another(self) -> None:
+        masks = self.boxes(200)
+        spoiled = ops.convert_to_numpy(augment.spoil_masks(masks, some_seeds(200), 1.0))
+        assert spoiled.shape == masks.shape
+        assert set(np.unique(spoiled)) == {0, 1}
+        overlap = (spoiled & masks).sum((1, 2)) / (spoiled | masks).sum((1, 2))
+        lost = spoiled.sum((1, 2)) == 0
+        assert 0.01 < lost.mean() < 0.1
+        assert 0.6 < overlap[~lost].mean() < 0.9
+        assert overlap[~lost].min() > 0.2
+        area = spoiled.sum((1, 2)) / masks.sum((1, 2))
+        assert (area[~lost] > 1.1).any()
+        assert (area[~lost] < 0.9).any()
+        assert len({mask.tobytes() for mask in spoiled}) > 150
+
+    def test_some_are_left_as_they_are(self) -> None:
+        masks = self.boxes(4)
+        np.testing.assert_array_equal(ops.convert_to_numpy(augment.spoil_masks(masks, some_seeds(4), 0.0)), masks)
+
+    def test_sizes_that_no_step_divides_and_absent_objects(self) -> None:
+        masks = np.zeros((3, 33, 47), np.uint8)
+        spoiled = ops.convert_to_numpy(augment.spoil_masks(masks, some_seeds(3), 0.0))
+        assert spoiled.shape == masks.shape
+        assert not spoiled.any()
+
+
 def test_traces_with_unknown_sizes() -> None:
     tf = pytest.importorskip("tensorflow")
     options = AugmentOptions(elastic=0.02, blur=1.0, noise=3.0)

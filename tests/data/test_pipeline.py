@@ -15,7 +15,8 @@ import pytest
 from osmn_tf.augment import NO_AUGMENTATION, AugmentOptions
 from osmn_tf.data.guided import GuidedBatches
 from osmn_tf.data.pipeline import BatchSequence, _Loading, tf_dataset
-from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource
+from osmn_tf.data.sampling import ImageSource, Samples, SyntheticSource, VideoSource, crop_to_aspect
+from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
 from osmn_tf.data.targets import OneObject, good_guide
 from osmn_tf.datasets.coco import open_coco
 from osmn_tf.datasets.davis import open_davis
@@ -433,3 +434,58 @@ def test_exit_waits_for_loads_under_way() -> None:
     with pytest.raises(StopIteration), loading:
         order.append("never")
     assert len(order) == 2
+
+
+class TestMatching:
+    def test_batches_have_the_annotated_frame_and_guides_with_the_previous_mask(self, davis_root: Path) -> None:
+        source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=3)
+        batches = replace(PLAIN, guide="gaussian+mask", matching=True, mask_errors=0.0)
+        inputs, labels = BatchSequence(Samples([source], seed=1), 1, batches)[0]
+        raw = Samples([source], seed=1).batch(0, [0])
+        assert labels.shape == (1, 2, 24, 32, 1)
+        np.testing.assert_array_equal(labels[..., 0], raw["masks"][:, 2:])
+        np.testing.assert_array_equal(inputs["first_frame"], raw["guide_frame"])
+        np.testing.assert_array_equal(inputs["first_mask"], raw["guide_mask"])
+        assert inputs["spatial_guides"].shape == (1, 3, 24, 32, 2)
+        # Of each frame: made of the mask of the frame before.
+        np.testing.assert_array_equal(inputs["spatial_guides"][..., 1], raw["masks"][:, :-1] == 1)
+        spoiled, _ = BatchSequence(Samples([source], seed=1), 1, replace(batches, mask_errors=1.0))[0]
+        assert (spoiled["spatial_guides"] != inputs["spatial_guides"]).any()
+
+
+class TestProportions:
+    @pytest.mark.parametrize("shape", [(90, 60), (60, 90), (40, 200), (64, 64)])
+    def test_a_window_holds_the_object_and_keeps_the_proportions(self, shape: tuple[int, int]) -> None:
+        height, width = shape
+        frame = np.zeros((*shape, 3), np.uint8)
+        frame[..., 0], frame[..., 1] = np.arange(height)[:, None], np.arange(width)
+        mask = np.zeros(shape, np.uint8)
+        mask[height // 3 : height // 2, width // 2 : width // 2 + 12] = 7
+        sizes = set()
+        for seed in range(30):
+            part, labels = crop_to_aspect(frame, mask, 7, SIZE, rng(seed))
+            assert part.shape[:2] == labels.shape
+            assert labels.shape[1] / labels.shape[0] == pytest.approx(SIZE[1] / SIZE[0], rel=0.06)
+            assert (labels == 7).sum() == (mask == 7).sum()
+            # What is labelled is a part of the picture, at its place; what lies beyond is not labelled.
+            rows, columns = np.nonzero(labels != 255)
+            y, x = part[rows[0], columns[0], :2]
+            inside = labels[labels != 255].reshape(rows[-1] - rows[0] + 1, -1)
+            np.testing.assert_array_equal(inside, mask[y : y + inside.shape[0], x : x + inside.shape[1]])
+            sizes.add(labels.shape)
+        assert len(sizes) > 3
+
+    def test_fits(self, stills_root: Path) -> None:
+        source = ImageSource(open_stills(stills_root), SIZE, 2, fit="crop")
+        assert source.sample(0, ONE, rng())["frames"].shape == (2, *SIZE, 3)
+        with pytest.raises(InputError, match="fit: expected one of stretch, crop"):
+            ImageSource(open_stills(stills_root), SIZE, fit="zoom")
+
+
+def test_a_twin_is_the_same_object_once_more() -> None:
+    """Unlabelled, and with the colours of the labelled one."""
+    options = ClipOptions(max_objects=1, distractors=1.0, twins=1.0, occluders=0.0, noise=0.0, shadows=0.0)
+    clips = SyntheticClips(None, (64, 96), 1, options=options)
+    layers = [clips._cast(rng(seed), None, 128.0) for seed in range(10)]
+    assert all(len(pair) == 2 for pair in layers)
+    assert all(pair[0].sprite is pair[1].sprite and {pair[0].label, pair[1].label} == {0, 1} for pair in layers)

@@ -10,6 +10,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, metrics
 from osmn_tf.evaluation.benchmark import evaluate_results
 from osmn_tf.evaluation.facts import has_stability, published_scores, sequence_attributes, youtube_vos_seen
+from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 
 from .conftest import draw, moving_boxes, write_binary, write_labels
 
@@ -185,6 +186,21 @@ def test_plain_folders_score_every_frame(tmp_path, binary):
     clip = evaluate_results(tmp_path / "truth", {"a": tmp_path / "mine"}, protocol="folders").methods[0].objects[0]
     assert clip.name == "clip_1"
     assert clip.j.tolist() == [metrics.jaccard(mask, np.roll(mask, 2, axis=1)) for mask in masks]
+
+
+def test_plain_folders_without_what_a_method_is_given(tmp_path):
+    """Every object counts after its own first annotated frame; the frames lie where DAVIS has them."""
+    truth, mine = tmp_path / "Annotations/480p", tmp_path / "mine"
+    (tmp_path / "JPEGImages/480p/clip").mkdir(parents=True)
+    for t, mask in enumerate(moving_boxes(6)):
+        mask = np.where((mask == 2) & (t < 3), 0, mask).astype(np.uint8)
+        write_labels(truth / "clip" / f"{t}.png", mask)
+        write_labels(mine / "clip" / f"{t}.png", np.zeros_like(mask) if t in (0, 3) else mask)
+    objects = evaluate_results(truth, {"a": mine}, protocol="folders-skip-first").methods[0].objects
+    assert [scores.j.tolist() for scores in objects] == [[1.0, 1.0, 0.0, 1.0, 1.0], [1.0, 1.0]]
+    sequence = find_sequences(truth, PROTOCOLS["folders-skip-first"])[0]
+    assert sequence.images == (tmp_path / "JPEGImages/480p/clip").resolve()
+    assert sequence.first_frames == ("0", "3")
 
 
 def test_a_folder_of_masks_is_one_sequence_with_all_labels_that_occur(tmp_path):

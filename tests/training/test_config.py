@@ -20,6 +20,8 @@ def test_shipped_stages() -> None:
         "osmn_lite_coco",
         "osmn_lite_davis",
         "osmn_lite_frames",
+        "osmn_match_clips",
+        "osmn_match_frames",
         "reconvnet_davis",
         "reconvnet_lite_clips",
         "reconvnet_lite_frames",
@@ -105,7 +107,7 @@ def test_task_by_name_with_settings_or_the_networks_own() -> None:
         ("data.sources.coco.kind=foo", r"data\.sources\.coco\.kind: expected one of davis, youtube_vos, coco"),
         (
             "data.sources.coco.year=2016",
-            r"data\.sources\.coco\.year: unknown key; valid keys: allow_overlap, min_area, motion",
+            r"data\.sources\.coco\.year: unknown key; valid keys: allow_overlap, fit, min_area, motion",
         ),
         ("data.sources.coco=null", r"data\.sources: expected at least one"),
         (
