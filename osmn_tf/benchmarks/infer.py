@@ -148,8 +148,8 @@ def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tupl
     """
     import tensorflow as tf
 
-    step = tf.function(predictor.step.step, autograph=False)
-    arguments = (*predictor.prepared(frame), *predictor.carried)
+    step = tf.function(lambda *tensors: predictor.step.step(*tensors, size=frame.shape[:2]), autograph=False)
+    arguments = (frame, *predictor.carried)
     graph = step.get_concrete_function(*keras.tree.map_structure(tf.convert_to_tensor, arguments)).graph
     generator = np.random.default_rng(0)
     calls: list[tuple[str, list[Any], dict[str, Any]]] = []

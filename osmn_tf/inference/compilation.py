@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -70,8 +69,9 @@ def compile_function(
             tensors = tree.map_structure(tf.convert_to_tensor, arguments)
 
             def compiled() -> Any:
-                with_constants = functools.partial(function, **constants)
-                return tf.function(with_constants, autograph=False).get_concrete_function(*tensors)
+                # A partial function's keywords would belong to the signature that the graph is called by.
+                bound = lambda *inputs: function(*inputs, **constants)  # noqa: E731
+                return tf.function(bound, autograph=False).get_concrete_function(*tensors)
 
             return kept.get(signature(tensors, constants), compiled)(*tensors)
 

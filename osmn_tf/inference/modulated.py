@@ -71,19 +71,24 @@ class ModulatedStep:
         return self.network.visual_modulator(guides, training=False)
 
     def step(
-        self, small: Tensor, canvas: Tensor, guide_masks: Tensor, modulation: Tensor, state: dict[str, Tensor]
+        self,
+        small: Tensor,
+        guide_masks: Tensor,
+        modulation: Tensor,
+        state: dict[str, Tensor],
+        *,
+        size: tuple[int, int],
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         """One frame for all objects.
 
         Args:
             small: uint8 [h, w, 3], the frame at network size (`osmn_tf.resampling.resize_frame`).
-            canvas: uint8 [H, W, 0], whose shape is all that it has: the frame's own size.
             guide_masks, modulation, state: see `network_step`.
+            size: (H, W) of the frame itself.
 
         Returns:
             Index map uint8 [H, W], next guide masks, new state, logits [N, H, W].
         """
-        size = (int(canvas.shape[0]), int(canvas.shape[1]))
         logits, own, state = self.network_step(small[None], guide_masks, modulation, state)
         if tuple(logits.shape[1:3]) != size:
             logits = ops.image.resize(logits, size, interpolation="bilinear", data_format="channels_last")
@@ -233,20 +238,25 @@ class ModulatedPredictor(Predictor):
 
     @property
     def carried(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What `step.step` takes behind what `prepared` gives: guide masks, modulation, state."""
+        """What `step.step` takes behind the frame: guide masks, modulation, state."""
         return self._guide_masks, self._modulation, self._state
 
-    def prepared(self, frame: Array) -> tuple[Array, Array]:
-        """A frame uint8 [H, W, 3] as `step.step` takes it."""
-        return resize_frame(frame, self.network_size), np.empty((*frame.shape[:2], 0), np.uint8)
+    def _advance(self, frame: Array, *carried: Any) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        size = (int(frame.shape[0]), int(frame.shape[1]))
+        outputs: tuple[Tensor, Tensor, dict[str, Tensor], Tensor] = self._step(
+            resize_frame(frame, self.network_size), *carried, size=size
+        )
+        return outputs
 
     def begin(self, frame: Array, masks: Array | None) -> None:
         modulation = self._modulate(frame, masks)
-        guide_masks = ops.convert_to_tensor(np.stack([resize_mask(mask, self.network_size) for mask in masks]))
+        guide_masks = ops.convert_to_tensor(
+            np.stack([resize_mask(mask, self.network_size) for mask in np.asarray(masks)])
+        )
         state = self.network.initial_state(int(modulation.shape[0]), *self.network_size)
         if state:
             # The first frame, with the guide of the given mask, starts the state.
-            _, _, state, _ = self._step(*self.prepared(frame), guide_masks, modulation, state)
+            _, _, state, _ = self._advance(frame, guide_masks, modulation, state)
         if self.objects:
             modulation = ops.concatenate([self._modulation, modulation])
             guide_masks = ops.concatenate([self._guide_masks, guide_masks])
@@ -259,7 +269,7 @@ class ModulatedPredictor(Predictor):
         self._state = {name: ops.take(value, indices, axis=0) for name, value in self._state.items()}
 
     def advance(self, frame: Array) -> Prediction:
-        winners, self._guide_masks, self._state, logits = self._step(*self.prepared(frame), *self.carried)
+        winners, self._guide_masks, self._state, logits = self._advance(frame, *self.carried)
         return Prediction(ops.convert_to_numpy(winners), lambda: ops.convert_to_numpy(logits))
 
     # Interruption -----------------------------------------------------------------------------------------------
