@@ -23,8 +23,11 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if frame.shape[:2] == tuple(size):
         return frame
-    smaller = size[0] <= frame.shape[0] and size[1] <= frame.shape[1]
-    return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    if size[0] <= frame.shape[0] and size[1] <= frame.shape[1]:
+        return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    # OpenCV interpolates uint8 with weights of eleven bits.
+    large = cv2.resize(frame.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return np.rint(large).astype(np.uint8)
 
 
 def coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -19,8 +19,9 @@ from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.labels import PALETTE
+from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import ExportedPredictor, guides
-from osmn_tf.runtime.frames import resize, resize_frame
+from osmn_tf.runtime.frames import resize
 
 PATH = Path(__file__).with_name("golden.json")
 FRAME = (37, 53)
@@ -59,7 +60,11 @@ class MadeUpNetwork:
 
     def __init__(self) -> None:
         self.metadata = SimpleNamespace(
-            guide_size=GUIDE_SIZE, guide_background=BACKGROUND, state={"memory": (2, 2, 1)}, network_size=NETWORK
+            guide_size=GUIDE_SIZE,
+            guide_background=BACKGROUND,
+            state={"memory": (2, 2, 1)},
+            network_size=NETWORK,
+            guide_channels=1,
         )
         self.guides: list[list[np.ndarray]] = []
 
@@ -114,7 +119,7 @@ def golden() -> dict[str, Any]:
     empty = np.zeros(NETWORK, np.uint8)
     point = empty.copy()
     point[5, 30] = 1
-    objects = {label: guides.network_mask(mask == label, NETWORK) for label in (1, 2)}
+    objects = {label: resize_mask(mask == label, NETWORK) for label in (1, 2)}
     tracks = TrackWriter("made up", FRAME)
     tracks.add(0, mask, "00000")
     tracks.add(1, np.where(mask == 2, 2, 0).astype(np.uint8), "00001")
@@ -124,7 +129,7 @@ def golden() -> dict[str, Any]:
         "resize_frame_larger": array(resize_frame(frame, (50, 70))),
         "resize_plane": array(resize(logits(0, 0), FRAME)),
         "network_mask": {str(label): array(small) for label, small in objects.items()},
-        "network_mask_of_a_lost_pixel": array(guides.network_mask(lonely, NETWORK)),
+        "network_mask_of_a_lost_pixel": array(resize_mask(lonely, NETWORK)),
         "spatial_guide": {
             **{str(label): array(guides.spatial_guide(small)) for label, small in objects.items()},
             "empty": array(guides.spatial_guide(empty)),

@@ -1,4 +1,4 @@
-/** Frames and masks of the page, and resizing as the Python runtime does it: bilinear, half-pixel centres. */
+/** Frames and masks of the page, and resizing as the Python runtime does it. */
 
 /** RGBA pixels of a video frame, row by row; the alpha is not looked at. */
 export interface Frame {
@@ -53,9 +53,78 @@ function roundEven(value: number): number {
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
-/** RGB uint8 [h, w, 3] of a frame at network size. */
+/** For every target coordinate the source coordinates from `first` to `last`, and how much of each lies in its area. */
+export interface Shares {
+  first: Int32Array;
+  last: Int32Array;
+  /** The shares of all targets, one after the other; each target's add up to 1. */
+  share: Float32Array;
+  /** Where a target's begin. */
+  start: Int32Array;
+}
+
+export function shares(length: number, target: number): Shares {
+  const first = new Int32Array(target);
+  const last = new Int32Array(target);
+  const start = new Int32Array(target);
+  const share: number[] = [];
+  const scale = length / target;
+  for (let i = 0; i < target; i++) {
+    const begin = i * scale;
+    const end = Math.min(begin + scale, length);
+    first[i] = Math.floor(begin + 1e-6);
+    last[i] = Math.min(Math.ceil(end - 1e-6), length) - 1;
+    start[i] = share.length;
+    for (let k = first[i]!; k <= last[i]!; k++) {
+      share.push((Math.min(k + 1, end) - Math.max(k, begin)) / scale);
+    }
+  }
+  return { first, last, share: Float32Array.from(share), start };
+}
+
+/** RGB uint8 [h, w, 3] of a frame at network size: `resize_frame` of `osmn_tf/resampling.py`. */
 export function resizeFrame(frame: Frame, height: number, width: number, out?: Uint8Array): Uint8Array {
   const result = out ?? new Uint8Array(height * width * 3);
+  if (height <= frame.height && width <= frame.width) averageFrame(frame, height, width, result);
+  else interpolateFrame(frame, height, width, result);
+  return result;
+}
+
+function averageFrame(frame: Frame, height: number, width: number, result: Uint8Array): void {
+  const { data } = frame;
+  const rows = shares(frame.height, height);
+  const columns = shares(frame.width, width);
+  const line = new Float32Array(frame.width * 3);
+  let target = 0;
+  for (let y = 0; y < height; y++) {
+    line.fill(0);
+    for (let row = rows.first[y]!, at = rows.start[y]!; row <= rows.last[y]!; row++, at++) {
+      const weight = rows.share[at]!;
+      let source = row * frame.width * 4;
+      for (let i = 0; i < line.length; i += 3, source += 4) {
+        line[i]! += weight * data[source]!;
+        line[i + 1]! += weight * data[source + 1]!;
+        line[i + 2]! += weight * data[source + 2]!;
+      }
+    }
+    for (let x = 0; x < width; x++) {
+      let red = 0;
+      let green = 0;
+      let blue = 0;
+      for (let column = columns.first[x]!, at = columns.start[x]!; column <= columns.last[x]!; column++, at++) {
+        const weight = columns.share[at]!;
+        red += weight * line[column * 3]!;
+        green += weight * line[column * 3 + 1]!;
+        blue += weight * line[column * 3 + 2]!;
+      }
+      result[target++] = roundEven(red);
+      result[target++] = roundEven(green);
+      result[target++] = roundEven(blue);
+    }
+  }
+}
+
+function interpolateFrame(frame: Frame, height: number, width: number, result: Uint8Array): void {
   const { data } = frame;
   const stride = frame.width * 4;
   const rows = taps(frame.height, height);
@@ -78,7 +147,6 @@ export function resizeFrame(frame: Frame, height: number, width: number, out?: U
       }
     }
   }
-  return result;
 }
 
 /** float32 [h, w] -> [height, width]. */

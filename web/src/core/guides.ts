@@ -1,6 +1,6 @@
 /** The guides of an object, as `osmn_tf/runtime/guides.py` makes them: the same numbers. */
 
-import type { Frame, Mask } from "./frames";
+import { resizePlane, shares, type Frame, type Mask } from "./frames";
 
 const f32 = Math.fround;
 const GUIDE_MARGIN = f32(0.03); // of the box's side, on each side
@@ -151,38 +151,41 @@ export function visualGuide(
 }
 
 /**
- * An object's mask at network resolution: nearest neighbour, but what falls between the samples is not lost.
+ * An object's mask at network resolution: `resize_mask` of `osmn_tf/resampling.py`. A pixel is set where the object
+ * covers at least half of it; what covers none by half keeps the pixels that it touches.
  *
  * @returns uint8 [h, w] of 0 and 1; empty only where the object has no pixel.
  */
 export function networkMask(mask: Mask, label: number, h: number, w: number): Uint8Array {
-  const rowRatio = f32(f32(mask.height) / f32(h));
-  const columnRatio = f32(f32(mask.width) / f32(w));
-  const centre = (i: number, ratio: number) => f32(f32(i + 0.5) * ratio);
-  const columns = new Int32Array(w);
-  for (let x = 0; x < w; x++) columns[x] = Math.min(Math.floor(centre(x, columnRatio)), mask.width - 1);
+  const covered = coverage(mask, label, h, w);
   const result = new Uint8Array(h * w);
   let any = false;
+  for (let i = 0; i < covered.length; i++) if (covered[i]! >= 0.5) any = !!(result[i] = 1);
+  if (!any) for (let i = 0; i < covered.length; i++) if (covered[i]! > 0) result[i] = 1;
+  return result;
+}
+
+/** How much of every pixel an object covers, float32 [h, w]. */
+function coverage(mask: Mask, label: number, h: number, w: number): Float32Array {
+  const { width, height } = mask;
+  const occupied = new Float32Array(width * height);
+  for (let i = 0; i < occupied.length; i++) occupied[i] = mask.data[i] === label ? 1 : 0;
+  if (h > height || w > width) return resizePlane(occupied, height, width, h, w);
+  const rows = shares(height, h);
+  const columns = shares(width, w);
+  const result = new Float32Array(h * w);
+  const line = new Float32Array(width);
   for (let y = 0; y < h; y++) {
-    const row = Math.min(Math.floor(centre(y, rowRatio)), mask.height - 1) * mask.width;
-    for (let x = 0; x < w; x++) {
-      if (mask.data[row + columns[x]!] === label) {
-        result[y * w + x] = 1;
-        any = true;
-      }
+    line.fill(0);
+    for (let row = rows.first[y]!, at = rows.start[y]!; row <= rows.last[y]!; row++, at++) {
+      for (let x = 0; x < width; x++) line[x]! += rows.share[at]! * occupied[row * width + x]!;
     }
-  }
-  if (any) return result;
-  // Every pixel that has a share in an antialiased reduction.
-  const reach = (at: number, i: number, ratio: number) =>
-    Math.abs(f32(f32(at + 0.5) - centre(i, ratio))) < Math.max(ratio, 1);
-  for (let y = 0; y < mask.height; y++) {
-    for (let x = 0; x < mask.width; x++) {
-      if (mask.data[y * mask.width + x] !== label) continue;
-      for (let row = 0; row < h; row++) {
-        if (!reach(y, row, rowRatio)) continue;
-        for (let column = 0; column < w; column++) if (reach(x, column, columnRatio)) result[row * w + column] = 1;
+    for (let x = 0; x < w; x++) {
+      let sum = 0;
+      for (let column = columns.first[x]!, at = columns.start[x]!; column <= columns.last[x]!; column++, at++) {
+        sum += columns.share[at]! * line[column]!;
       }
+      result[y * w + x] = f32(sum);
     }
   }
   return result;
