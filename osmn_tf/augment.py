@@ -440,7 +440,7 @@ def spoil_masks(masks: Tensor, seeds: Tensor, probability: float = 0.8) -> Tenso
     """Makes true masks wrong as a network's own predictions are.
 
     A mask is moved, grown or shrunk, gets a hole, spills over onto what is beside it, or is lost: everything by
-    chance, at a quarter of the resolution (outlines become as coarse as predictions are).
+    chance, at a quarter of the resolution (its outline becomes as coarse as a prediction's).
 
     Args:
         masks: [N, H, W], any dtype; non-zero is the object.
@@ -495,8 +495,11 @@ def spoil_masks(masks: Tensor, seeds: Tensor, probability: float = 0.8) -> Tenso
     spill = ops.logical_and(column(15) < 0.35, ellipse(10, 3.5, 1.5))
     spoiled = ops.logical_or(ops.logical_and(spoiled, ops.logical_not(hole)), spill)
     spoiled = ops.logical_and(spoiled, column(16) >= 0.04)
-    spoiled = ops.where(column(17) < probability, ops.cast(spoiled, "float32"), small[..., 0])
     large = ops.image.resize(
-        spoiled[..., None], (rows * step, columns * step), interpolation="bilinear", data_format="channels_last"
+        ops.cast(spoiled, "float32")[..., None],
+        (rows * step, columns * step),
+        interpolation="bilinear",
+        data_format="channels_last",
     )
-    return ops.cast(large[:, :height, :width, 0] > 0.5, "uint8")
+    wrong = large[:, :height, :width, 0] > 0.5
+    return ops.cast(ops.where(column(17) < probability, wrong, occupied[..., 0] > 0), "uint8")
