@@ -72,7 +72,8 @@ def test_lite_gives_the_segmenters_masks(lite_segmenter, lite_client, clip, coun
         frames, mask = [np.ascontiguousarray(frame[:131, ::2]) for frame in frames], mask[:131, ::2]
     expected = tracked(lite_segmenter, frames, mask)
     assert {int(label) for label in np.unique(expected[-1])} >= {0, 1}
-    assert differing(tracked(lite_client, frames, mask), expected) <= 0.001
+    # Averages of areas that lie between two grey values may be rounded to either: what differs then is carried along.
+    assert differing(tracked(lite_client, frames, mask), expected) <= 0.002
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -81,6 +81,7 @@ def network():
     return SimpleNamespace(
         guide_size=16,
         guide_background=(0.0, 0.0, 0.0),
+        guide="gaussian",
         network_size=(HEIGHT, WIDTH),
         visual_modulator=keras.Model(guide, unit),
         frame_encoder=keras.Model({"frame": frame}, {"colour": colour}),
