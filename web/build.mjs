@@ -28,7 +28,8 @@ export const CSP = [
   "style-src 'self'",
   "img-src 'self'",
   "connect-src 'self'",
-  "worker-src 'self'",
+  // mediabunny splits colour and alpha in a worker that it makes of a part of itself.
+  "worker-src 'self' blob:",
   "base-uri 'none'",
   "form-action 'none'",
 ].join("; ");

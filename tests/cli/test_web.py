@@ -139,8 +139,10 @@ def test_headers_isolate_and_forbid() -> None:
     policy = dict(part.strip().split(" ", 1) for part in web.CONTENT_SECURITY_POLICY.split(";"))
     assert policy["default-src"] == "'none'"
     assert policy["connect-src"] == "'self'"
+    assert policy["worker-src"].split() == ["'self'", "blob:"]
     # Nowhere another origin, text that becomes code or a style, or data addresses.
-    assert {word for value in policy.values() for word in value.split()} == {"'none'", "'self'", "'wasm-unsafe-eval'"}
+    words = {word for value in policy.values() for word in value.split()}
+    assert words == {"'none'", "'self'", "'wasm-unsafe-eval'", "blob:"}
 
 
 def test_page_has_the_same_policy() -> None:

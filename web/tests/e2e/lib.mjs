@@ -12,7 +12,7 @@ export const WEB = path.resolve(path.dirname(fileURLToPath(import.meta.url)), ".
 export const ROOT = path.dirname(WEB);
 export const SITE = path.join(ROOT, "osmn_tf/web/site");
 /** Nothing here is quick on a machine that is busy. */
-export const PATIENCE = 240_000;
+export const PATIENCE = 900_000;
 
 export function findChromium() {
   const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
