@@ -10,6 +10,8 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What `make web` builds the page with: an exported network (its folder is made of WEB_PRESET, unless it is given).
 WEB_PRESET ?= reconvnet_lite
 WEB_NETWORK ?= web/.build/network
+# Of the page's tests: `unit` (Node), `e2e` (Chromium), or both if empty.
+WEB_TESTS ?=
 SITE := osmn_tf/web/site
 
 .PHONY: demo test lint web test-web clean
@@ -61,7 +63,7 @@ web/.build/network/metadata.json: | $(VENV)/.run-installed
 # The page's own tests, and the page in headless Chromium beside `osmn segment`; that part is skipped without Chromium.
 test-web: $(VENV)/.test-installed
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web && \
-		cd web && OSMN_PYTHON=$(abspath $(BIN)/python) npm run --silent test; \
+		cd web && OSMN_PYTHON=$(abspath $(BIN)/python) npm run --silent test -- $(WEB_TESTS); \
 	else echo "make test-web: skipped, there is no npm here"; fi
 
 clean:
