@@ -41,8 +41,8 @@ def test_wheel_carries_presets_and_examples(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for preset in ("osmn_lite", "reconvnet_lite"):
-        for file in ("config.json", "metadata.json", "model.weights.h5"):
-            assert f"osmn_tf/saved_models/{preset}/{file}" in names
+        for file in (path for path in (ROOT / "saved_models" / preset).rglob("*") if path.is_file()):
+            assert f"osmn_tf/saved_models/{file.relative_to(ROOT / 'saved_models').as_posix()}" in names
     assert "osmn_tf/examples/meadow/meadow.mp4" in names
     assert "osmn_tf/examples/meadow/masks/00059.png" in names
     assert "osmn_tf/py.typed" in names

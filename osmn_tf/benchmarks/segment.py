@@ -75,10 +75,11 @@ def measure(
     first: list[np.ndarray] | None = None
     for preset in presets:
         network = find_network(preset)
-        for precision in precisions if network.needs_backend else (None,):
-            segmenter = open_segmenter(
-                SegmentOptions(video, preset=preset, network=PredictorOptions(network_size, precision=precision))
-            )
+        on_keras = network.needs_backend or network.litert is not None
+        for precision in precisions if on_keras else (None,):
+            engine = "keras" if on_keras else "auto"
+            options = PredictorOptions(network_size, precision=precision, engine=engine)
+            segmenter = open_segmenter(SegmentOptions(video, preset=preset, network=options))
             masks = _masks(segmenter, pictures, given)
             first = first or masks
             times = in_turns(

@@ -31,7 +31,7 @@ from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
-from osmn_tf.inference.predictor import find_network
+from osmn_tf.inference.predictor import ENGINES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network that segments every sequence first: a shipped name, a folder (preset, LiteRT export or"
         " SavedModel), a .keras file, or grpc://HOST:PORT/NAME or http://HOST:PORT/NAME; may be repeated",
     )
+    parser.add_argument("--engine", choices=ENGINES, help="what runs a preset, as in 'osmn segment' (default: keras)")
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
         "--finetune", type=int, default=0, metavar="N", help="steps of online fine-tuning of a preset (default: none)"
@@ -133,9 +134,11 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    if find_network(preset).needs_backend:
+    if run_preset.find_to_evaluate(preset, size, arguments.finetune, arguments.engine)[0].needs_backend:
         start_backend()
-    track, settings = run_preset.preset_track(preset, size, arguments.finetune, arguments.finetune_rate)
+    track, settings = run_preset.preset_track(
+        preset, size, arguments.finetune, arguments.finetune_rate, arguments.engine
+    )
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
         def progress(sequence: str, done: int, total: int) -> None:

@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.models.presets import load, read_metadata
 
     source = find_network(arguments.preset)
-    if not source.needs_backend:
+    if not source.needs_backend and source.litert is None:
         raise InputError(f"--preset: expected the network that was exported, received {source.kind}")
-    preset_metadata = read_metadata(source.path) if source.path is not None and source.path.is_dir() else {}
+    preset_metadata = read_metadata(arguments.preset)
 
     from osmn_tf.cli.quiet import start_backend
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 
-from osmn_tf.errors import MissingDependencyError
+from osmn_tf.inference.engines import check_backend
 
 
 @contextlib.contextmanager
@@ -42,11 +41,7 @@ def start_backend(initialise: bool = True) -> None:
     Raises:
         MissingDependencyError: Keras or the backend that it is set to is not installed.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    for package in ("keras", backend):  # by the module's name: TensorFlow comes as tensorflow-cpu too
-        if importlib.util.find_spec(package) is None:
-            extra = "tf" if backend == "tensorflow" else backend
-            raise MissingDependencyError(package, extra, "running a network")
+    check_backend()
     with captured_stderr():
         import keras
 

@@ -27,7 +27,7 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
-from osmn_tf.inference.predictor import Predictor, find_network
+from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, find_network
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.masks.labels import VOID
@@ -47,6 +47,7 @@ def preset_track(
     network_size: tuple[int, int] | None = None,
     finetune_steps: int = 0,
     finetune_rate: float = LEARNING_RATE,
+    engine: str | None = None,
 ) -> tuple[Track, dict[str, Any]]:
     """Opens a network, and says what its results depend on.
 
@@ -55,6 +56,7 @@ def preset_track(
         network_size: (height, width) at which the network runs; None: as the preset says.
         finetune_steps: steps of online fine-tuning on the given masks of every sequence.
         finetune_rate: their learning rate.
+        engine: as `find_to_evaluate`.
 
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
@@ -63,9 +65,9 @@ def preset_track(
         InputError: there is no such network, or it cannot be used so.
         MissingDependencyError: what runs it is not installed.
     """
-    source = find_network(preset)
+    source, options = find_to_evaluate(preset, network_size, finetune_steps, engine)
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
-    segmenter = VideoSegmenter(preset, network_size=network_size)
+    segmenter = VideoSegmenter(source.open(options))
     if finetune_steps and not segmenter.predictor.can_adapt:
         raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
     settings: dict[str, Any] = {
@@ -84,6 +86,26 @@ def preset_track(
             yield from segmenter.track(frames, given)
 
     return tuned_track if finetune_steps else segmenter.track, settings
+
+
+def find_to_evaluate(
+    preset: str, network_size: tuple[int, int] | None = None, finetune_steps: int = 0, engine: str | None = None
+) -> tuple[NetworkSource, PredictorOptions]:
+    """Where a network is that is evaluated, and how it is used.
+
+    Args:
+        preset, network_size, finetune_steps: as `preset_track`.
+        engine: "keras", "litert" or "auto" (see `osmn_tf.inference.engines.choose_engine`); None: Keras where there is
+            a choice, since the scores of a preset are those of its weights.
+
+    Raises:
+        InputError: there is no such network, or it cannot be used so.
+        MissingDependencyError: what runs it is not installed.
+    """
+    if engine is None:
+        engine = "keras" if find_network(preset).litert is not None else "auto"
+    options = PredictorOptions(network_size, engine=engine)
+    return find_network(preset, options, adapts=finetune_steps > 0), options
 
 
 def _files_digest(path: Path) -> str:

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.engines import find_litert
 from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, predictors
-from osmn_tf.models.presets import find_preset, list_presets, load
+from osmn_tf.models.presets import find_preset, list_presets, load, read_metadata
 
 
 def find_shipped(x: Any) -> NetworkSource | None:
@@ -22,8 +23,15 @@ def find(x: Any) -> NetworkSource | None:
         InputError: there is no preset or file of this name.
     """
     if not isinstance(x, str):
-        return NetworkSource("a network", None, True, None, lambda options: _predictor_of(x, options))
-    return NetworkSource("a preset", find_preset(x), True, None, lambda options: _load(x, options))
+        return NetworkSource("a network", None, True, None, lambda options: _predictor_of(x, options), "keras")
+    path = find_preset(x)
+    litert = find_litert(path)
+    facts = read_metadata(path) if litert is not None else None
+
+    def open_(options: PredictorOptions) -> Predictor:
+        return _load(x, options)
+
+    return NetworkSource("a preset", path, True, None, open_, "keras", litert, facts)
 
 
 def _load(name: str, options: PredictorOptions) -> Predictor:

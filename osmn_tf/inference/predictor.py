@@ -21,6 +21,7 @@ from osmn_tf.inference.merging import MERGES
 from osmn_tf.registry import Registry
 
 Array = np.ndarray
+ENGINES = ("auto", "litert", "keras")
 Progress = Callable[[int, int, float], None]
 """Called after every step of an adaptation with (steps done, steps in all, loss)."""
 
@@ -49,6 +50,8 @@ class PredictorOptions:
         precision: what a preset computes in, "float32", "mixed_bfloat16" or "mixed_float16"; None: see
             `osmn_tf.load`.
         threads: that an exported network computes with; None: the cores that this process may use, at most four.
+        engine: what runs a preset, "litert" (the LiteRT files in its folder), "keras", or "auto": see
+            `osmn_tf.inference.engines.choose_engine`.
 
     Raises:
         InputError: an option is none of its choices.
@@ -60,10 +63,13 @@ class PredictorOptions:
     recover: bool = True
     precision: str | None = None
     threads: int | None = None
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if self.merge not in MERGES:
             raise InputError(f"merge: expected one of {', '.join(MERGES)}, received {self.merge!r}")
+        if self.engine not in ENGINES:
+            raise InputError(f"engine: expected one of {', '.join(ENGINES)}, received {self.engine!r}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads: expected at least 1, received {self.threads}")
 
@@ -239,6 +245,10 @@ class NetworkSource:
         needs_backend: whether opening it starts Keras and its backend.
         can_adapt: whether it can be fine-tuned; None: its class says so once it is open.
         open: makes a predictor of it.
+        engine: what runs it, "keras" or "litert"; None where nothing can be chosen.
+        litert: the folder of LiteRT files that a preset has beside its weights.
+        facts: what is known of a preset with LiteRT files (its metadata), or of the files
+            (`osmn_tf.runtime.network.Metadata`).
     """
 
     kind: str
@@ -246,20 +256,30 @@ class NetworkSource:
     needs_backend: bool
     can_adapt: bool | None
     open: Callable[[PredictorOptions], Predictor]
+    engine: str | None = None
+    litert: Path | None = None
+    facts: Any = None
 
 
-def find_network(x: Any) -> NetworkSource:
+def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool = False) -> NetworkSource:
     """Where the network is that `open_predictor` would open; a wrong name is found without loading anything.
 
+    Args:
+        x, options: as `open_predictor`.
+        adapts: whether it is going to be fine-tuned, which not every engine can do.
+
     Raises:
-        InputError: there is none.
+        InputError: there is none, or `options.engine` cannot run it.
+        MissingDependencyError: what runs it is not installed.
     """
     if isinstance(x, os.PathLike):
         x = str(x)
     for module, function in _FINDERS:
         source: NetworkSource | None = getattr(importlib.import_module(module), function)(x)
         if source is not None:
-            return source
+            from osmn_tf.inference.engines import choose_engine
+
+            return choose_engine(source, options or PredictorOptions(), adapts)
     raise InputError(f"network: expected a network, or the name, path or address of one, received {x!r}")
 
 
@@ -281,4 +301,4 @@ def open_predictor(x: Any, options: PredictorOptions | None = None) -> Predictor
         names = [field.name for field in dataclasses.fields(options)]
         options.refuse("a predictor has its options already", *names)
         return x
-    return find_network(x).open(options)
+    return find_network(x, options).open(options)

@@ -17,7 +17,7 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.merging import to_scores
-from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, open_predictor
+from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, find_network, open_predictor
 from osmn_tf.masks.labels import VOID, labels_of
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class VideoSegmenter:
         network: an `OSMN`, a `ReConvNet` or another network that has a predictor; a shipped preset's name; the path of
             a preset folder, `.keras` file, LiteRT export or exported SavedModel; "grpc://HOST:PORT/NAME" or
             "http://HOST:PORT/NAME" of a TensorFlow Serving server; or a `Predictor`.
-        network_size, merge, exclusive, recover, precision, threads: see `PredictorOptions`. What a network has no
-            choice in is refused: an exported SavedModel and a server do as they were exported.
+        network_size, merge, exclusive, recover, precision, threads, engine: see `PredictorOptions`. What a network has
+            no choice in is refused: an exported SavedModel and a server do as they were exported. With the engine
+            "auto" a preset's LiteRT files run where it has them, until `finetune` or `load_adapted` needs Keras.
         keep_scores: make `scores` available after every step.
 
     Raises:
@@ -71,9 +72,11 @@ class VideoSegmenter:
         keep_scores: bool = False,
         precision: str | None = None,
         threads: int | None = None,
+        engine: str = "auto",
     ) -> None:
-        options = PredictorOptions(network_size, merge, exclusive, recover, precision, threads)
-        self.predictor = open_predictor(network, options)
+        self._network = network
+        self._options = PredictorOptions(network_size, merge, exclusive, recover, precision, threads, engine)
+        self.predictor = open_predictor(network, self._options)
         self.keep_scores = keep_scores
         self.reset()
 
@@ -385,6 +388,7 @@ class VideoSegmenter:
             self.reset()
         if not pairs:
             raise InputError("frames_and_masks: expected at least one annotated frame, received none")
+        self._take_trainable()
         self.predictor.adapt(pairs, AdaptOptions(steps, learning_rate, seed, options), progress)
         return self._tuned()
 
@@ -407,8 +411,18 @@ class VideoSegmenter:
             InputError: they are of another network or of other parts of it.
         """
         self.reset()
+        self._take_trainable()
         self.predictor.load_adapted(weights, options)
         return self._tuned()
+
+    def _take_trainable(self) -> None:
+        """Goes over to Keras where LiteRT files were chosen that a preset has beside its weights."""
+        if self.predictor.can_adapt or self.predictor is self._network:
+            return
+        source = find_network(self._network, self._options, adapts=True)
+        if source.engine == "keras":
+            self.predictor.close()
+            self.predictor = source.open(self._options)
 
     def _tuned(self) -> AbstractContextManager[object]:
         stack = ExitStack()

@@ -24,6 +24,7 @@ from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
 from osmn_tf.masks.files import read_label_png, read_mask, write_mask
 from osmn_tf.masks.prompts import Box, mask_from_boxes
+from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.source import FrameSource, open_source
 
@@ -65,7 +66,7 @@ class SegmentOptions:
     start: int = 0
     end: int | None = None
     every: int = 1
-    preset: str | os.PathLike[str] = "reconvnet_lite"
+    preset: str | os.PathLike[str] = DEFAULT_PRESET
     network: PredictorOptions = dataclasses.field(default_factory=PredictorOptions)
     finetune: int = 0
     finetune_rate: float = LEARNING_RATE
@@ -146,7 +147,17 @@ def default_segmenter(options: SegmentOptions) -> VideoSegmenter:
     """A segmenter with the network that the options name."""
     from osmn_tf.inference.segmenter import VideoSegmenter
 
-    return VideoSegmenter(options.preset, **dataclasses.asdict(options.network))
+    return VideoSegmenter(find_source(options).open(options.network))
+
+
+def find_source(options: SegmentOptions) -> NetworkSource:
+    """Where the network of a job is, and which engine runs it.
+
+    Raises:
+        InputError: there is no such network, or it cannot do what is asked for.
+        MissingDependencyError: what runs it is not installed.
+    """
+    return find_network(options.preset, options.network, adapts=options.finetune > 0)
 
 
 def _reason(error: Exception) -> str:
@@ -163,7 +174,7 @@ class _Job:
         self.options, self.progress = options, progress
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
         self.given = _given_masks(options, self.source)
-        self.network = find_network(options.preset)
+        self.network = find_source(options)
         if options.finetune and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
         info = self.source.info

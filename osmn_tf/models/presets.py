@@ -25,6 +25,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"
 
+DEFAULT_PRESET = "reconvnet_lite"
+"""What a command runs unless it is told otherwise."""
+
 
 def _shipped_folders() -> list[Path]:
     """Where shipped presets are: inside an installed package, or beside it in a clone."""

@@ -61,6 +61,7 @@ class Metadata:
         state: name -> shape [h, w, c] of an object's state.
         guide_channels: of the spatial guide: 1, or 2 with the previous mask in the second.
         quantization: "none", "float16", "dynamic" or "int8".
+        weights: SHA-256 of the preset's weight file that was exported; None where no preset was.
         files: graph -> (file name, SHA-256).
     """
 
@@ -74,6 +75,7 @@ class Metadata:
     quantization: str
     files: dict[str, tuple[str, str]]
     guide_channels: int = 1
+    weights: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -108,6 +110,7 @@ class Metadata:
                 quantization=str(content["quantization"]),
                 files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
                 guide_channels=int(content.get("guide_channels", 1)),
+                weights=content.get("source", {}).get("sha256"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error

@@ -27,7 +27,11 @@ def find(x: Any) -> NetworkSource | None:
     folder = find_export(x) if isinstance(x, str) else None
     if folder is None:
         return None
-    return NetworkSource("a LiteRT export", folder, False, False, lambda options: ExportedPredictor(folder, options))
+
+    def load(options: PredictorOptions) -> Predictor:
+        return ExportedPredictor(folder, options)
+
+    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=read_metadata(folder)[1])
 
 
 @dataclasses.dataclass

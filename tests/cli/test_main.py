@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -57,6 +56,6 @@ def test_the_backend_is_looked_for_by_its_module(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("importlib.metadata.version", lambda name: pytest.fail(f"asked for {name}"))
     start_backend(initialise=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "keras" else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "keras" else object())
     with pytest.raises(MissingDependencyError, match=r"'keras'.*osmn-tf\[tf\]"):
         start_backend()

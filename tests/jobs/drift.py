@@ -101,7 +101,7 @@ def run(options: SegmentOptions, progress: segment_job.Progress | None = None) -
     """The job with this network, which is found whatever the preset is called, and a snapshot every three frames."""
     source = NetworkSource("a network", None, False, True, lambda _: Drift())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment_job, "find_network", lambda _: source)
+        patch.setattr(segment_job, "find_network", lambda *_, **__: source)
         patch.setattr(segment_job, "SNAPSHOT_INTERVAL", 3)
         return segment(options, progress=progress, open_segmenter=lambda _: VideoSegmenter(Drift()))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support import is_quotient
 
+import osmn_tf
 from osmn_tf.cli.main import main
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
@@ -48,6 +52,18 @@ def mask(first_mask: np.ndarray, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def preset(exported: Path, tiny_reconvnet, tmp_path: Path) -> Path:
+    """A preset with its LiteRT files."""
+    folder = tmp_path / "tiny"
+    tiny_reconvnet.save_to_preset(folder)
+    shutil.copytree(exported, folder / "litert")
+    facts = json.loads((folder / "litert" / "metadata.json").read_text())
+    facts["source"] = json.loads((folder / "metadata.json").read_text())
+    (folder / "litert" / "metadata.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture
 def expected(exported: Path, frames: list[np.ndarray], first_mask: np.ndarray) -> list[np.ndarray]:
     return [mask for _, mask in VideoSegmenter(exported).track(frames, first_mask)]
 
@@ -67,6 +83,40 @@ def test_segments_without_keras_and_tensorflow(exported, video, mask, expected, 
     # The folder is the same network as the file in it.
     done = subprocess.run([*command[:-1], str(exported)], capture_output=True, text=True, check=False)
     assert "clip is done already" in done.stdout
+
+
+def test_a_preset_with_litert_files_needs_no_keras(preset, video, mask, expected, tmp_path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, check=False)
+
+    out = tmp_path / "out"
+    words = ["segment", str(video), "--preset", str(preset), "--out", str(out), "--no-overlay"]
+    done = run(*words, "--mask", str(mask))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("engine:        LiteRT\n8 frames in")
+    for received, label_mask in zip(read_masks(out / "clip"), expected, strict=True):
+        np.testing.assert_array_equal(received, label_mask)
+    example = Path(osmn_tf.__file__).parent / "examples" / "meadow"
+    x, y, width, height = cv2.boundingRect((read_label_png(example / "first_mask.png") == 1).astype(np.uint8))
+    box = ["--box", f"{x},{y},{width},{height}", "--end", "2", "--quiet"]
+    done = run("segment", str(example / "meadow.mp4"), *box, *words[2:])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "engine" not in done.stdout
+    for more in (["--finetune", "1"], ["--engine", "keras"], ["--network-size", "32x64"]):
+        done = run(*words, "--mask", str(mask), "--force", *more)
+        assert done.returncode == 2
+        assert "needs the package 'keras', which is not installed: run  pip install 'osmn-tf[tf]'" in done.stderr
+        assert done.stderr.count("\n") == 1
+    for command in (["presets"], ["segment", "--help"], ["--help"]):
+        done = run(*command)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_both_engines_give_the_same_masks(preset, frames, first_mask) -> None:
+    chosen, keras = VideoSegmenter(preset), VideoSegmenter(preset, engine="keras")
+    assert type(chosen.predictor) is not type(keras.predictor)
+    for (_, mask), (_, other) in zip(chosen.track(frames, first_mask), keras.track(frames, first_mask), strict=True):
+        assert (mask == other).mean() > 0.999
 
 
 def test_an_interrupted_run_continues(exported, video, mask, expected, tmp_path, monkeypatch) -> None:

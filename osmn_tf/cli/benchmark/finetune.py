@@ -8,6 +8,7 @@ import sys
 from osmn_tf.cli.benchmark import Benchmark, add_data_set, benchmarks
 from osmn_tf.cli.quiet import start_backend
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate
+from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("finetune")
@@ -20,7 +21,7 @@ class Finetune(Benchmark):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_data_set(parser)
-        parser.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+        parser.add_argument("--preset", default=DEFAULT_PRESET, help="name, folder or .keras file (%(default)s)")
         parser.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
         parser.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
 

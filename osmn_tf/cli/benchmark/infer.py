@@ -8,6 +8,7 @@ import os
 from osmn_tf.cli.benchmark import Benchmark, benchmarks
 from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.quiet import start_backend
+from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("infer")
@@ -23,7 +24,7 @@ class Infer(Benchmark):
         parser.add_argument(
             "--networks",
             nargs="+",
-            default=["reconvnet_lite", "osmn_vgg16", "reconvnet_vgg16"],
+            default=[DEFAULT_PRESET, "osmn_vgg16", "reconvnet_vgg16"],
             metavar="NAME",
             help="presets; osmn_vgg16 and reconvnet_vgg16 are the papers' networks with random weights (%(default)s)",
         )

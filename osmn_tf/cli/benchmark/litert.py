@@ -10,6 +10,7 @@ from osmn_tf.cli.benchmark import Benchmark, add_data_set, benchmarks, load_aver
 from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.quiet import start_backend
 from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("litert")
@@ -22,7 +23,7 @@ class Litert(Benchmark):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_data_set(parser)
-        parser.add_argument("--preset", default="reconvnet_lite", help="name, folder or .keras file (%(default)s)")
+        parser.add_argument("--preset", default=DEFAULT_PRESET, help="name, folder or .keras file (%(default)s)")
         parser.add_argument("--network-size", metavar="HxW", help="inside the network (default: the preset's)")
         parser.add_argument(
             "--quantize",

@@ -8,6 +8,7 @@ import os
 from osmn_tf.cli.benchmark import Benchmark, benchmarks
 from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.segment import open_quietly
+from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("segment")
@@ -25,7 +26,7 @@ class Segment(Benchmark):
         parser.add_argument(
             "--presets",
             nargs="+",
-            default=["reconvnet_lite"],
+            default=[DEFAULT_PRESET],
             metavar="NAME",
             help="presets, and folders of 'osmn export --format litert' (%(default)s)",
         )

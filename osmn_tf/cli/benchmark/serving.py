@@ -6,6 +6,7 @@ import argparse
 import contextlib
 
 from osmn_tf.cli.benchmark import Benchmark, benchmarks, load_average
+from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("serving")
@@ -23,7 +24,7 @@ class Serving(Benchmark):
             "--server", default="localhost:8500", metavar="HOST:PORT", help="gRPC (default: %(default)s)"
         )
         parser.add_argument("--rest", metavar="http://HOST:PORT", help="measure REST too")
-        parser.add_argument("--model", default="reconvnet_lite", help="name on the server (default: %(default)s)")
+        parser.add_argument("--model", default=DEFAULT_PRESET, help="name on the server (default: %(default)s)")
         parser.add_argument("--folder", metavar="NAME/1", help="measure this exported folder in this process too")
         parser.add_argument("--steps", type=int, default=50, metavar="N", help="of each measurement (default: 50)")
 
