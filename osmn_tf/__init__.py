@@ -1,7 +1,7 @@
 """One-shot video object segmentation by network modulation, in Keras 3.
 
     import osmn_tf as osmn
-    model = osmn.load("reconvnet_lite")
+    model = osmn.load("osmn_match_lite")
     frames = osmn.read_video("dog.mp4")
     first_mask = osmn.read_mask("dog.png")
     for frame, mask in osmn.VideoSegmenter(model).track(frames, first_mask):

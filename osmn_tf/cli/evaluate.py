@@ -3,10 +3,10 @@
 examples:
   osmn evaluate DAVIS --results results/mine --year 2017 --split val --out scores
   osmn evaluate DAVIS --results OSMN=a/masks --results b --year 2016 --out scores --report
-  osmn evaluate DAVIS --preset reconvnet_lite --year 2016 --split val --out scores
-  osmn evaluate DAVIS --preset reconvnet_lite --finetune 100 --year 2016 --split val --out tuned_scores
+  osmn evaluate DAVIS --preset osmn_match_lite --year 2016 --split val --out scores
+  osmn evaluate DAVIS --preset osmn_match_lite --finetune 100 --year 2016 --split val --out tuned_scores
   osmn evaluate my/annotations --results my/masks --protocol folders --out scores
-  osmn evaluate traffic/Annotations/480p --preset reconvnet_lite --protocol folders --skip-first --out scores
+  osmn evaluate traffic/Annotations/480p --preset osmn_match_lite --protocol folders --skip-first --out scores
 
 A folder of results holds SEQUENCE/FRAME.png, named as the annotations are: palette PNGs with the objects as indices, or
 black and white masks where there is one object. <out>/METHOD/ receives the official tables global_results-SPLIT.csv and

@@ -49,7 +49,8 @@ QUALITY_HELP = "\n".join(
         "Online fine-tuning trains the network on the given masks before it segments the video.",
         "Mean J on six held-out videos, and the time on two CPU cores:",
         *(
-            f"  {name:5} {steps:4} steps: J {SCORES[name][0]}, {SCORES[name][1]:3} s"
+            f"  {name:5} {steps:4} steps: "
+            + ("J {}, {:3} s".format(*SCORES[name]) if name in SCORES else "not measured with the default preset")
             for name, steps in QUALITIES.items()
         ),
     ]

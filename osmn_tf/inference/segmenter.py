@@ -38,7 +38,7 @@ def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tup
 class VideoSegmenter:
     """Tracks any number of objects through a video, from a mask of each.
 
-        with VideoSegmenter("reconvnet_lite") as segmenter:
+        with VideoSegmenter("osmn_match_lite") as segmenter:
             for frame, mask in segmenter.track(frames, first_mask): ...
 
     or frame by frame with `start`, `step`, `add` and `remove`. Frames are uint8 RGB [H, W, 3] of any size, masks uint8

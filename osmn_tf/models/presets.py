@@ -25,7 +25,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 METADATA_FILE = "metadata.json"
 
-DEFAULT_PRESET = "reconvnet_lite"
+DEFAULT_PRESET = "osmn_match_lite"
 """What a command runs unless it is told otherwise."""
 
 
@@ -87,7 +87,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
     """Loads a network with its weights.
 
     Args:
-        name: a shipped preset ("reconvnet_lite"), a preset folder or a `.keras` file.
+        name: a shipped preset ("osmn_match_lite"), a preset folder or a `.keras` file.
         precision: what it computes in, "float32", "mixed_bfloat16" or "mixed_float16" (Keras's dtype policies; its
             weights are float32 in all of them); default: Keras's global policy.
 
