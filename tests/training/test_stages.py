@@ -38,8 +38,9 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 def load(name: str, data_root: Path, *settings: str) -> cfg.Config:
     """A trial of a shipped stage with a narrow network."""
-    arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if "lite" in name else NARROW_VGG)]
-    if "lite" not in name:
+    lite = "lite" in name or "match" in name
+    arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if lite else NARROW_VGG)]
+    if not lite:
         arguments.append(NARROW_VGG_SETTING)
     if name.startswith("reconvnet_lite"):
         arguments.append("model.arguments.recurrent_channels=[4, 4, 4]")
