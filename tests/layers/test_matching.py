@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import numpy
+from support import assert_close, numpy
 
 from osmn_tf.layers.matching import CUES, FirstFrameMemory, Matching
 
@@ -73,7 +73,7 @@ def test_equals_numpy(local):
     found = numpy(layer(key, memory, coverage))
     for n in range(2):
         expected = reference(key[0], memory[n], coverage[n, ..., 0], 7.0, 0.05 if local else 0.0)
-        np.testing.assert_allclose(found[n], expected, atol=1e-5)
+        assert_close(found[n], expected, 7 * 8 * 4)  # seven times the sums of eight terms in the exponent
 
 
 def test_an_absent_object_is_like_nothing():

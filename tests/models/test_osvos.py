@@ -5,7 +5,18 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, NARROW_VGG, TINY_VGG, call, needs_tensorflow, numpy, random_frames, randomise
+from support import (
+    NARROW_MOBILENET,
+    NARROW_VGG,
+    TINY_VGG,
+    WHOLE_NETWORK,
+    assert_close,
+    call,
+    needs_tensorflow,
+    numpy,
+    random_frames,
+    randomise,
+)
 
 import osmn_tf
 from osmn_tf.backbones.registry import find_layer
@@ -135,7 +146,7 @@ def test_side_outputs_of_a_light_network():
         side = keras.Model(model.input, find_layer(model, f"seg_conv{index}_16").output)({"frame": frame})
         score = find_layer(model, f"seg_score_dsn_{level}")
         expected = (numpy(side) @ numpy(score.kernel)[0, 0] + numpy(score.bias))[0, :, :, 0]
-        np.testing.assert_allclose(numpy(found[f"side{level}"])[0, :: 2**level, :: 2**level, 0], expected, atol=1e-5)
+        assert_close(numpy(found[f"side{level}"])[0, :: 2**level, :: 2**level, 0], expected, WHOLE_NETWORK)
 
 
 # Shared weights ---------------------------------------------------------------------------------------------------

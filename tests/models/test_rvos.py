@@ -7,7 +7,18 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, NARROW_VGG, call, needs_tensorflow, numpy, random_frames, randomise, tensors
+from support import (
+    NARROW_MOBILENET,
+    NARROW_VGG,
+    WHOLE_NETWORK,
+    assert_close,
+    call,
+    needs_tensorflow,
+    numpy,
+    random_frames,
+    randomise,
+    tensors,
+)
 
 import osmn_tf
 from osmn_tf.backbones.registry import find_layer
@@ -174,10 +185,10 @@ def test_equals_a_literal_graph_of_the_reference(form, size, request):
             expected, spatial = literal_decoder(model, skips, mask, spatial, temporal[k], size)
             scale = float(np.std(expected))
             assert scale > 0.01
-            np.testing.assert_allclose(numpy(found["logits"])[k], expected[0], atol=1e-5 * max(1.0, scale))
+            assert_close(numpy(found["logits"])[k], expected[0], WHOLE_NETWORK)
             temporal[k] = [h for h, _ in spatial]
             for spec, h in zip(model.state_specs, temporal[k], strict=True):
-                np.testing.assert_allclose(numpy(found[spec.name])[k], h[0], atol=1e-5)
+                assert_close(numpy(found[spec.name])[k], h[0], WHOLE_NETWORK)
         state = {spec.name: found[spec.name] for spec in model.state_specs}
 
 
@@ -205,7 +216,7 @@ def test_any_number_of_objects(form, request):
         found = model.frame_model(count)(tensors(fewer))
         for name, x in found.items():
             assert x.shape[0] == count
-            np.testing.assert_allclose(numpy(x), numpy(all_ten[name])[:count], atol=1e-6)
+            assert_close(x, numpy(all_ten[name])[:count], WHOLE_NETWORK)
     changed = {name: x[::-1] if name != "frame" else x for name, x in inputs.items()}
     assert np.abs(numpy(model.frame_model(10)(tensors(changed))["logits"])[::-1] - numpy(all_ten["logits"])).max() > 0.1
 
@@ -220,7 +231,7 @@ def test_one_object_is_the_whole_model(one_shot):
             step[f"object_{spec.name[:-1]}{part}"] = np.zeros_like(inputs[spec.name])
     expected = one_shot(tensors(step))
     for name, x in found.items():
-        np.testing.assert_allclose(numpy(x), numpy(expected[name]), atol=1e-6)
+        assert_close(x, expected[name], WHOLE_NETWORK)
 
 
 @pytest.mark.parametrize("recurrence", ["spatial", "temporal"])
@@ -232,7 +243,7 @@ def test_one_recurrence_alone(recurrence):
     order = {name: x if name == "frame" else x[[2, 1, 0]] for name, x in inputs.items()}
     found = numpy(network(tensors(order))["logits"])[[2, 1, 0]]
     if recurrence == "temporal":  # each object on its own
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert_close(found, expected, WHOLE_NETWORK)
     else:
         assert np.abs(found - expected).max() > 0.01
         assert list(inputs) == ["frame", "previous_masks"]
@@ -274,7 +285,7 @@ def test_streaming_equals_the_clip(form, request):
         assert found.shape == (2, length, objects, *size, 1)
         for b in range(2):
             one = {name: x[b : b + 1] for name, x in inputs.items()}
-            np.testing.assert_allclose(found[b : b + 1], streamed(model, one, objects), atol=2e-5)
+            assert_close(found[b : b + 1], streamed(model, one, objects), WHOLE_NETWORK)
 
 
 @needs_tensorflow
@@ -322,7 +333,7 @@ def test_compiles_with_sides_that_are_unknown(one_shot):
         inputs = tensors(frame_inputs(one_shot, 2, size))
         expected = network(inputs)
         for name, x in compiled(inputs).items():
-            np.testing.assert_allclose(numpy(x), numpy(expected[name]), atol=1e-5)
+            assert_close(x, expected[name], WHOLE_NETWORK)
 
 
 # Files ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import TINY, call, numpy, random_frames, randomise, tensors
+from support import EPSILON, TINY, WHOLE_NETWORK, assert_close, call, numpy, random_frames, randomise, tensors
 
 from osmn_tf.guides import full_guide
 from osmn_tf.models.osmn import OSMN
@@ -57,17 +57,16 @@ def test_the_first_step_starts_the_state_and_the_next_ones_keep_it(network):
     modulation = np.ones((2, 224), np.float32)
     _, begun = step(network, frames[0], guide, modulation, network.initial_state(2, 61, 75))
     key = numpy(call(network.frame_encoder, {"frame": frames[0]})["key"])
-    np.testing.assert_allclose(np.linalg.norm(key, axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(key, axis=-1), 1, rtol=key.shape[-1] * EPSILON)
     for name, value in network.begun_state(key, masks).items():
-        np.testing.assert_allclose(numpy(begun[name]), numpy(value), atol=1e-6)
+        assert_close(begun[name], value, WHOLE_NETWORK)
     np.testing.assert_allclose(numpy(begun["first_mask"]).sum(axis=(1, 2, 3)) * 256, masks.sum(axis=(1, 2)), rtol=1e-5)
 
     _, after = step(network, frames[1], guide[::-1].copy(), modulation, begun)
     for name in ("first_key", "first_mask"):
         np.testing.assert_array_equal(numpy(after[name]), numpy(begun[name]))
-    np.testing.assert_allclose(
-        numpy(after["previous_key"])[1], numpy(call(network.frame_encoder, {"frame": frames[1]})["key"])[0], atol=1e-6
-    )
+    second_key = numpy(call(network.frame_encoder, {"frame": frames[1]})["key"])
+    assert_close(numpy(after["previous_key"])[1], second_key[0], WHOLE_NETWORK)
 
 
 @pytest.mark.backend
@@ -126,7 +125,7 @@ def test_streaming_equals_the_clip(network, own):
             logits, state = step(network, frames[b : b + 1, t], guide, modulation[b : b + 1], state)
             if t:
                 previous = logits
-                np.testing.assert_allclose(found[b, t - 1], logits[0], atol=1e-5 * max(1.0, np.abs(logits).max()))
+                assert_close(found[b, t - 1], logits[0], WHOLE_NETWORK)
 
 
 def test_files(network, tmp_path):
