@@ -21,7 +21,7 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
             frame = np.zeros((64, width, 3), np.uint8)
             segmenter = VideoSegmenter(tiny_osmn, network_size=(64, width))
             segmenter.start(frame, speed._stripes(64, width, objects))
-            program, counts[objects, width] = speed._bare_convolutions(segmenter, frame)
+            program, counts[objects, width] = speed._bare_convolutions(segmenter.predictor, frame)
             assert all(np.isfinite(value) for value in program())
     assert counts[1, 128] == 2 * counts[1, 64]
     assert counts[2, 128] == 2 * counts[2, 64]
