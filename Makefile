@@ -23,11 +23,16 @@ $(VENV)/.run-installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[tf]'
 	@touch $@
 
+# LiteRT runs the shipped network: the demo needs neither Keras nor TensorFlow.
+$(VENV)/.demo-installed: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[runtime]'
+	@touch $@
+
 $(VENV)/.test-installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[tf,jax,runtime,serving,notebook,evaluation,report,dev]'
-	@touch $@ $(VENV)/.run-installed
+	@touch $@ $(VENV)/.run-installed $(VENV)/.demo-installed
 
-demo: $(VENV)/.run-installed
+demo: $(VENV)/.demo-installed
 	@echo "Segmenting the three objects of $(EXAMPLE)/meadow.mp4 from the mask of its first frame ..."
 	$(BIN)/osmn segment $(EXAMPLE)/meadow.mp4 --mask $(EXAMPLE)/first_mask.png --out $(DEMO_OUTPUT) --force
 

@@ -10,9 +10,10 @@ A folder with three graphs of fixed size, built-in operators only, and `metadata
 The guides are made outside, in NumPy: their medians do not convert to built-in operators.
 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
-nearly all of the time and most of the weights are. The encoder stays float32 in all forms but "float16": it has
-31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with int8 activations it
-costs more accuracy than everything else together. The modulator runs once per object, and its scales lie closer to
+nearly all of the time and most of the weights are, unless the trunk is shared. The encoder stays float32 in it: without
+a shared trunk it has 31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with
+int8 activations it costs more accuracy than everything else together. "compact" is the smallest form that computes in
+float32 throughout, but for the modulator. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
 """
 
@@ -55,6 +56,7 @@ SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
 _BY_GRAPH = {
     "none": dict.fromkeys(GRAPHS, "none"),
     "float16": dict.fromkeys(GRAPHS, "float16"),
+    "compact": {"modulator": "dynamic", "encoder": "float16", "step": "float16"},
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
     "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
 }
@@ -80,8 +82,9 @@ def export_litert(
         out_dir: created if needed; an export in it is replaced.
         size: (h, w) of the frames inside the network; default: the model's `network_size`.
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
-        quantize: "none" (float32), "float16" (weights; half the size), "dynamic" (int8 weights, activations are
-            quantised while it runs) or "int8" (weights and activations; needs `calibration`).
+        quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
+            modulator), "dynamic" (int8 weights, activations are quantised while it runs) or "int8" (weights and
+            activations; needs `calibration`).
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.

@@ -125,7 +125,7 @@ def test_pools_round_odd_sides_up():
 def test_backbones_give_their_features_by_stride():
     channels = {"vgg16": {1: 2, 2: 3, 4: 4, 8: 5, 16: 6}, "mobilenet": {2: 2, 4: 4, 8: 5, 16: 6, 32: 7}}
     narrow = {"vgg16": NARROW_VGG, "mobilenet": NARROW_MOBILENET}
-    assert BACKBONES.names() == ["mobilenet", "vgg16"]
+    assert set(channels) <= set(BACKBONES.names())
     for name, expected in channels.items():
         images = keras.Input((64, 96, 3))
         maps = BACKBONES.get(name)(narrow[name]).features(images, "x")

@@ -151,8 +151,9 @@ class TestRelease:
         assert imported.output.count("fixed bilinear kernel, value checked") == 4
         assert read_metadata(imported.preset)["parameters"] == 165_277_953
 
-    def test_memory_stays_below_two_and_a_half_times_the_checkpoint(self, imported, checkpoint):
-        assert imported.peak_memory < 2.5 * Path(f"{checkpoint}.data-00000-of-00001").stat().st_size
+    def test_memory_stays_below_four_times_the_checkpoint(self, imported, checkpoint):
+        """The network, Keras's copy of it while it saves, the largest tensor on its way, and TensorFlow itself."""
+        assert imported.peak_memory < 4 * Path(f"{checkpoint}.data-00000-of-00001").stat().st_size
 
     def test_gammas_equal_the_original_graphs(self, gammas):
         expected, received = gammas
