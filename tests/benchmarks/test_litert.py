@@ -90,9 +90,9 @@ def test_files_of_a_network_without_state(benchmarked, tiny_osmn) -> None:
     network = ExportedNetwork(benchmarked[0])
     assert (network.metadata.network_size, network.metadata.state) == ((72, 80), {})
     guide = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
-    spatial = np.random.default_rng(1).uniform(0, 1, (72, 80)).astype(np.float32)
+    spatial = np.random.default_rng(1).uniform(0, 1, (72, 80, 1)).astype(np.float32)
     frame = random_frames(72, 80)
-    inputs = {"frame": frame[None], "visual_guide": guide[None], "spatial_guide": spatial[None, ..., None]}
+    inputs = {"frame": frame[None], "visual_guide": guide[None], "spatial_guide": spatial[None]}
     expected = numpy(tiny_osmn(tensors(inputs)))[0, ..., 0]
     network.encode(frame)
     logits, states = network.step([spatial], [network.modulate(guide)], [{}])
