@@ -180,8 +180,8 @@ def count_calls(patch: pytest.MonkeyPatch, owner: type, name: str, calls: list[s
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def counting(*arguments: Any) -> Any:
+    def counting(*arguments: Any, **settings: Any) -> Any:
         calls.append(name)
-        return original(*arguments)
+        return original(*arguments, **settings)
 
     patch.setattr(owner, name, counting)
