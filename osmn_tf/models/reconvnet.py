@@ -83,7 +83,8 @@ class ReConvNet(OSMN):
         for weight in source.weights:
             if weight.path not in targets:
                 raise ValueError(f"{weight.path} of the OSMN has no counterpart in this ReConvNet")
-            targets[weight.path].assign(weight)
+            # JAX would share the buffer, and training frees the buffers that it began with.
+            targets[weight.path].assign(ops.copy(weight))
         return model
 
     def weaken_memory(self, recurrent_scale: float = 0.5, forget_shift: float = 1.0) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras import ops
+
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
 from osmn_tf.models.registry import network_class
@@ -69,7 +71,8 @@ def copy_weights(source: keras.Model, target: keras.Model, optional: Mapping[str
         if found is None or tuple(found.shape) != tuple(weight.shape):
             there = "nothing" if found is None else list(found.shape)
             raise InputError(f"its weight {weight.path} is {list(weight.shape)}, the network has {there}")
-        found.assign(weight)
+        # JAX would share the buffer, and training frees the buffers that it began with.
+        found.assign(ops.copy(weight))
         new.discard(weight.path)
     if new:
         raise InputError(f"it has no weight {min(new)} ({len(new)} are missing)")

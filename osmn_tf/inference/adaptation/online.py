@@ -113,7 +113,8 @@ class NetworkCopy:
         """Takes the network's weights."""
         for copy, part in self._trained:
             for variable, value in zip(copy.variables, part.variables, strict=True):
-                variable.assign(value)
+                # JAX would share the buffer, and training the copy frees the buffers that it began with.
+                variable.assign(ops.copy(value))
 
 
 class _ClipNetwork(keras.Model):
