@@ -1,11 +1,12 @@
 """One-shot video object segmentation by network modulation, in Keras 3.
 
-    import osmn_tf as osmn
-    model = osmn.load("osmn_match_lite")
-    frames = osmn.read_video("dog.mp4")
-    first_mask = osmn.read_mask("dog.png")
-    for frame, mask in osmn.VideoSegmenter(model).track(frames, first_mask):
-        ...
+    >>> import osmn_tf as osmn
+    >>> from osmn_tf.datasets.examples import example_path
+    >>> video = osmn.read_video(example_path() / "meadow.mp4")
+    >>> first_mask = osmn.read_mask(example_path() / "first_mask.png")
+    >>> for frame, mask in osmn.VideoSegmenter("osmn_match_lite").track(video, first_mask):
+    ...     overlay = osmn.draw_overlay(frame, mask)
+    ...     break
 
 The names below are imported on first use: `import osmn_tf` stays fast and loads neither Keras nor its backend.
 """
@@ -22,25 +23,35 @@ if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
     from osmn_tf.inference.segmenter import VideoSegmenter as VideoSegmenter
     from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2D as ModulatedConvLSTM2D
+    from osmn_tf.masks.drawing import draw_overlay as draw_overlay
     from osmn_tf.masks.files import read_mask as read_mask
     from osmn_tf.masks.files import write_mask as write_mask
+    from osmn_tf.masks.prompts import mask_from_box as mask_from_box
+    from osmn_tf.masks.prompts import mask_from_click as mask_from_click
     from osmn_tf.models.osmn import OSMN as OSMN
     from osmn_tf.models.presets import list_presets as list_presets
     from osmn_tf.models.presets import load as load
     from osmn_tf.models.reconvnet import ReConvNet as ReConvNet
+    from osmn_tf.video.source import open_source as open_source
     from osmn_tf.video.source import read_video as read_video
+    from osmn_tf.video.writer import write_video as write_video
 
 _LAZY = {
     "OSMN": "osmn_tf.models.osmn",
     "ReConvNet": "osmn_tf.models.reconvnet",
     "ModulatedConvLSTM2D": "osmn_tf.layers.conv_lstm",
     "VideoSegmenter": "osmn_tf.inference.segmenter",
+    "draw_overlay": "osmn_tf.masks.drawing",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
+    "mask_from_box": "osmn_tf.masks.prompts",
+    "mask_from_click": "osmn_tf.masks.prompts",
     "metrics": "osmn_tf.evaluation.metrics",
+    "open_source": "osmn_tf.video.source",
     "read_mask": "osmn_tf.masks.files",
     "read_video": "osmn_tf.video.source",
     "write_mask": "osmn_tf.masks.files",
+    "write_video": "osmn_tf.video.writer",
 }
 
 __all__ = ["InputError", "__version__", *_LAZY]

@@ -11,6 +11,14 @@ class InputError(ValueError):
     """A file or an argument given by the user is wrong.
 
     The message is one line that names the argument or file, what was expected and what was received.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> try:
+        ...     osmn.read_mask("no such file.png")
+        ... except osmn.InputError as error:
+        ...     print(error)
+        no such file.png: cannot read the mask (No such file or directory)
     """
 
 

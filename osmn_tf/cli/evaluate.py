@@ -31,7 +31,9 @@ from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
-from osmn_tf.inference.predictor import ENGINES
+from osmn_tf.inference.merging import MERGES
+from osmn_tf.inference.predictor import ENGINES, PredictorOptions
+from osmn_tf.precision import PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " SavedModel), a .keras file, or grpc://HOST:PORT/NAME or http://HOST:PORT/NAME; may be repeated",
     )
     parser.add_argument("--engine", choices=ENGINES, help="what runs a preset, as in 'osmn segment' (default: keras)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="what a preset computes in (default: float32)")
+    parser.add_argument(
+        "--merge", choices=MERGES, default="argmax", help="how overlaps of objects are decided (%(default)s)"
+    )
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
         "--finetune", type=int, default=0, metavar="N", help="steps of online fine-tuning of a preset (default: none)"
@@ -91,14 +97,18 @@ def run(arguments: argparse.Namespace) -> int:
     if len(presets) < len(arguments.preset):
         raise InputError(f"--preset: expected networks of different names, received {', '.join(arguments.preset)}")
     results = parse_results(arguments.results, reserved=presets)
-    size = parse_size(arguments.network_size) if arguments.network_size else None
+    options = PredictorOptions(
+        parse_size(arguments.network_size) if arguments.network_size else None,
+        merge=arguments.merge,
+        precision=arguments.precision,
+    )
     finetune_steps(None, arguments.finetune)
     check_rate(arguments.finetune_rate)
     if arguments.report:
         check_packages()
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
-        results[name] = _segment(arguments, preset, protocol, size, out / "results" / name)
+        results[name] = _segment(arguments, preset, protocol, options, out / "results" / name)
     progress = _Bar("scoring")
     with progress:
         evaluation = benchmark.evaluate_results(
@@ -123,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _segment(
-    arguments: argparse.Namespace, preset: str, protocol: str, size: tuple[int, int] | None, folder: Path
+    arguments: argparse.Namespace, preset: str, protocol: str, options: PredictorOptions, folder: Path
 ) -> Path:
     """Runs a preset on every sequence and returns the folder of its masks."""
     rules = PROTOCOLS[protocol]
@@ -134,10 +144,10 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    if run_preset.find_to_evaluate(preset, size, arguments.finetune, arguments.engine)[0].needs_backend:
+    if run_preset.find_to_evaluate(preset, options, arguments.finetune, arguments.engine)[0].needs_backend:
         start_backend()
     track, settings = run_preset.preset_track(
-        preset, size, arguments.finetune, arguments.finetune_rate, arguments.engine
+        preset, options, arguments.finetune, arguments.finetune_rate, arguments.engine
     )
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 

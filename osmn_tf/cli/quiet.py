@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from osmn_tf.errors import InputError
 from osmn_tf.inference.engines import check_backend
 
 
@@ -30,24 +31,61 @@ def captured_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def start_backend(initialise: bool = True) -> None:
+def choose_device(device: str) -> None:
+    """Says where the backend computes, before it is imported.
+
+    Args:
+        device: "cpu", or "gpu", or one of several as "gpu:1".
+
+    Raises:
+        InputError: it is something else.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "gpu") or (number and not (kind == "gpu" and number.isdecimal())):
+        raise InputError(f"--device: expected cpu, gpu or gpu:N, received {device!r}")
+    if kind == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    elif number:
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+
+
+def start_backend(initialise: bool = True, threads: int | None = None, needs_gpu: bool = False) -> None:
     """Imports Keras and wakes up its backend.
 
     Args:
         initialise: initialise the devices too; False where they are still to be configured.
+        threads: that it computes with on the processor; None: as many as it likes.
+        needs_gpu: whether it is an error that it has none.
 
     TensorFlow logs facts about CPU features and missing GPUs before any setting of its log level takes effect.
 
     Raises:
         MissingDependencyError: Keras or the backend that it is set to is not installed.
+        InputError: there is no GPU, or the backend computes already, and with another number of threads.
     """
     check_backend()
     with captured_stderr():
         import keras
 
-        if keras.backend.backend() == "tensorflow":
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
             import tensorflow as tf
 
+            if threads is not None:
+                try:
+                    tf.config.threading.set_intra_op_parallelism_threads(threads)
+                    tf.config.threading.set_inter_op_parallelism_threads(threads)
+                except RuntimeError as error:
+                    raise InputError(f"--threads: TensorFlow computes already, received {threads}") from error
             tf.config.list_physical_devices()
             if initialise:
                 tf.zeros(1)
+        elif threads is not None:
+            if backend != "torch":
+                raise InputError(f"--threads: the backend {backend} has no such setting, received {threads}")
+            import torch
+
+            torch.set_num_threads(threads)
+        if needs_gpu and not any("gpu" in name.lower() for name in keras.distribution.list_devices()):
+            raise InputError(f"--device: the backend {backend} finds no GPU on this machine")

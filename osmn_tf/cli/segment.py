@@ -2,7 +2,8 @@
 
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object).
-Without a mask, draw one or more boxes with --box; the masks inside them are made by GrabCut.
+Without a mask, draw one or more boxes with --box; the masks inside them are made by GrabCut. Their labels are 1, 2 and
+so on, behind those of the masks.
 
 Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
@@ -15,6 +16,7 @@ removed or overwritten.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import sys
 from pathlib import Path
@@ -24,18 +26,21 @@ from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
 from osmn_tf.inference.predictor import ENGINES
+from osmn_tf.masks.drawing import OPACITY
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.jobs.segment import SegmentOptions
+    from osmn_tf.masks.prompts import Box
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
+  osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
@@ -68,7 +73,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[N:]PNG",
         help="mask of the first frame, or of frame N of the video (from 0); repeatable",
     )
-    what.add_argument("--box", action="append", metavar="X,Y,W,H", help="box around an object, pixels; repeatable")
+    what.add_argument(
+        "--box",
+        action="append",
+        metavar="[N:]X,Y,W,H",
+        help="box around an object, pixels, in the first frame or in frame N; repeatable",
+    )
+    what.add_argument(
+        "--until",
+        action="append",
+        metavar="LABEL:N",
+        help="from frame N on the object is not tracked any more; repeatable",
+    )
     what.add_argument("--resize-mask", action="store_true", help="accept masks of another size than the video's")
     what.add_argument("--both-ways", action="store_true", help="also go backward, to the frames before the mask")
     frames = parser.add_argument_group("the frames")
@@ -88,6 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs a preset: its LiteRT files start ten times as fast; auto takes them where nothing else that is"
         " asked for needs Keras (%(default)s)",
     )
+    network.add_argument("--device", help="where Keras computes: cpu, gpu or gpu:N (default: a GPU if there is one)")
+    network.add_argument("--threads", type=int, metavar="N", help="to compute with on the processor")
     network.add_argument("--network-size", metavar="HxW", help="frame size inside the network (default: the preset's)")
     network.add_argument(
         "--precision",
@@ -110,6 +128,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
     output.add_argument("--overlay", metavar="FILE", help="overlay video, .mp4 or .webm (default: NAME_overlay.mp4)")
+    output.add_argument(
+        "--opacity", type=float, default=OPACITY, metavar="SHARE", help="of the colours in it, 0..1 (%(default)s)"
+    )
     output.add_argument("--no-overlay", action="store_true", help="write no overlay video")
     output.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     output.add_argument("--coco", metavar="FILE", help="write COCO run-length masks, a track an object (YouTube-VIS)")
@@ -123,10 +144,9 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.jobs.segment import segment
 
     options = read_options(arguments)
+    opening = functools.partial(open_quietly, say=not arguments.quiet, device=arguments.device)
     with Bars(arguments.quiet) as bars:
-        outcome = segment(
-            options, progress=bars.show, open_segmenter=functools.partial(open_quietly, say=not arguments.quiet)
-        )
+        outcome = segment(options, progress=bars.show, open_segmenter=opening)
     if outcome.already_done:
         print(f"{outcome.name} is done already; --force does it again.")
     elif outcome.problem is not None:
@@ -154,8 +174,8 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         InputError: an argument cannot be read, or two contradict each other.
     """
     from osmn_tf.inference.predictor import PredictorOptions
+    from osmn_tf.jobs.outputs import Look
     from osmn_tf.jobs.segment import SegmentOptions
-    from osmn_tf.masks.prompts import parse_box
 
     outputs: dict[str, str | None] = {}
     if not arguments.no_overlay:
@@ -166,12 +186,11 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         outputs["coco"] = arguments.coco
     if arguments.cutouts:
         outputs["cutouts"] = None
-    if bool(arguments.mask) == bool(arguments.box):
-        raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
     return SegmentOptions(
         arguments.video,
         masks=parse_masks(arguments.mask or [], arguments.start),
-        boxes=[parse_box(text) for text in arguments.box or []],
+        boxes=parse_boxes(arguments.box or [], arguments.start),
+        ends=parse_ends(arguments.until or []),
         resize_mask=arguments.resize_mask,
         both_ways=arguments.both_ways,
         start=arguments.start,
@@ -184,12 +203,15 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             exclusive=not arguments.own_guides,
             recover=not arguments.no_recover,
             precision=arguments.precision,
-            engine=arguments.engine,
+            threads=arguments.threads,
+            # LiteRT computes on the processor.
+            engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune),
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,
         outputs=outputs,
+        look=Look(opacity=arguments.opacity),
         force=arguments.force,
     )
 
@@ -211,20 +233,58 @@ def parse_masks(values: list[str], start: int) -> dict[int, str]:
     return masks
 
 
-def open_quietly(options: SegmentOptions, say: bool = False) -> VideoSegmenter:
+def parse_boxes(values: list[str], start: int) -> dict[int, list[Box]]:
+    """The --box arguments: number of a frame -> boxes in it. Without a number a box is in frame `start`.
+
+    Raises:
+        InputError: one is no box.
+    """
+    from osmn_tf.masks.prompts import parse_box
+
+    boxes: dict[int, list[Box]] = {}
+    for value in values:
+        number, separator, text = value.partition(":")
+        numbered = bool(separator) and number.isdecimal()
+        boxes.setdefault(int(number) if numbered else start, []).append(parse_box(text if numbered else value))
+    return boxes
+
+
+def parse_ends(values: list[str]) -> dict[int, int]:
+    """The --until arguments: label -> number of the frame from which on the object is not tracked.
+
+    Raises:
+        InputError: one is not LABEL:N, or an object gets two.
+    """
+    ends: dict[int, int] = {}
+    for value in values:
+        label, separator, number = value.partition(":")
+        if not (separator and label.isdecimal() and number.isdecimal()) or int(label) in ends:
+            raise InputError(f"--until: expected LABEL:N, once for an object, received {value!r}")
+        ends[int(label)] = int(number)
+    return ends
+
+
+def open_quietly(options: SegmentOptions, say: bool = False, device: str | None = None) -> VideoSegmenter:
     """The segmenter of a job, without a backend's chatter. LiteRT needs neither Keras nor its backend.
 
     Args:
         options: of the job.
         say: print which engine runs the network, where there is a choice.
+        device: where a backend computes: "cpu", "gpu" or "gpu:N"; None: where it likes.
+
+    Raises:
+        InputError: there is no such device, or a backend cannot be told how many threads it has.
     """
-    from osmn_tf.cli.quiet import captured_stderr, start_backend
+    from osmn_tf.cli.quiet import captured_stderr, choose_device, start_backend
     from osmn_tf.jobs.segment import default_segmenter, find_source
 
     source = find_source(options)
     if say and source.engine is not None:
         print(f"{'engine:':15}{ENGINE_TITLES[source.engine]}")
+    if device is not None:
+        choose_device(device)
     if source.needs_backend:
-        start_backend()
+        start_backend(threads=options.network.threads, needs_gpu=(device or "").startswith("gpu"))
+        options = dataclasses.replace(options, network=dataclasses.replace(options.network, threads=None))
     with captured_stderr():  # LiteRT reports that it has found its kernels
         return default_segmenter(options)

@@ -1,10 +1,16 @@
 """The measures of the DAVIS benchmark on arrays: region similarity J, boundary accuracy F, temporal stability T, and
 their statistics. As functions, and as objects with `update`, `compute` and `reset` that are fed frame by frame.
 
-    from osmn_tf import metrics
-    j = metrics.jaccard(annotation, prediction)       # masks [H, W], or whole videos [T, H, W]
-    f = metrics.boundary_f(annotation, prediction)
-    mean, recall, decay = metrics.statistics(j)
+    >>> import numpy as np
+    >>> from osmn_tf import metrics
+    >>> annotation = np.zeros((4, 48, 64), bool)  # a video [T, H, W], or one mask [H, W]
+    >>> annotation[:, 10:30, 10:30] = True
+    >>> prediction = np.roll(annotation, 5, axis=2)
+    >>> j = metrics.jaccard(annotation, prediction)
+    >>> f = metrics.boundary_f(annotation, prediction)
+    >>> mean, recall, decay = metrics.statistics(j)
+    >>> round(float(mean), 2), float(recall), float(decay)
+    (0.6, 1.0, 0.0)
 
 Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation" (CVPR 2016),
 with the behaviour of the official evaluators in every case that the paper leaves open. Needs NumPy and OpenCV only.

@@ -8,6 +8,7 @@ when the last mask of the sequence is.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 def preset_track(
     preset: str,
-    network_size: tuple[int, int] | None = None,
+    options: PredictorOptions | None = None,
     finetune_steps: int = 0,
     finetune_rate: float = LEARNING_RATE,
     engine: str | None = None,
@@ -53,7 +54,7 @@ def preset_track(
 
     Args:
         preset: the name, path or address of a network (`osmn_tf.inference.predictor.open_predictor`).
-        network_size: (height, width) at which the network runs; None: as the preset says.
+        options: how it is used; its `engine` is not looked at.
         finetune_steps: steps of online fine-tuning on the given masks of every sequence.
         finetune_rate: their learning rate.
         engine: as `find_to_evaluate`.
@@ -65,7 +66,7 @@ def preset_track(
         InputError: there is no such network, or it cannot be used so.
         MissingDependencyError: what runs it is not installed.
     """
-    source, options = find_to_evaluate(preset, network_size, finetune_steps, engine)
+    source, options = find_to_evaluate(preset, options, finetune_steps, engine)
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
     segmenter = VideoSegmenter(source.open(options))
     if finetune_steps and not segmenter.predictor.can_adapt:
@@ -74,9 +75,13 @@ def preset_track(
         "preset": preset,
         # A server may change its network at any time: results of one are never those of the next run.
         "network": _files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
-        "network_size": list(network_size) if network_size else None,
+        "network_size": list(options.network_size) if options.network_size else None,
         "code": _code_digest(segmenter.predictor),
     }
+    defaults = PredictorOptions()
+    for name in ("merge", "precision"):
+        if getattr(options, name) != getattr(defaults, name):
+            settings[name] = getattr(options, name)
     if finetune_steps:
         settings["finetune"] = {"steps": finetune_steps, "learning_rate": finetune_rate}
 
@@ -89,12 +94,12 @@ def preset_track(
 
 
 def find_to_evaluate(
-    preset: str, network_size: tuple[int, int] | None = None, finetune_steps: int = 0, engine: str | None = None
+    preset: str, options: PredictorOptions | None = None, finetune_steps: int = 0, engine: str | None = None
 ) -> tuple[NetworkSource, PredictorOptions]:
     """Where a network is that is evaluated, and how it is used.
 
     Args:
-        preset, network_size, finetune_steps: as `preset_track`.
+        preset, options, finetune_steps: as `preset_track`.
         engine: "keras", "litert" or "auto" (see `osmn_tf.inference.engines.choose_engine`); None: Keras where there is
             a choice, since the scores of a preset are those of its weights.
 
@@ -104,7 +109,7 @@ def find_to_evaluate(
     """
     if engine is None:
         engine = "keras" if find_network(preset).litert is not None else "auto"
-    options = PredictorOptions(network_size, engine=engine)
+    options = dataclasses.replace(options or PredictorOptions(), engine=engine)
     return find_network(preset, options, adapts=finetune_steps > 0), options
 
 

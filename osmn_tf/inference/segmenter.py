@@ -60,6 +60,16 @@ class VideoSegmenter:
     Raises:
         InputError: there is no such network, its files are damaged, or an option is none of its choices.
         MissingDependencyError: what runs the network is not installed.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> from osmn_tf.datasets.examples import example_path
+        >>> frames = osmn.open_source(example_path() / "meadow.mp4", end=2)
+        >>> first_mask = osmn.read_mask(example_path() / "first_mask.png")
+        >>> with osmn.VideoSegmenter("osmn_match_lite", engine="litert") as segmenter:
+        ...     masks = [mask for frame, mask in segmenter.track(frames, first_mask)]
+        >>> len(masks), masks[1].shape, masks[1].dtype
+        (2, (480, 854), dtype('uint8'))
     """
 
     def __init__(
@@ -214,7 +224,7 @@ class VideoSegmenter:
     # Whole videos -----------------------------------------------------------------------------------------------
 
     def track(
-        self, frames: Iterable[np.ndarray], masks: Masks | None = None
+        self, frames: Iterable[np.ndarray], masks: Masks | None = None, ends: Mapping[int, int] | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Segments a video forward.
 
@@ -223,6 +233,8 @@ class VideoSegmenter:
             masks: the first frame's mask, or {frame index: mask}. An object is tracked from its first mask on and
                 starts again where it gets another one. Frames before the first mask get empty masks. None for a
                 network that finds the objects of the first frame by itself.
+            ends: {label: index of the frame from which on the object is not tracked}, unless it gets a mask there or
+                later.
 
         Yields:
             (frame, mask) for every frame; where a mask was given, it is kept as it is.
@@ -235,6 +247,7 @@ class VideoSegmenter:
         count = 0
         for index, frame in enumerate(self.predictor.read_ahead(frames)):
             count += 1
+            self.remove(self.ending(index, ends))
             if masks is None and index == 0:
                 yield frame, self.start(frame)
             else:
@@ -243,8 +256,15 @@ class VideoSegmenter:
         if late:
             raise InputError(f"masks: a mask is given for frame {late[0]}, but the video has {count} frames")
 
+    def ending(self, index: int, ends: Mapping[int, int] | None) -> list[int]:
+        """The labels that are tracked and end at frame `index`, as `track` takes `ends`."""
+        return [label for label in self._labels if (ends or {}).get(label) == index]
+
     def track_both_ways(
-        self, frames: Sequence[np.ndarray] | FrameSource, masks: Mapping[int, np.ndarray]
+        self,
+        frames: Sequence[np.ndarray] | FrameSource,
+        masks: Mapping[int, np.ndarray],
+        ends: Mapping[int, int] | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Segments a video forward and backward from masks given anywhere in it.
 
@@ -255,6 +275,7 @@ class VideoSegmenter:
             frames: as in `track`, but iterable more than once and in reverse: a list or an
                 `osmn_tf.video.source.FrameSource`.
             masks: {frame index: mask}.
+            ends: as in `track`.
 
         Yields:
             (frame, mask) for every frame, in time order.
@@ -270,7 +291,7 @@ class VideoSegmenter:
                     packed = zlib.compress(mask.tobytes(), 1)
                     spans[index] = (store.tell(), len(packed))
                     store.write(packed)
-            for index, (frame, mask) in enumerate(self.track(frames, given)):
+            for index, (frame, mask) in enumerate(self.track(frames, given, ends)):
                 if index in spans:
                     offset, length = spans[index]
                     store.seek(offset)

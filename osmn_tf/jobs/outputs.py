@@ -15,11 +15,29 @@ from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.contact_sheet import ContactSheet
-from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
+from osmn_tf.masks.drawing import OPACITY, cutout, draw_overlay, write_image
 from osmn_tf.masks.files import write_mask
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.registry import Registry
 from osmn_tf.video.writer import VideoWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How the pictures among the results look.
+
+    Attributes:
+        opacity: of the colours in the overlay, 0..1.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    opacity: float = OPACITY
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise InputError(f"--opacity: expected 0..1, received {self.opacity}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +50,7 @@ class Video:
         fps: frames per second.
         frame_name: index -> name of a frame.
         given: indices of the frames whose masks were given.
+        look: see `Look`.
     """
 
     name: str
@@ -39,6 +58,7 @@ class Video:
     fps: Fraction
     frame_name: Callable[[int], str]
     given: Collection[int] = ()
+    look: Look = dataclasses.field(default_factory=Look)
 
 
 class Output(abc.ABC):
@@ -116,7 +136,7 @@ class OverlayVideo(Output):
         self._writer = VideoWriter(path, video.fps, video.size)
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
-        self._writer.write(draw_overlay(frame, mask))
+        self._writer.write(draw_overlay(frame, mask, opacity=self.video.look.opacity))
 
     def close(self) -> None:
         self._writer.close()

@@ -19,11 +19,12 @@ from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
 from osmn_tf.jobs.background import Background, deferred_interrupt
-from osmn_tf.jobs.outputs import Output, Video, outputs
+from osmn_tf.jobs.outputs import Look, Output, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
 from osmn_tf.masks.files import read_label_png, read_mask, write_mask
-from osmn_tf.masks.prompts import Box, mask_from_boxes
+from osmn_tf.masks.labels import VOID, labels_of
+from osmn_tf.masks.prompts import Box, mask_from_box
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.source import FrameSource, open_source
@@ -44,7 +45,9 @@ class SegmentOptions:
     Attributes:
         video: video file, folder of images, or image.
         masks: number of a frame of the video (from 0) -> its mask, as a file or uint8 [H, W].
-        boxes: instead of masks: boxes around the objects in the first frame, (x, y, width, height) in pixels.
+        boxes: number of a frame -> boxes around objects in it, (x, y, width, height) in pixels. Their labels go on
+            behind those in `masks`, in the order of the frames and of the boxes.
+        ends: label of an object -> number of the frame from which on it is not tracked.
         resize_mask: accept masks of another size than the video's.
         both_ways: also go backward, to the frames before an object's first mask.
         start, end, every: which frames to take, as `open_source`.
@@ -55,12 +58,14 @@ class SegmentOptions:
         out: folder of the results.
         outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
             "masks" are always written, to OUT/NAME.
+        look: how the pictures among them look.
         force: replace the results of another command. What this package has not written is never touched.
     """
 
     video: str | os.PathLike[str]
     masks: Mapping[int, str | os.PathLike[str] | np.ndarray] = dataclasses.field(default_factory=dict)
-    boxes: Sequence[Box] = ()
+    boxes: Mapping[int, Sequence[Box]] = dataclasses.field(default_factory=dict)
+    ends: Mapping[int, int] = dataclasses.field(default_factory=dict)
     resize_mask: bool = False
     both_ways: bool = False
     start: int = 0
@@ -74,6 +79,7 @@ class SegmentOptions:
     outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
         default_factory=lambda: {"overlay": None, "sheet": None}
     )
+    look: Look = dataclasses.field(default_factory=Look)
     force: bool = False
 
 
@@ -173,13 +179,19 @@ class _Job:
     def __init__(self, options: SegmentOptions, progress: Progress) -> None:
         self.options, self.progress = options, progress
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
-        self.given = _given_masks(options, self.source)
+        self.given, self.boxed = _given_masks(options, self.source)
+        self.ends = _ends(options, self.given)
         self.network = find_source(options)
         if options.finetune and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
         info = self.source.info
         self.video = Video(
-            self.source.name, (info.height, info.width), info.fps, self.source.frame_name, frozenset(self.given)
+            self.source.name,
+            (info.height, info.width),
+            info.fps,
+            self.source.frame_name,
+            frozenset(self.given),
+            options.look,
         )
         self.out = Path(options.out)
         paths = {"masks": self.out / self.source.name, **options.outputs}
@@ -212,7 +224,10 @@ class _Job:
     def _facts(self) -> list[object]:
         options = self.options
         facts: list[object] = [None if self.network.path else str(options.preset)]
-        facts += [dataclasses.asdict(options.network), options.both_ways]
+        # The same command on another number of threads goes on with what this one has begun.
+        network = dataclasses.replace(options.network, threads=None)
+        facts += [dataclasses.asdict(network), options.both_ways, dataclasses.asdict(options.look)]
+        facts += [sorted(self.ends.items())]
         facts += [options.start, options.end, options.every]
         facts += [options.finetune, options.finetune_rate if options.finetune else None]
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
@@ -223,7 +238,7 @@ class _Job:
     def _files(self) -> list[Path]:
         """The single files that are going to be written."""
         files = [path for kind, path in self.targets.items() if not outputs.get(kind).is_folder]
-        return files + (self.first_mask if self.options.boxes else [])
+        return files + (self.first_mask if self.boxed is not None else [])
 
     def is_complete(self) -> bool:
         """Whether the same command has finished before and its results are still there."""
@@ -275,9 +290,10 @@ class _Job:
             for folder in self._folders():
                 folder.claim()
             remove_leftovers([*self._files(), self.record.path, self.snapshot.path])
-            if self.options.boxes:
-                write_mask(self.first_mask[0], self.given[0])
-                write_image(self.first_mask[1], draw_overlay(self.source[0], self.given[0]))
+            if self.boxed is not None:
+                mask = self.given[self.boxed]
+                write_mask(self.first_mask[0], mask)
+                write_image(self.first_mask[1], draw_overlay(self.source[self.boxed], mask))
         except OSError as error:
             self._withdraw()
             raise InputError(f"--out: {_reason(error)}") from error
@@ -294,7 +310,7 @@ class _Job:
                 return
             for folder in self._folders():
                 folder.remove()
-            if self.options.boxes:
+            if self.boxed is not None:
                 for path in self.first_mask:
                     path.unlink(missing_ok=True)
             self.record.withdraw(keep=self.weights.path.exists() or self.backward.path.exists())
@@ -419,6 +435,7 @@ class _Job:
                 yield frame, read_label_png(self._mask_path(index))
                 clock.start()
                 continue
+            segmenter.remove(segmenter.ending(index, self.ends))
             mask = segmenter.add(frame, self.given[index]) if index in self.given else segmenter.step(frame)
             if index in before:
                 earlier = np.frombuffer(zlib.decompress(before[index]), np.uint8).reshape(mask.shape)
@@ -509,28 +526,74 @@ def _network_files(network: NetworkSource) -> list[Path]:
     return sorted(path for path in network.path.rglob("*") if path.is_file())
 
 
-def _given_masks(options: SegmentOptions, source: FrameSource) -> dict[int, np.ndarray]:
-    """{index among the selected frames: uint8 [H, W]}.
+def _index(number: int, options: SegmentOptions, source: FrameSource, argument: str) -> int:
+    """The index among the selected frames that frame `number` of the video has.
 
     Raises:
-        InputError: a mask is unreadable, unusable or of a frame that is not selected.
+        InputError: it is not selected.
     """
-    if bool(options.masks) == bool(options.boxes):
-        raise InputError("give the objects either as --mask PNG or as --box X,Y,W,H")
-    if options.boxes:
-        return {0: mask_from_boxes(source[0], options.boxes)}
+    index, remainder = divmod(number - options.start, options.every)
+    if index < 0 or remainder:
+        raise InputError(f"{argument}: frame {number} is not among those chosen by --start and --every")
+    if source.info.frames is not None and index >= source.info.frames:
+        # What a file says of its length is an estimate at times.
+        with contextlib.suppress(TruncatedVideoError):
+            if index >= (count := source.count_frames()):
+                kind = argument.removeprefix("--")
+                raise InputError(
+                    f"{argument}: a {kind} is given for frame {number}, but the selection has {count} frames"
+                )
+    return index
+
+
+def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int, np.ndarray], int | None]:
+    """({index among the selected frames: uint8 [H, W]}, the first of them whose mask was made from boxes).
+
+    Raises:
+        InputError: a mask is unreadable, unusable or of a frame that is not selected; a box is not inside its frame or
+            nothing was found in it.
+    """
+    boxes = {number: tuple(some) for number, some in sorted(options.boxes.items()) if some}
+    if not options.masks and not boxes:
+        raise InputError("give the objects as --mask PNG or as --box X,Y,W,H")
     size = (source.info.height, source.info.width)
     given: dict[int, np.ndarray] = {}
     for number, mask in options.masks.items():
-        index, remainder = divmod(number - options.start, options.every)
-        if index < 0 or remainder:
-            raise InputError(f"--mask: frame {number} is not among those chosen by --start and --every")
-        if source.info.frames is not None and index >= source.info.frames:
-            # What a file says of its length is an estimate at times.
-            with contextlib.suppress(TruncatedVideoError):
-                if index >= (count := source.count_frames()):
-                    raise InputError(
-                        f"--mask: a mask is given for frame {number}, but the selection has {count} frames"
-                    )
+        index = _index(number, options, source, "--mask")
         given[index] = mask if isinstance(mask, np.ndarray) else read_mask(mask, size=size, resize=options.resize_mask)
-    return given
+    label = max((labels_of(mask)[-1] for mask in given.values() if labels_of(mask)), default=0)
+    boxed: int | None = None
+    for number, some in boxes.items():
+        index = _index(number, options, source, "--box")
+        boxed = index if boxed is None else boxed
+        try:
+            found = mask_from_box(source[index], *some)
+        except IndexError:
+            raise InputError(f"--box: a box is given for frame {number}, which the video does not have") from None
+        if label + len(some) >= VOID:
+            raise InputError(f"--box: expected at most {VOID - 1} objects, received {label + len(some)}")
+        found = np.where(found > 0, found + np.uint8(label), 0).astype(np.uint8)
+        label += len(some)
+        given[index] = np.where(given[index] > 0, given[index], found) if index in given else found
+    return given, boxed
+
+
+def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int, int]:
+    """{label: index among the selected frames from which on it is not tracked}.
+
+    Raises:
+        InputError: there is no such object, or it ends where it begins or before.
+    """
+    first: dict[int, int] = {}
+    for index in sorted(given):
+        for label in labels_of(given[index]):
+            first.setdefault(label, index)
+    ends = {}
+    for label, number in options.ends.items():
+        if label not in first:
+            known = ", ".join(map(str, sorted(first)))
+            raise InputError(f"--until {label}:{number}: expected one of the objects {known}")
+        ends[label] = -(-(number - options.start) // options.every)
+        if ends[label] <= first[label]:
+            raise InputError(f"--until {label}:{number}: expected a frame behind the first one of object {label}")
+    return ends

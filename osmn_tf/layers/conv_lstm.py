@@ -177,6 +177,13 @@ class ModulatedConvLSTM2D(_ConvLSTM):
 
     Returns:
         [B, T, H, W, F] or, without `return_sequences`, [B, H, W, F]; with `return_state` a list with h and c behind it.
+
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> layer = osmn.ModulatedConvLSTM2D(4, kernel_size=3, return_sequences=True)
+        >>> clip, scale = np.zeros((1, 5, 12, 16, 3)), np.ones((1, 4))
+        >>> tuple(layer(clip, scale).shape)
+        (1, 5, 12, 16, 4)
     """
 
     def __init__(

@@ -15,6 +15,9 @@ from osmn_tf.masks.labels import PALETTE, VOID
 _COLORS = np.minimum(255, np.round(255 * (PALETTE / 205.0) ** 0.75)).astype(np.uint8)
 _COLORS[0] = 0
 
+OPACITY = 0.45
+"""Of the colours of an overlay, unless it is told otherwise."""
+
 
 def check_frame(frame: np.ndarray, mask: np.ndarray) -> None:
     """Raises `InputError` unless these are a frame uint8 [H, W, 3] and its label mask uint8 [H, W]."""
@@ -26,7 +29,7 @@ def check_frame(frame: np.ndarray, mask: np.ndarray) -> None:
         )
 
 
-def draw_overlay(frame: np.ndarray, mask: np.ndarray, *, opacity: float = 0.45, contour: bool = True) -> np.ndarray:
+def draw_overlay(frame: np.ndarray, mask: np.ndarray, *, opacity: float = OPACITY, contour: bool = True) -> np.ndarray:
     """Lays translucent colours over the objects and draws a line around them.
 
     Args:
@@ -42,6 +45,14 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray, *, opacity: float = 0.45, 
 
     Raises:
         InputError: the arrays are not as above.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> from osmn_tf.datasets.examples import example_path
+        >>> frame = osmn.read_video(example_path() / "meadow.mp4")[0]
+        >>> overlay = osmn.draw_overlay(frame, osmn.read_mask(example_path() / "first_mask.png"), opacity=0.6)
+        >>> overlay.shape, overlay.dtype
+        ((480, 854, 3), dtype('uint8'))
     """
     import cv2
 

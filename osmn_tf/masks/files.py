@@ -79,6 +79,13 @@ def read_mask(path: str | os.PathLike[str], *, size: tuple[int, int] | None = No
     Raises:
         InputError: the file is absent, damaged or no mask (the message names the stray values and how many pixels have
             them), it marks no object, or its size is not `size`.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> from osmn_tf.datasets.examples import example_path
+        >>> mask = osmn.read_mask(example_path() / "first_mask.png")
+        >>> mask.shape, int(mask.max())
+        ((480, 854), 3)
     """
     data = _read_bytes(path)
     if data.startswith(png.SIGNATURE):
@@ -249,6 +256,12 @@ def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
 
     Raises:
         InputError: `mask` has another shape or type.
+
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> osmn.write_mask("mask.png", np.eye(4, dtype=np.uint8))
+        >>> int(osmn.read_mask("mask.png").sum())
+        4
     """
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or mask.size == 0:
         raise InputError(f"mask: expected uint8 or bool [H, W], received {mask.dtype} {list(mask.shape)}")

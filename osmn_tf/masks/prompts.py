@@ -1,4 +1,4 @@
-"""A first mask from boxes: GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004), as OpenCV has it."""
+"""A first mask from boxes or clicks: GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH 2004), as OpenCV has it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from osmn_tf.errors import InputError
 
 Box = tuple[int, int, int, int]
+Click = tuple[int, int]
 
 _ITERATIONS = 5
 # The surroundings that GrabCut learns the background from, as a share of the box's sides, on each side.
@@ -18,6 +19,8 @@ _MOST_PIXELS = 120_000
 _SMALLEST_SIDE = 4
 # A result that covers less of its box than this is noise, not an object.
 _SMALLEST_SHARE = 0.02
+# Around a click, as shares of the frame's height: what surely is the object, what may be, and what surely is not.
+_CLICK_SURE, _CLICK_LIKELY, _CLICK_FAR = 0.04, 0.12, 0.45
 
 
 def parse_box(text: str) -> Box:
@@ -35,7 +38,7 @@ def parse_box(text: str) -> Box:
     return x, y, width, height
 
 
-def mask_from_boxes(frame: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+def mask_from_box(frame: np.ndarray, *boxes: Box) -> np.ndarray:
     """Segments the object in each box. The result is the same in every run.
 
     Each box must hold the whole object and little else, and some of the frame must be outside it. Objects are cut out
@@ -43,16 +46,24 @@ def mask_from_boxes(frame: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
     Args:
         frame: uint8 RGB [H, W, 3].
-        boxes: (left, top, width, height) in pixels, up to 254.
+        *boxes: (left, top, width, height) in pixels, 1 to 254 of them.
 
     Returns:
         uint8 [H, W]: value k is the object in box k, counted from 1.
 
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> frame = np.full((120, 160, 3), (60, 150, 60), np.uint8)
+        >>> frame += np.random.default_rng(0).integers(0, 30, frame.shape, np.uint8)
+        >>> frame[40:80, 50:110] = (200, 50, 40)
+        >>> mask = osmn.mask_from_box(frame, (40, 30, 80, 60))
+        >>> mask.shape, int(mask[60, 80]), int(mask[10, 10])
+        ((120, 160), 1, 0)
+
     Raises:
         InputError: a box is not inside the frame, too small or all of it, or nothing was found in it.
     """
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise InputError(f"frame: expected uint8 [H, W, 3], received {frame.dtype} {list(frame.shape)}")
+    _check_frame(frame)
     if not 1 <= len(boxes) <= 254:
         raise InputError(f"boxes: expected 1 to 254 boxes, received {len(boxes)}")
     for box in boxes:
@@ -67,6 +78,109 @@ def mask_from_boxes(frame: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
                 f"box {_name(box)}: the other boxes' objects cover its object entirely; give a mask instead"
             )
     return result
+
+
+def mask_from_click(frame: np.ndarray, *clicks: Click, background: Sequence[Click] = ()) -> np.ndarray:
+    """Segments the object that was clicked. The result is the same in every run.
+
+    A click says less than a box: colours near it are taken for the object's. Where that is not enough, add clicks on
+    other parts of the object and on what is not part of it.
+
+    Args:
+        frame: uint8 RGB [H, W, 3].
+        *clicks: (x, y) in pixels, one or more on the same object.
+        background: (x, y) of points that are not part of it.
+
+    Returns:
+        uint8 [H, W]: 1 is what is connected to a click, and the object is no farther from one than 0.45 of the frame's
+        height.
+
+    Raises:
+        InputError: there is no click, one is outside of the frame, or nothing stands out around them.
+
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> frame = np.full((120, 160, 3), (60, 150, 60), np.uint8)
+        >>> frame += np.random.default_rng(0).integers(0, 30, frame.shape, np.uint8)
+        >>> frame[40:80, 50:110] = (200, 50, 40)
+        >>> mask = osmn.mask_from_click(frame, (80, 60))
+        >>> int(mask[60, 80]), int(mask[10, 10])
+        (1, 0)
+    """
+    import cv2
+
+    _check_frame(frame)
+    height, width = frame.shape[:2]
+    if not clicks:
+        raise InputError("clicks: expected at least one (x, y) on the object, received none")
+    for x, y in (*clicks, *background):
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(f"click {x},{y}: expected a point inside the frame of {width}x{height} pixels")
+    scale = min(1.0, (_MOST_PIXELS / (width * height)) ** 0.5)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    region = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else np.ascontiguousarray(frame)
+
+    def distance(points: Sequence[Click]) -> np.ndarray:
+        """Of every pixel to the nearest point."""
+        free = np.full((size[1], size[0]), 255, np.uint8)
+        for x, y in points:
+            free[min(size[1] - 1, int(y * scale)), min(size[0] - 1, int(x * scale))] = 0
+        return cv2.distanceTransform(free, cv2.DIST_L2, 5)
+
+    away = distance(clicks) / size[1]
+    near = max(_CLICK_SURE, 1.5 / size[1])
+    states = np.full(away.shape, cv2.GC_PR_BGD, np.uint8)
+    states[away < _CLICK_LIKELY] = cv2.GC_PR_FGD
+    states[away < near] = cv2.GC_FGD
+    edge = np.ones_like(states)
+    edge[1:-1, 1:-1] = 0
+    states[(away > _CLICK_FAR) | (edge > 0)] = cv2.GC_BGD
+    if background:
+        states[distance(background) / size[1] < near] = cv2.GC_BGD
+    found = _grab(region, states)
+    if found is not None:
+        _, parts = cv2.connectedComponents(found)
+        hit = {int(parts[min(size[1] - 1, int(y * scale)), min(size[0] - 1, int(x * scale))]) for x, y in clicks}
+        found = np.isin(parts, list(hit - {0})).astype(np.uint8)
+    if found is None or not found.any():
+        raise InputError(f"click {clicks[0][0]},{clicks[0][1]}: no object stands out there; draw a box around it")
+    return (_scaled_up(found, (width, height)) > 0).astype(np.uint8)
+
+
+def _check_frame(frame: np.ndarray) -> None:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise InputError(f"frame: expected uint8 [H, W, 3], received {frame.dtype} {list(frame.shape)}")
+
+
+def _grab(region: np.ndarray, states: np.ndarray) -> np.ndarray | None:
+    """uint8 [H, W] of 0 and 1: GrabCut from its states, which are changed; None where the colours do not suffice."""
+    import cv2
+
+    if not np.any(states == cv2.GC_BGD):
+        return None
+    cv2.setRNGSeed(0)  # the colour models start from k-means with random centres
+    try:
+        cv2.grabCut(
+            cv2.cvtColor(region, cv2.COLOR_RGB2BGR),
+            states,
+            (0, 0, 1, 1),  # not used: the states say where the object may be
+            np.zeros((1, 65)),
+            np.zeros((1, 65)),
+            _ITERATIONS,
+            cv2.GC_INIT_WITH_MASK,
+        )
+    except cv2.error:  # too few pixels for its colour models
+        return None
+    return _without_crumbs(((states == cv2.GC_FGD) | (states == cv2.GC_PR_FGD)).astype(np.uint8))
+
+
+def _scaled_up(found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask of 0 and 1 at `size` = (width, height), with a smooth outline."""
+    import cv2
+
+    if (found.shape[1], found.shape[0]) == size:
+        return found
+    return (cv2.resize(found.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5).astype(np.uint8)
 
 
 def _name(box: Box) -> str:
@@ -109,24 +223,7 @@ def _cut_out(frame: np.ndarray, box: Box) -> np.ndarray:
     across = np.linspace(-1, 1, columns.stop - columns.start)
     down = np.linspace(-1, 1, rows.stop - rows.start)
     states[rows, columns][down[:, None] ** 2 + across**2 <= 1] = cv2.GC_PR_FGD
-    found: np.ndarray | None = None
-    if np.any(states == cv2.GC_BGD):
-        cv2.setRNGSeed(0)  # the colour models start from k-means with random centres
-        try:
-            cv2.grabCut(
-                cv2.cvtColor(region, cv2.COLOR_RGB2BGR),
-                states,
-                (0, 0, 1, 1),  # not used: the states say where the box is
-                np.zeros((1, 65)),
-                np.zeros((1, 65)),
-                _ITERATIONS,
-                cv2.GC_INIT_WITH_MASK,
-            )
-            found = ((states == cv2.GC_FGD) | (states == cv2.GC_PR_FGD)).astype(np.uint8)
-        except cv2.error:  # too few pixels for its colour models
-            found = None
-    if found is not None:
-        found = _without_crumbs(found)
+    found = _grab(region, states)
     if found is None or np.count_nonzero(found) < _SMALLEST_SHARE * (rows.stop - rows.start) * (
         columns.stop - columns.start
     ):
@@ -134,9 +231,7 @@ def _cut_out(frame: np.ndarray, box: Box) -> np.ndarray:
             f"box {_name(box)}: no object stands out from its surroundings; give a mask, or a box that holds all of "
             "the object and a little more"
         )
-    if scale < 1:
-        smooth = cv2.resize(found.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        found = (smooth > 0.5).astype(np.uint8)
+    found = _scaled_up(found, size)
     result = np.zeros(frame.shape[:2], bool)
     result[top:bottom, left:right] = found > 0
     outside = np.ones_like(result)  # scaling may have moved the edge by a pixel

@@ -65,6 +65,15 @@ class OSMN(Network):
 
     Raises:
         ValueError: an argument is none of its choices, or a combination is impossible.
+
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> narrow = {"block_channels": (2, 3, 4, 4, 5), "side_channels": 2, "visual_hidden": 4}  # not as published
+        >>> network = osmn.OSMN(backbone="vgg16", visual_head="pooled", guide_size=32, **narrow)
+        >>> frame = np.zeros((1, 64, 96, 3), np.uint8)
+        >>> guides = {"visual_guide": np.zeros((1, 32, 32, 3)), "spatial_guide": np.zeros((1, 64, 96, 1))}
+        >>> tuple(network({"frame": frame, **guides}).shape)
+        (1, 64, 96, 1)
     """
 
     task_name = "osmn"

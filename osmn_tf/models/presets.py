@@ -36,7 +36,13 @@ def _shipped_folders() -> list[Path]:
 
 
 def list_presets() -> dict[str, Path]:
-    """Names and folders of the presets that ship with this installation."""
+    """Names and folders of the presets that ship with this installation.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> "osmn_match_lite" in osmn.list_presets()
+        True
+    """
     found: dict[str, Path] = {}
     for folder in _shipped_folders():
         for config in sorted(folder.glob(f"*/{CONFIG_FILE}")):
@@ -97,6 +103,12 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
     Raises:
         InputError: it does not exist, its files are damaged, incomplete or do not fit together, or there is no such
             precision.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> network = osmn.load("osmn_match_lite")
+        >>> type(network).__name__, network.network_size
+        ('OSMN', (256, 448))
     """
     if precision is None:
         return _load(find_preset(name))

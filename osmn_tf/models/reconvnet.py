@@ -40,6 +40,13 @@ class ReConvNet(OSMN):
         recurrent_channels: hidden channels of the three ConvLSTMs; None: as many as the block has (the paper).
             Smaller ones are led in and out by 1x1 convolutions (not in the paper; for small models).
         **kwargs: the arguments of `OSMN`.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> narrow = {"block_channels": (2, 3, 4, 4, 5), "side_channels": 2, "visual_hidden": 4}  # not as published
+        >>> network = osmn.ReConvNet(backbone="vgg16", visual_head="pooled", guide_size=32, **narrow)
+        >>> sorted(network.initial_state(objects=2, height=64, width=96))[:2]
+        ['conv3_lstm_c', 'conv3_lstm_h']
     """
 
     task_name = "reconvnet"

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,13 @@ def open_source(
 
     Raises:
         InputError: there is no such file, nothing in it can be decoded, images differ in size, or a number is wrong.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> from osmn_tf.datasets.examples import example_path
+        >>> some = osmn.open_source(example_path() / "meadow.mp4", start=10, end=20, every=2)
+        >>> len(list(some)), some.fps, some.frame_name(1)
+        (5, Fraction(12, 1), '00012')
     """
     path = Path(path)
     if start < 0:
@@ -86,14 +93,28 @@ def open_source(
     return source
 
 
-def read_video(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """The frames of a video file or of a folder of images: uint8 RGB [H, W, 3], decoded in the background.
+def read_video(path: str | os.PathLike[str]) -> FrameSource:
+    """All frames of a video file or of a folder of images; `open_source` takes some of them.
+
+    Returns:
+        A `FrameSource`: iteration gives uint8 RGB [H, W, 3], decoded in the background; `fps`, `size` and `len()`.
 
     Raises:
         InputError: at once, if `path` cannot be read; as `TruncatedVideoError` after the last good frame, if it breaks
             off.
+
+    Example:
+        >>> import osmn_tf as osmn
+        >>> from osmn_tf.datasets.examples import example_path
+        >>> video = osmn.read_video(example_path() / "meadow.mp4")
+        >>> video.fps, video.size, len(video)
+        (Fraction(24, 1), (480, 854), 60)
+        >>> for frame in video:
+        ...     break
+        >>> frame.shape, frame.dtype
+        ((480, 854, 3), dtype('uint8'))
     """
-    return iter(open_source(path))
+    return open_source(path)
 
 
 class FrameSource:
@@ -106,7 +127,7 @@ class FrameSource:
         name: the name of the sequence: of the folder, or of the file without its suffix.
         path: the file or folder.
         files: what is read of it: the file, or the images of the folder.
-        info: number of frames, rate and size of the selection.
+        info: number of frames, rate and size of the selection; the number is None where a file does not say.
     """
 
     def __init__(self, reader: Reader, selection: range) -> None:
@@ -121,6 +142,23 @@ class FrameSource:
             frames=None if total is None else len(self._selection_within(total)),
             fps=reader.info.fps / selection.step,
         )
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second of the selection."""
+        return self.info.fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, as displayed."""
+        return self.info.height, self.info.width
+
+    def __len__(self) -> int:
+        """As `count_frames`: exact, so a video file is decoded to find out, once. `info.frames` costs nothing."""
+        return self.count_frames()
+
+    def __bool__(self) -> bool:
+        return True
 
     def _selection_within(self, total: int) -> range:
         chosen = self._selection

@@ -200,6 +200,14 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
 
     Raises:
         InputError: there are no frames, their shapes differ, or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, osmn_tf as osmn
+        >>> frames = [np.full((48, 64, 3), 20 * i, np.uint8) for i in range(5)]
+        >>> osmn.write_video("grey.mp4", frames, fps=25)
+        5
+        >>> osmn.read_video("grey.mp4").size
+        (48, 64)
     """
     frames = iter(frames)
     first = next(frames, None)

@@ -192,7 +192,13 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], tuple[object, ...]], str]] = {
     "soft mask": (lambda t: (t / "v.mp4", "--mask", _soft(t / "soft.png")), "soft.png"),
     "coloured mask": (lambda t: (t / "v.mp4", "--mask", _coloured(t / "c.png")), "#c98211"),
     "no object": (lambda t: (t / "v.mp4",), "--mask"),
-    "mask and box": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--box", "1,1,5,5"), "--box"),
+    "neither mask nor box": (lambda t: (t / "v.mp4",), "--box"),
+    "box in no frame": (lambda t: (t / "v.mp4", "--box", "90:1,1,9,9"), "frame 90"),
+    "end of nothing": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--until", "3:5"), "objects 2, 7"),
+    "end at the beginning": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--until", "2:0"), "--until 2:0"),
+    "end unreadable": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--until", "2"), "LABEL:N"),
+    "opacity": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--opacity", "2"), "--opacity"),
+    "device": (lambda t: (t / "v.mp4", "--mask", t / "m.png", "--device", "tpu"), "--device"),
     "box outside": (lambda t: (t / "v.mp4", "--box", "100,10,80,20"), "100,10,80,20"),
     "box unreadable": (lambda t: (t / "v.mp4", "--box", "1,2,3"), "1,2,3"),
     "late mask": (lambda t: (t / "v.mp4", "--mask", f"70:{t / 'm.png'}"), "70"),
@@ -313,6 +319,52 @@ def test_truncated_video_keeps_what_was_decoded(
     assert "kept 7 masks" in error
     assert len(masks_in(tmp_path / "out" / "frames")) == 7
     assert open_source(tmp_path / "out" / "frames_overlay.mp4").count_frames() == 7
+
+
+def test_a_box_in_a_later_frame_and_an_object_that_ends(
+    segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path
+) -> None:
+    """The square of the video is in the box at frame 4; its label goes on behind those of the mask."""
+    words = ("--mask", mask, "--box", "4:25,25,45,40", "--until", "2:6", "--no-overlay", "--no-sheet")
+    assert segment(video, *words) == 0
+    masks = list(masks_in(tmp_path / "out" / "clip").values())
+    assert [8 in labels for labels in masks[:5]] == [False] * 4 + [True]
+    square = np.zeros(SIZE, bool)
+    square[30:60, 30:60] = True
+    found = masks[4] == 8
+    assert (found & square).sum() / (found | square).sum() > 0.9
+    assert ((read_label_png(tmp_path / "out" / "clip_first_mask.png") == 8) == found).all()
+    assert 2 in masks[5]
+    assert not any(2 in labels for labels in masks[6:])
+
+
+def test_opacity_of_the_overlay(segment: Callable[..., int], video: Path, mask: Path, tmp_path: Path) -> None:
+    words = (video, "--mask", mask, "--end", 1, "--no-sheet")
+    assert segment(*words, "--opacity", 1, out=tmp_path / "full") == 0
+    assert segment(*words, "--opacity", 0, out=tmp_path / "none") == 0
+    full, none = (open_source(tmp_path / name / "clip_overlay.mp4")[0].astype(int) for name in ("full", "none"))
+    inside = (slice(36, 54), slice(16, 34))
+    assert np.ptp(full[inside].mean(axis=2)) < 20 < np.abs(full - none)[inside].mean()
+    assert segment(*words, "--opacity", 1, out=tmp_path / "none") == 2  # another look is another command
+
+
+def test_threads_and_device(video: Path, mask: Path, tiny_preset: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from osmn_tf.cli.main import main
+code = main(sys.argv[1:])
+import keras, os
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    assert tf.config.threading.get_intra_op_parallelism_threads() == 1
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+sys.exit(code)
+"""
+    words = ["segment", str(video), "--mask", str(mask), "--preset", str(tiny_preset), "--out", str(tmp_path / "o")]
+    words += ["--end", "2", "--threads", "1", "--device", "cpu", "--quiet", "--no-overlay", "--no-sheet"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(masks_in(tmp_path / "o" / "clip")) == 2
 
 
 class Killed(BaseException):

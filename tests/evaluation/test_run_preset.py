@@ -10,6 +10,7 @@ from osmn_tf.evaluation import run_preset
 from osmn_tf.evaluation.benchmark import evaluate_results
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.run_preset import segment_sequences
+from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.masks.files import read_label_png
 from osmn_tf.runtime.predictor import ExportedPredictor
 
@@ -136,3 +137,15 @@ def test_files_of_the_user_are_not_removed(davis, tmp_path):
         segment(davis, Repeater(), tmp_path / "masks")
     assert [path.name for path in (tmp_path / "masks").rglob("*")] == ["alpha", "00000.jpg"]
     assert mine.read_bytes() == b"mine"
+
+
+def test_precision_and_merge_reach_the_network_and_its_record(tiny_reconvnet, tmp_path):
+    tiny_reconvnet.save_to_preset(tmp_path / "tiny")
+    options = PredictorOptions(merge="soft", precision="mixed_bfloat16")
+    track, settings = run_preset.preset_track(str(tmp_path / "tiny"), options)
+    assert (settings["merge"], settings["precision"]) == ("soft", "mixed_bfloat16")
+    segmenter = track.__self__
+    assert segmenter.predictor.step.merge == "soft"
+    assert segmenter.predictor.network.compute_dtype == "bfloat16"
+    # What was recorded before there was a choice is what it is without one.
+    assert not {"merge", "precision"} & set(run_preset.preset_track(str(tmp_path / "tiny"))[1])

@@ -202,6 +202,18 @@ def test_objects_are_removed(network, labels):
     np.testing.assert_array_equal(segmenter.step(frames[1]), mask_of(frames[1], red=1, blue=3))
 
 
+def test_an_object_ends_at_a_frame_unless_it_gets_a_mask_again(network):
+    frames, masks = [np.zeros((HEIGHT, WIDTH, 3), np.uint8) for _ in range(6)], np.zeros((HEIGHT, WIDTH), np.uint8)
+    for frame in frames:
+        frame[4:12, 4:12], frame[20:28, 30:40] = RED, BLUE
+    masks[4:12, 4:12], masks[20:28, 30:40] = 1, 5
+    again = np.where(masks == 5, masks, 0).astype(np.uint8)
+    found = [set(np.unique(m)) for _, m in segmenter_of(network).track(frames, {0: masks, 4: again}, ends={5: 2})]
+    assert found == [{0, 1, 5}, {0, 1, 5}, {0, 1}, {0, 1}, {0, 1, 5}, {0, 1, 5}]
+    both = segmenter_of(network).track_both_ways(frames, {0: masks, 4: again}, ends={1: 1, 5: 2})
+    assert [set(np.unique(m)) for _, m in both] == [{0, 1, 5}, {0, 5}, {0}, {0}, {0, 5}, {0, 5}]
+
+
 def test_without_objects_masks_are_empty(network):
     frames = moving()
     segmenter = segmenter_of(network)

@@ -9,7 +9,7 @@ import pytest
 
 from osmn_tf import InputError
 from osmn_tf.masks.files import read_label_png
-from osmn_tf.masks.prompts import mask_from_boxes, parse_box
+from osmn_tf.masks.prompts import mask_from_box, mask_from_click, parse_box
 
 
 def scene(height: int = 120, width: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -32,23 +32,50 @@ def test_finds_the_objects(height: int) -> None:
     frame, expected = scene(height, height * 5 // 3)
     scale = height / 120
     boxes = [tuple(round(v * scale) for v in box) for box in ((25, 25, 70, 70), (125, 35, 50, 50))]
-    mask = mask_from_boxes(frame, boxes)
+    mask = mask_from_box(frame, *boxes)
     assert mask.dtype == np.uint8
     assert mask.shape == frame.shape[:2]
     for label in (1, 2):
         assert iou(mask == label, expected == label) > 0.95
 
 
+@pytest.mark.parametrize("height", [120, 600])
+def test_finds_what_was_clicked(height: int) -> None:
+    frame, expected = scene(height, height * 5 // 3)
+    scale = height / 120
+    for label, place in ((1, (60, 60)), (2, (150, 60))):
+        mask = mask_from_click(frame, (round(place[0] * scale), round(place[1] * scale)))
+        assert set(np.unique(mask)) == {0, 1}
+        assert iou(mask == 1, expected == label) > 0.95
+
+
+def test_further_clicks_say_what_belongs_and_what_does_not() -> None:
+    """The disk and the rectangle, of two colours, with a bridge of the disk's colour between them."""
+    frame, expected = scene()
+    frame[57:63, 60:135] = (200, 50, 40)
+    expected[57:63, 60:130] = 1
+    both = mask_from_click(frame, (60, 60), (150, 60)) > 0
+    assert iou(both, expected > 0) > 0.9
+    one = mask_from_click(frame, (60, 60), background=[(150, 60)]) > 0
+    assert iou(one, expected == 1) > 0.9
+
+
+@pytest.mark.parametrize("clicks", [[], [(-1, 5)], [(200, 5)], [(5, 120)]])
+def test_clicks_outside(clicks: list[tuple[int, int]]) -> None:
+    with pytest.raises(InputError, match="click"):
+        mask_from_click(scene()[0], *clicks)
+
+
 def test_same_result_every_time_and_whatever_the_random_state() -> None:
     frame, _ = scene()
-    first = mask_from_boxes(frame, [(25, 25, 70, 70)])
+    first = mask_from_box(frame, (25, 25, 70, 70))
     cv2.setRNGSeed(12345)
-    assert np.array_equal(mask_from_boxes(frame, [(25, 25, 70, 70)]), first)
+    assert np.array_equal(mask_from_box(frame, (25, 25, 70, 70)), first)
 
 
 def test_nothing_outside_the_box() -> None:
     frame, _ = scene(1080, 1800)
-    mask = mask_from_boxes(frame, [(1171, 361, 355, 357)])
+    mask = mask_from_box(frame, (1171, 361, 355, 357))
     outside = np.ones(mask.shape, bool)
     outside[361:718, 1171:1526] = False
     assert mask[540, 1350] == 1
@@ -64,7 +91,7 @@ def test_smaller_box_is_in_front(order: tuple[int, int]) -> None:
     frame[45:75, 80:120] = (40, 60, 200)
     frame = (frame + rng.integers(-10, 11, frame.shape)).clip(0, 255).astype(np.uint8)
     boxes = [(35, 15, 130, 90), (75, 40, 50, 40)]
-    mask = mask_from_boxes(frame, [boxes[i] for i in order])
+    mask = mask_from_box(frame, *[boxes[i] for i in order])
     large, small = order.index(0) + 1, order.index(1) + 1
     assert mask[60, 100] == small
     assert mask[30, 50] == large
@@ -74,7 +101,7 @@ def test_smaller_box_is_in_front(order: tuple[int, int]) -> None:
 def test_box_at_the_edge_of_the_frame() -> None:
     frame, _ = scene()
     frame[:, :40] = (200, 50, 40)
-    mask = mask_from_boxes(frame, [(0, 0, 50, 120)])
+    mask = mask_from_box(frame, (0, 0, 50, 120))
     assert iou(mask == 1, np.arange(200)[None].repeat(120, 0) < 40) > 0.95
 
 
@@ -92,27 +119,27 @@ def test_box_at_the_edge_of_the_frame() -> None:
 )
 def test_boxes_that_are_wrong(box: tuple[int, int, int, int], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        mask_from_boxes(scene()[0], [(25, 25, 70, 70), box])
+        mask_from_box(scene()[0], (25, 25, 70, 70), box)
     assert "\n" not in str(caught.value)
 
 
 def test_no_boxes_and_wrong_frames() -> None:
     with pytest.raises(InputError, match="boxes: expected 1 to 254 boxes, received 0"):
-        mask_from_boxes(scene()[0], [])
+        mask_from_box(scene()[0])
     with pytest.raises(InputError, match=r"frame: expected uint8 \[H, W, 3\], received uint8 \[120, 200\]"):
-        mask_from_boxes(scene()[1], [(25, 25, 70, 70)])
+        mask_from_box(scene()[1], (25, 25, 70, 70))
 
 
 def test_a_box_without_an_object_is_no_mask() -> None:
     flat = np.full((120, 200, 3), 90, np.uint8)
     with pytest.raises(InputError, match="box 60,40,50,50: no object stands out from its surroundings; give a mask"):
-        mask_from_boxes(flat, [(60, 40, 50, 50)])
+        mask_from_box(flat, (60, 40, 50, 50))
 
 
 def test_an_object_that_another_one_covers() -> None:
     frame, _ = scene()
     with pytest.raises(InputError, match="box 25,25,70,70: the other boxes' objects cover"):
-        mask_from_boxes(frame, [(25, 25, 70, 70), (25, 25, 70, 70)])
+        mask_from_box(frame, (25, 25, 70, 70), (25, 25, 70, 70))
 
 
 def test_parse_box() -> None:
@@ -136,6 +163,6 @@ def test_davis_frames() -> None:
         frame = cv2.imread(f"{root}/davis/JPEGImages/480p/{sequence}/00000.jpg")[:, :, ::-1]
         expected = read_label_png(Path(root, f"davis/Annotations/480p/{sequence}/00000.png")) > 0
         box = cv2.boundingRect(expected.astype(np.uint8))
-        scores.append(iou(mask_from_boxes(np.ascontiguousarray(frame), [box]) == 1, expected))
+        scores.append(iou(mask_from_box(np.ascontiguousarray(frame), box) == 1, expected))
     assert np.mean(scores) > 0.8
     assert min(scores) > 0.6

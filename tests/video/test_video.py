@@ -335,6 +335,7 @@ def test_folder(tmp_path: Path) -> None:
     assert len(list(part)) == 3
     assert close_to(part[1], frames[7], 4)
     assert len(list(read_video(folder))) == 12
+    assert (part.fps, part.size, len(part), bool(part)) == (2, (48, 64), 3, True)
 
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:
