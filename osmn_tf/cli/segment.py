@@ -135,6 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     output.add_argument("--coco", metavar="FILE", help="write COCO run-length masks, a track an object (YouTube-VIS)")
     output.add_argument("--cutouts", action="store_true", help="write NAME_cutouts/LABEL/00000.png with alpha")
+    output.add_argument(
+        "--scores", action="store_true", help="write NAME_scores/LABEL/00000.png: how sure the network is, 255 for 1"
+    )
     output.add_argument("--force", action="store_true", help="replace the results of another command")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -186,6 +189,8 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         outputs["coco"] = arguments.coco
     if arguments.cutouts:
         outputs["cutouts"] = None
+    if arguments.scores:
+        outputs["scores"] = None
     return SegmentOptions(
         arguments.video,
         masks=parse_masks(arguments.mask or [], arguments.start),

@@ -111,6 +111,8 @@ class RemotePredictor(Predictor):
         InputError: there is no such encoding.
     """
 
+    gives_scores = False
+
     def __init__(
         self,
         transport: Transport,

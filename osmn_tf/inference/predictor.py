@@ -128,11 +128,13 @@ class Predictor(abc.ABC):
 
     Attributes:
         can_adapt: whether `adapt` and its companions are there.
+        gives_scores: whether its predictions have logits.
         zero_shot: whether `begin` finds the objects by itself, without masks.
         is_adapted: whether it runs with weights of its own now.
     """
 
     can_adapt = False
+    gives_scores = True
     zero_shot = False
     is_adapted = False
 

@@ -55,7 +55,7 @@ class VideoSegmenter:
         network_size, merge, exclusive, recover, precision, threads, engine: see `PredictorOptions`. What a network has
             no choice in is refused: an exported SavedModel and a server do as they were exported. With the engine
             "auto" a preset's LiteRT files run where it has them, until `finetune` or `load_adapted` needs Keras.
-        keep_scores: make `scores` available after every step.
+        keep_scores: make `scores` available after every frame.
 
     Raises:
         InputError: there is no such network, its files are damaged, or an option is none of its choices.
@@ -107,7 +107,7 @@ class VideoSegmenter:
         """Forgets the video and all its objects."""
         self._frame_size: tuple[int, int] | None = None
         self._labels: list[int] = []
-        self._logits: Callable[[], np.ndarray] | None = None  # of the last step, with `keep_scores`
+        self._scores: Callable[[], dict[int, np.ndarray]] | None = None  # of the last frame, with `keep_scores`
         self.predictor.forget()
 
     @property
@@ -117,16 +117,22 @@ class VideoSegmenter:
 
     @property
     def scores(self) -> dict[int, np.ndarray]:
-        """Soft score of every object in the last frame that was stepped: label -> float32 [H, W] in 0..1, unmerged.
+        """Soft score of every object in the last frame: label -> float32 [H, W] in 0..1, unmerged.
+
+        Where a mask was given, the objects in it have 1 there and 0 elsewhere.
 
         Raises:
-            InputError: the segmenter was made without `keep_scores=True`, no step was made yet, or a server keeps them.
+            InputError: the segmenter was made without `keep_scores=True`, no frame was seen yet, or a server keeps
+                them.
         """
-        if self._logits is None:
-            raise InputError(
-                "scores: make the segmenter with keep_scores=True and call step() first; a server gives none"
-            )
-        return dict(zip(self._labels, to_scores(self._logits())))
+        if self._scores is None:
+            raise InputError("scores: make the segmenter with keep_scores=True and call step(); a server gives none")
+        return self._scores()
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether `scores` are there."""
+        return self._scores is not None
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -176,11 +182,23 @@ class VideoSegmenter:
         frame, mask = self._check_frame(frame), self._check_mask(mask)
         given = labels_of(mask)
         self.remove([label for label in self._labels if label in given])
-        result = self.step(frame) if self._labels else np.zeros_like(mask)
+        others = bool(self._labels)
+        result = self.step(frame) if others else np.zeros_like(mask)
         self.predictor.begin(frame, np.stack([mask == label for label in given]).astype(np.uint8))
         self._labels += given
-        self._logits = None
+        if self.keep_scores and (self._scores is not None or not others):
+            self._scores = self._with_given(self._scores if others else None, mask, given)
         return np.where(mask > 0, mask, result)
+
+    @staticmethod
+    def _with_given(
+        stepped: Callable[[], dict[int, np.ndarray]] | None, mask: np.ndarray, given: Sequence[int]
+    ) -> Callable[[], dict[int, np.ndarray]]:
+        """The scores of a frame with a mask: those that were stepped, and behind them those that were given."""
+        return lambda: {
+            **(stepped() if stepped is not None else {}),
+            **{label: (mask == label).astype(np.float32) for label in given},
+        }
 
     def remove(self, labels: int | Sequence[int]) -> None:
         """Stops tracking objects.
@@ -196,7 +214,7 @@ class VideoSegmenter:
             return
         keep = [index for index, label in enumerate(self._labels) if label not in labels]
         self._labels = [self._labels[index] for index in keep]
-        self._logits = None
+        self._scores = None
         if keep:
             self.predictor.keep(keep)
         else:
@@ -218,7 +236,10 @@ class VideoSegmenter:
         if not self._labels:
             return np.zeros(frame.shape[:2], np.uint8)
         prediction = self.predictor.advance(frame)
-        self._logits = prediction.logits if self.keep_scores else None
+        self._scores = None
+        if self.keep_scores and prediction.logits is not None:
+            labels, logits = tuple(self._labels), prediction.logits
+            self._scores = lambda: dict(zip(labels, to_scores(logits())))
         return np.array([0, *self._labels], np.uint8)[prediction.winners]
 
     # Whole videos -----------------------------------------------------------------------------------------------
@@ -365,7 +386,7 @@ class VideoSegmenter:
             raise InputError("snapshot: its labels are not those of its objects")
         self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
         self._labels = [int(label) for label in snapshot["labels"]]
-        self._logits = None
+        self._scores = None
 
     # Online fine-tuning -----------------------------------------------------------------------------------------
 

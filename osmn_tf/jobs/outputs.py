@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
@@ -61,6 +61,19 @@ class Video:
     look: Look = dataclasses.field(default_factory=Look)
 
 
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How sure the network is of a frame.
+
+    Attributes:
+        confidence: label -> mean score within its mask, 0..1, of the objects that were found and not given.
+        maps: label -> float32 [H, W] in 0..1; None where an interrupted run has done the frame, or nobody asks.
+    """
+
+    confidence: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    maps: Mapping[int, np.ndarray] | None = None
+
+
 class Output(abc.ABC):
     """One kind of result of one video, while it is being made.
 
@@ -73,12 +86,14 @@ class Output(abc.ABC):
         is_folder: whether `path` is a folder with files of every frame, rather than one file over the whole video.
         ending: of the default name, behind the video's.
         suffixes: that a name may have; none: any.
+        uses_scores: whether it shows how sure the network is; keeping that takes time.
     """
 
     title: ClassVar[str]
     is_folder: ClassVar[bool] = False
     ending: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    uses_scores: ClassVar[bool] = False
 
     def __init__(self, path: Path, video: Video) -> None:
         self.path, self.video = path, video
@@ -92,13 +107,14 @@ class Output(abc.ABC):
             )
 
     @abc.abstractmethod
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         """Adds the next frame.
 
         Args:
             index: in the video, from 0.
             frame: uint8 RGB [H, W, 3]; it is not changed later.
             mask: uint8 label mask [H, W].
+            scores: see `Scores`; empty unless an output of the job uses them.
         """
 
     def close(self) -> None:  # noqa: B027 (files of every frame are whole already)
@@ -121,7 +137,7 @@ class MaskFiles(Output):
         super().__init__(path, video)
         self._folder = OwnFolder(path)
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         write_mask(self._folder.file(f"{self.video.frame_name(index)}.png"), mask)
 
 
@@ -135,7 +151,7 @@ class OverlayVideo(Output):
         super().__init__(path, video)
         self._writer = VideoWriter(path, video.fps, video.size)
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         self._writer.write(draw_overlay(frame, mask, opacity=self.video.look.opacity))
 
     def close(self) -> None:
@@ -155,7 +171,7 @@ class Sheet(Output):
         super().__init__(path, video)
         self._sheet = ContactSheet()
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         self._sheet.add(frame, mask, self.video.frame_name(index), given=index in self.video.given)
 
     def close(self) -> None:
@@ -166,14 +182,14 @@ class Sheet(Output):
 class CocoTracks(Output):
     """COCO run-length masks, a track an object, as YouTube-VIS has them."""
 
-    title, ending = "COCO tracks", "_tracks.json"
+    title, ending, uses_scores = "COCO tracks", "_tracks.json", True
 
     def __init__(self, path: Path, video: Video) -> None:
         super().__init__(path, video)
         self._tracks = TrackWriter(video.name, video.size)
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
-        self._tracks.add(index, mask, self.video.frame_name(index))
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        self._tracks.add(index, mask, self.video.frame_name(index), scores.confidence)
 
     def close(self) -> None:
         self._tracks.save(self.path)
@@ -189,7 +205,24 @@ class Cutouts(Output):
         super().__init__(path, video)
         self._folder = OwnFolder(path)
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         for label in labels_of(mask):
             path = self._folder.file(f"{label}/{self.video.frame_name(index)}.png")
             write_image(path, cutout(frame, mask, label))
+
+
+@outputs.register("scores")
+class SoftScores(Output):
+    """NAME_scores/LABEL/00000.png: how sure the network is of an object at every pixel, 255 for 1, unmerged."""
+
+    title, ending, is_folder, uses_scores = "scores", "_scores", True, True
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._folder = OwnFolder(path)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        # Those of frames that an interrupted run has done are there.
+        for label, score in (scores.maps or {}).items():
+            path = self._folder.file(f"{label}/{self.video.frame_name(index)}.png")
+            write_image(path, np.round(255 * score).astype(np.uint8))

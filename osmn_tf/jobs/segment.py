@@ -19,7 +19,7 @@ from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
 from osmn_tf.jobs.background import Background, deferred_interrupt
-from osmn_tf.jobs.outputs import Look, Output, Video, outputs
+from osmn_tf.jobs.outputs import Look, Output, Scores, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
 from osmn_tf.masks.files import read_label_png, read_mask, write_mask
@@ -145,6 +145,8 @@ def segment(
     with (open_segmenter or default_segmenter)(options) as segmenter:
         if options.finetune and not segmenter.predictor.can_adapt:
             raise InputError("--finetune: this network cannot be trained")
+        if "scores" in options.outputs and not segmenter.predictor.gives_scores:
+            raise InputError("--scores: this network keeps them, expected one that gives them")
         job.claim()
         return job.run(segmenter)
 
@@ -201,6 +203,10 @@ class _Job:
         }
         for kind, path in self.targets.items():
             outputs.get(kind).check(path)
+        if options.both_ways and "scores" in self.targets:
+            raise InputError("--scores: the backward pass keeps none, expected it without --both-ways")
+        self.uses_scores = any(outputs.get(kind).uses_scores for kind in self.targets)
+        self.confidence: dict[int, dict[int, float]] = {}  # index -> label -> mean score within its mask
         self.first_mask = [self.out / f"{self.source.name}_first_mask{part}.png" for part in ("", "_preview")]
         self.signature = signature(self._inputs(), self._facts())
         self.record = Record(self.out, self.source.name)
@@ -227,7 +233,7 @@ class _Job:
         # The same command on another number of threads goes on with what this one has begun.
         network = dataclasses.replace(options.network, threads=None)
         facts += [dataclasses.asdict(network), options.both_ways, dataclasses.asdict(options.look)]
-        facts += [sorted(self.ends.items())]
+        facts += [sorted(self.ends.items()), self.uses_scores, "scores" in self.targets]
         facts += [options.start, options.end, options.every]
         facts += [options.finetune, options.finetune_rate if options.finetune else None]
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
@@ -319,6 +325,7 @@ class _Job:
 
     def run(self, segmenter: VideoSegmenter) -> Outcome:
         """Segments the video and writes the results."""
+        segmenter.keep_scores = self.uses_scores
         try:
             with self._finetuned(segmenter), deferred_interrupt() as interrupted:
                 return self._segment(segmenter, interrupted.is_set)
@@ -396,19 +403,20 @@ class _Job:
             stack.callback(files.close)
             stack.callback(pictures.close)
 
-            def present(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+            def present(index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
                 for output in made:
                     if not output.is_folder:
-                        output.add(index, frame, mask)
+                        output.add(index, frame, mask, scores)
 
-            def write(index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+            def write(index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
                 for output in made:
                     if output.is_folder:
-                        output.add(index, frame, mask)
+                        output.add(index, frame, mask, scores)
 
-            for frame, mask in self._pairs(segmenter, clock, interrupted):
-                files.submit(write, self.done, frame, mask)
-                pictures.submit(present, self.done, frame, mask)
+            for frame, mask, maps in self._pairs(segmenter, clock, interrupted):
+                scores = Scores(self.confidence.get(self.done, {}), maps)
+                files.submit(write, self.done, frame, mask, scores)
+                pictures.submit(present, self.done, frame, mask, scores)
                 self.done += 1
                 self.progress(self.video.name, self.done, self.source.info.frames, "")
                 if interrupted():
@@ -423,8 +431,8 @@ class _Job:
 
     def _pairs(
         self, segmenter: VideoSegmenter, clock: _Clock, interrupted: Callable[[], bool]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(frame, mask) of every frame; those that an interrupted run has done come from its files."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Mapping[int, np.ndarray] | None]]:
+        """(frame, mask, scores) of every frame; those that an interrupted run has done come from its files."""
         clock.start()
         before = self._backward_pass(segmenter, interrupted) if self.options.both_ways else {}
         self.resumed = self._restore(segmenter)
@@ -432,18 +440,32 @@ class _Job:
         for index, frame in enumerate(self.source):
             count += 1
             if index < self.resumed:
-                yield frame, read_label_png(self._mask_path(index))
+                yield frame, read_label_png(self._mask_path(index)), None
                 clock.start()
                 continue
             segmenter.remove(segmenter.ending(index, self.ends))
             mask = segmenter.add(frame, self.given[index]) if index in self.given else segmenter.step(frame)
+            maps = self._note_confidence(segmenter, index, mask)
             if index in before:
                 earlier = np.frombuffer(zlib.decompress(before[index]), np.uint8).reshape(mask.shape)
                 mask = np.where(mask == 0, earlier, mask)
-            yield frame, mask
+            yield frame, mask, maps
         if max(self.given) >= count:
             number = self.source.number(max(self.given))
             raise InputError(f"--mask: a mask is given for frame {number}, but the selection ends before it")
+
+    def _note_confidence(
+        self, segmenter: VideoSegmenter, index: int, mask: np.ndarray
+    ) -> Mapping[int, np.ndarray] | None:
+        """Remembers how sure the network is of the objects that it has found in a frame, and returns their scores."""
+        if not (self.uses_scores and segmenter.has_scores):
+            return None
+        maps = segmenter.scores
+        given = labels_of(self.given[index]) if index in self.given else ()
+        found = {label: float(score[mask == label].mean()) for label, score in maps.items() if (mask == label).any()}
+        noted = self.confidence.setdefault(index, {})
+        noted |= {label: value for label, value in found.items() if label not in given}
+        return maps
 
     def _backward_pass(self, segmenter: VideoSegmenter, interrupted: Callable[[], bool]) -> dict[int, bytes]:
         """Index -> compressed mask of the objects that are given later; the whole pass is kept for a run that goes on.
@@ -453,18 +475,31 @@ class _Job:
         """
         kept = self.backward.load()
         if kept is not None:
+            self._take_confidence(kept.pop("confidence"))
             return {int(index): packed.tobytes() for index, packed in kept.items()}
         masks: dict[int, bytes] = {}
         total = max(self.given) + 1
         for index, mask in segmenter.track_back(self.source, self.given):
+            self._note_confidence(segmenter, index, mask)
             if mask.any():
                 masks[index] = zlib.compress(mask.tobytes(), 1)
             self.progress("backward", total - index, total, "")
             if interrupted():
                 raise _InterruptedError
-        self.backward.save({str(index): np.frombuffer(packed, np.uint8) for index, packed in masks.items()})
+        packed_masks = {str(index): np.frombuffer(packed, np.uint8) for index, packed in masks.items()}
+        self.backward.save({**packed_masks, "confidence": self._all_confidence()})
         segmenter.reset()
         return masks
+
+    def _all_confidence(self) -> np.ndarray:
+        """What was noted, as float64 [N, 3]: index, label, value."""
+        rows = [(i, label, value) for i, noted in self.confidence.items() for label, value in noted.items()]
+        return np.array(rows, np.float64).reshape(-1, 3)
+
+    def _take_confidence(self, rows: np.ndarray) -> None:
+        """The reverse of `_all_confidence`."""
+        for index, label, value in rows.tolist():
+            self.confidence.setdefault(int(index), {})[int(label)] = value
 
     def _mask_path(self, index: int) -> Path:
         return self.targets["masks"] / f"{self.source.frame_name(index)}.png"
@@ -475,18 +510,21 @@ class _Job:
         if content is None or "done" not in content:
             return 0
         done = int(content.pop("done"))
+        confidence = content.pop("confidence")
         try:
             segmenter.restore(content)
         except (InputError, KeyError) as error:
             raise self.snapshot.damaged() from error
         if all(self._mask_path(index).is_file() for index in range(done)):
+            self._take_confidence(confidence)
             return done
         segmenter.reset()
         return 0
 
     def _save_snapshot(self, segmenter: VideoSegmenter) -> None:
         if segmenter.labels:
-            self.snapshot.save({**segmenter.snapshot(), "done": np.array(self.done)})
+            facts = {"done": np.array(self.done), "confidence": self._all_confidence()}
+            self.snapshot.save({**segmenter.snapshot(), **facts})
 
     def _finish(self, segmenter: VideoSegmenter, made: Sequence[Output], whole: bool, complete: bool) -> str | None:
         """Closes the results, also of a part of the video, and leaves the record of the run. Returns what failed."""

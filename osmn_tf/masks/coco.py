@@ -20,7 +20,9 @@ class TrackWriter:
     The file has the lists `videos`, `categories` and `annotations` of YouTube-VIS. An annotation is one object:
     `segmentations` holds a run-length encoding (`size`, `counts`, as pycocotools reads it) for every frame, `bboxes`
     and `areas` hold x, y, width, height in pixels and the number of pixels; all three have null where the object is
-    not visible. Beside the keys of YouTube-VIS there are `label`, the object's value in the masks, and `score`.
+    not visible. `score` is the track's confidence: the mean, over the frames in which the object was found, of what
+    `add` is told; 1.0 where nothing was told. Beside the keys of YouTube-VIS there are `label`, the object's value in
+    the masks, and `frame_scores`, the confidence in every frame (null where it is not known).
 
     Memory grows with what is encoded, about the size of the file: 0.5 to 2 KB per object and frame at 480p.
 
@@ -35,14 +37,22 @@ class TrackWriter:
         self._names: dict[int, str] = {}
         # label -> frame -> (counts, box, area)
         self._tracks: dict[int, dict[int, tuple[str, list[float], int]]] = {}
+        self._scores: dict[int, dict[int, float]] = {}
 
-    def add(self, index: int, mask: np.ndarray, frame_name: str | None = None) -> None:
+    def add(
+        self,
+        index: int,
+        mask: np.ndarray,
+        frame_name: str | None = None,
+        confidence: Mapping[int, float] | None = None,
+    ) -> None:
         """Adds the mask of a frame. Frames may come in any order; one that is added again is replaced.
 
         Args:
             index: the frame's position in the lists of the file, from 0.
             mask: uint8 label mask [H, W]; void (255) is left out.
             frame_name: for the list `file_names`; by default the index as '00042'.
+            confidence: label -> 0..1, of the objects of which it is known.
 
         Raises:
             InputError: the index is negative, or the mask has another size or type.
@@ -56,6 +66,7 @@ class TrackWriter:
         for track in self._tracks.values():
             track.pop(index, None)
         self._names[index] = f"{index:05d}" if frame_name is None else frame_name
+        self._scores[index] = dict(confidence or {})
         columns = mask.T  # the encoding runs down the columns
         for label in labels_of(mask):
             encoded = coco.encode(np.ascontiguousarray(columns == label).view(np.uint8).T)
@@ -67,7 +78,7 @@ class TrackWriter:
         """What `save` writes, as a dictionary.
 
         Args:
-            scores: confidence of each label's track, 0..1; 1.0 by default.
+            scores: confidence of each label's track, 0..1; by default what was told of its frames.
         """
         length = max(self._names, default=-1) + 1
         height, width = self._size
@@ -75,13 +86,17 @@ class TrackWriter:
         visible = {label: track for label, track in sorted(self._tracks.items()) if track}
         for number, (label, track) in enumerate(visible.items(), start=1):
             entries = [track.get(index) for index in range(length)]
+            told = [self._scores.get(index, {}).get(label) if entry else None for index, entry in enumerate(entries)]
+            known = [value for value in told if value is not None]
+            score = sum(known) / len(known) if known else 1.0
             annotations.append(
                 {
                     "id": number,
                     "video_id": 1,
                     "category_id": 1,
                     "label": label,
-                    "score": float((scores or {}).get(label, 1.0)),
+                    "score": float((scores or {}).get(label, score)),
+                    "frame_scores": told,
                     "iscrowd": 0,
                     "height": height,
                     "width": width,

@@ -111,7 +111,7 @@ def cutout(frame: np.ndarray, mask: np.ndarray, label: int) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Writes uint8 RGB [H, W, 3] or RGBA [H, W, 4] as PNG or JPEG, by the suffix. The file is complete or absent.
+    """Writes uint8 grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4] as PNG or JPEG, by the suffix, complete or not at all.
 
     Raises:
         InputError: OpenCV cannot write such an array in a file with this suffix.
@@ -120,10 +120,12 @@ def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     try:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
-            raise InputError(f"image: expected uint8 [H, W, 3 or 4], received {image.dtype} {list(image.shape)}")
-        code = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-        done, content = cv2.imencode(suffix, cv2.cvtColor(image, code))
+        if image.dtype != np.uint8 or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] not in (3, 4))):
+            received = f"{image.dtype} {list(image.shape)}"
+            raise InputError(f"image: expected uint8 [H, W] or [H, W, 3 or 4], received {received}")
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+        done, content = cv2.imencode(suffix, image)
     except cv2.error as error:
         raise InputError(f"{path}: expected a file name that ends in .png or .jpg") from error
     if not done:

@@ -408,8 +408,8 @@ def test_scores_are_the_sigmoid_of_every_object_s_logits(network):
     frames = moving()
     segmenter = segmenter_of(network, keep_scores=True)
     segmenter.start(frames[0], mask_of(frames[0], red=9, blue=4))
-    with pytest.raises(InputError, match="scores: make the segmenter with keep_scores=True and call step"):
-        _ = segmenter.scores
+    for label, colour in ((9, "red"), (4, "blue")):
+        np.testing.assert_array_equal(segmenter.scores[label], mask_of(frames[0], **{colour: 1}) > 0)
     segmenter.step(frames[1])
     scores = segmenter.scores
     assert list(scores) == [4, 9]
@@ -424,6 +424,12 @@ def test_scores_are_the_sigmoid_of_every_object_s_logits(network):
         _ = segmenter.scores
     segmenter.step(frames[2])
     assert list(segmenter.scores) == [4]
+    segmenter.add(frames[3], mask_of(frames[3], red=9))
+    scores = segmenter.scores
+    assert list(scores) == [4, 9]
+    np.testing.assert_array_equal(scores[9], mask_of(frames[3], red=1) > 0)
+    inside = mask_of(frames[3], blue=1) > 0
+    np.testing.assert_allclose(scores[4][inside], 1 / (1 + np.exp(-CERTAIN)), rtol=1e-5)
 
 
 def test_scores_are_not_kept_unless_asked_for(network):
@@ -681,7 +687,7 @@ def test_the_frame_encoder_runs_once_per_frame_and_the_modulator_once_per_object
 def held_bytes(segmenter):
     """Size of everything that the segmenter and its predictor hold for the video."""
     total = 0
-    for value in keras.tree.flatten([segmenter._logits(), vars(segmenter), vars(segmenter.predictor)]):
+    for value in keras.tree.flatten([segmenter.scores, vars(segmenter), vars(segmenter.predictor)]):
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             total += int(np.prod(value.shape)) * 4
     return total

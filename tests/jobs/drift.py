@@ -59,7 +59,9 @@ class Drift(Predictor):
         self.state = (3 * self.state + int(frame.sum()) + self.trained) % 5
         self.masks = np.stack([np.roll(mask, move - 1, 1) for mask, move in zip(self.masks, self.state)])
         found = self.masks.any(axis=0)
-        return Prediction(np.where(found, self.masks.argmax(axis=0) + 1, 0).astype(np.uint8))
+        winners = np.where(found, self.masks.argmax(axis=0) + 1, 0).astype(np.uint8)
+        logits = np.where(self.masks > 0, 0.5 + self.state[:, None, None], -4).astype(np.float32)
+        return Prediction(winners, lambda: logits)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {"masks": self.masks, "state": self.state}

@@ -38,13 +38,14 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(out: Path) -> dict[str, np.ndarray]:
-    """Every mask and cut-out below `out`; fails if a file is not whole."""
+    """Every mask, cut-out and file of tracks below `out`; fails if a file is not whole."""
     found = {}
     for path in sorted(out.rglob("[!.]*.*")):
         if path.suffix == ".mp4":
             assert open_source(path).count_frames() > 0
         elif path.suffix == ".json":
             assert json.loads(path.read_text())["videos"]
+            found[path.name] = np.frombuffer(path.read_bytes(), np.uint8)
         elif path.is_file():
             found[path.relative_to(out).as_posix()] = next(iter(open_source(path)))
             if path.parent.name == "frames":
@@ -72,6 +73,7 @@ def finishes(frames: Path, out: Path, expected: dict[str, np.ndarray]) -> segmen
     assert outcome.problem is None
     received = contents(out)
     assert received.keys() == expected.keys()
+    assert "frames_tracks.json" in received
     for name in expected:
         np.testing.assert_array_equal(received[name], expected[name], name)
     assert open_source(out / "frames_overlay.mp4").count_frames() == LENGTH
@@ -255,7 +257,7 @@ def test_a_kind_of_result_is_added_by_a_class(frames: Path, tmp_path: Path) -> N
             super().__init__(*arguments)
             self.lines: list[str] = []
 
-        def add(self, index: int, frame: np.ndarray, mask: np.ndarray) -> None:
+        def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: object) -> None:
             self.lines.append(f"{index} {np.count_nonzero(mask)}")
 
         def close(self) -> None:
@@ -268,3 +270,32 @@ def test_a_kind_of_result_is_added_by_a_class(frames: Path, tmp_path: Path) -> N
         del outputs._items["areas"]
     assert ("areas", tmp_path / "frames_areas.txt") in outcome.results
     assert len((tmp_path / "frames_areas.txt").read_text().splitlines()) == LENGTH
+
+
+def test_scores_are_files_and_the_confidence_of_tracks(frames: Path, tmp_path: Path) -> None:
+    """An interrupted run has its scores too. The object of label 7 is given in frame 6."""
+    kinds = dict.fromkeys(("coco", "scores"))
+    options = options_for(frames, tmp_path, both_ways=False, finetune=0, outputs=kinds)
+    run_until(options, "forward", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert run(options).resumed == 8
+    tracks = {
+        track["label"]: track for track in json.loads((tmp_path / "frames_tracks.json").read_text())["annotations"]
+    }
+    for label, begin in ((2, 0), (7, 6)):
+        files = sorted((tmp_path / "frames_scores" / str(label)).glob("*.png"))
+        assert [path.stem for path in files] == [f"{index:05d}" for index in range(begin, LENGTH)]
+        means = []
+        for index, path in enumerate(files, start=begin):
+            score = next(iter(open_source(path)))[..., 0] / 255
+            mask = read_label_png(tmp_path / "frames" / path.name) == label
+            if index == begin:
+                np.testing.assert_array_equal(score, mask)
+                assert tracks[label]["frame_scores"][index] is None
+            else:
+                means.append(score[mask].mean())
+                assert abs(tracks[label]["frame_scores"][index] - means[-1]) <= 0.5 / 255
+        assert abs(tracks[label]["score"] - np.mean(means)) <= 0.5 / 255
+        assert 0.6 < tracks[label]["score"] < 1
+    assert tracks[2]["score"] != tracks[7]["score"]
+    with pytest.raises(InputError, match="--scores: the backward pass keeps none"):
+        run(options_for(frames, tmp_path / "both", outputs=kinds))

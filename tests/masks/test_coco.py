@@ -101,3 +101,14 @@ def test_arguments() -> None:
         writer.add(0, np.zeros((30, 40), bool))
     with pytest.raises(InputError, match="index: expected 0 or more, received -1"):
         writer.add(-1, clip()[0])
+
+
+def test_confidence_of_a_track_is_that_of_the_frames_in_which_it_was_found() -> None:
+    writer = TrackWriter("dog", (30, 40))
+    for index, mask in enumerate(clip()):
+        writer.add(index, mask, confidence={1: 0.5 + 0.1 * index, 9: 0.25 * index} if index else None)
+    first, second = writer.content()["annotations"]
+    assert first["frame_scores"] == [None, 0.6, 0.7, 0.8, 0.9]
+    assert first["score"] == pytest.approx(0.75)
+    assert second["frame_scores"] == [None, 0.25, None, None, 1.0]
+    assert second["score"] == pytest.approx(0.625)

@@ -102,8 +102,10 @@ def test_write_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.xyz: expected a file name that ends in"):
         write_image(tmp_path / "a.xyz", image)
     with pytest.raises(InputError, match="image: expected uint8"):
-        write_image(tmp_path / "b.png", image[..., 0])
+        write_image(tmp_path / "b.png", image[..., :2])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    write_image(tmp_path / "grey.png", image[..., 0])
+    assert np.array_equal(cv2.imread(str(tmp_path / "grey.png"), cv2.IMREAD_UNCHANGED), image[..., 0])
 
 
 # Contact sheets
