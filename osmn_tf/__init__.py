@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
     from osmn_tf.inference.segmenter import VideoSegmenter as VideoSegmenter
     from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2D as ModulatedConvLSTM2D
+    from osmn_tf.masks.detections import from_detections as from_detections
+    from osmn_tf.masks.detections import to_detections as to_detections
     from osmn_tf.masks.drawing import draw_overlay as draw_overlay
     from osmn_tf.masks.files import read_mask as read_mask
     from osmn_tf.masks.files import write_mask as write_mask
@@ -42,6 +44,7 @@ _LAZY = {
     "ModulatedConvLSTM2D": "osmn_tf.layers.conv_lstm",
     "VideoSegmenter": "osmn_tf.inference.segmenter",
     "draw_overlay": "osmn_tf.masks.drawing",
+    "from_detections": "osmn_tf.masks.detections",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
     "mask_from_box": "osmn_tf.masks.prompts",
@@ -50,6 +53,7 @@ _LAZY = {
     "open_source": "osmn_tf.video.source",
     "read_mask": "osmn_tf.masks.files",
     "read_video": "osmn_tf.video.source",
+    "to_detections": "osmn_tf.masks.detections",
     "write_mask": "osmn_tf.masks.files",
     "write_video": "osmn_tf.video.writer",
 }
