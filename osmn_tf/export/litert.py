@@ -119,6 +119,9 @@ def export_litert(
     files = {}
     for graph in GRAPHS:
         content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
+        if graph == "step" and (copied := passed_through(content)):
+            graphs.copied = copied
+            content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
         files[graph] = {
             "name": f"{graph}.tflite",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -155,6 +158,7 @@ class _Graphs:
         self.state = {name: tuple(x.shape[1:]) for name, x in model.initial_state(1, *size).items()}
         encoded = self.function("encoder").get_concrete_function(**self.inputs("encoder")).structured_outputs
         self.features = {name: tuple(x.shape) for name, x in encoded.items()}
+        self.copied: tuple[str, ...] = ()  # outputs of the step that are made anew, though they are inputs of it
 
     def inputs(self, graph: str) -> dict[str, Any]:
         """Name -> `tf.TensorSpec` of a graph's inputs."""
@@ -186,7 +190,11 @@ class _Graphs:
             return dict(model.frame_encoder({"frame": frame}, training=False))
 
         def step(**inputs: Tensor) -> dict[str, Tensor]:
-            return dict(model.object_network(inputs, training=False))
+            outputs = dict(model.object_network(inputs, training=False))
+            for name in self.copied:
+                # The converter leaves this alone; what is more obviously a copy, it takes out.
+                outputs[name] = tf.concat(tf.split(outputs[name], 2, axis=-1), axis=-1)
+            return outputs
 
         functions: dict[str, Callable[..., Any]] = {"modulator": modulate, "encoder": encode, "step": step}
         return tf.function(functions[graph], autograph=False)
@@ -208,6 +216,21 @@ class _Graphs:
         with tempfile.TemporaryDirectory() as path:
             tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})
             yield path
+
+
+def passed_through(content: bytes) -> tuple[str, ...]:
+    """Outputs of a LiteRT file that are one of its inputs, such as a feature of the frame that is kept as state.
+
+    `Interpreter` takes them; LiteRT's `CompiledModel`, which LiteRT.js has too, gives one tensor two buffers: neither
+    these outputs nor what is computed from these inputs is right then.
+    """
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
+        runner = tf.lite.Interpreter(model_content=content).get_signature_runner()
+    inputs = {detail["index"] for detail in runner.get_input_details().values()}
+    return tuple(sorted(name for name, detail in runner.get_output_details().items() if detail["index"] in inputs))
 
 
 def _convert(graphs: _Graphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:

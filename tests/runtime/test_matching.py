@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support import BACKEND, TINY, randomise
@@ -19,12 +21,22 @@ def network() -> OSMN:
     return randomise(OSMN(**TINY, **arguments), seed=6)
 
 
-@pytest.fixture(scope="module")
-def matching_export(network, tmp_path_factory):
-    """For two objects at a time; the converter is told to use built-in operators only."""
+@pytest.fixture(scope="module", params=[1, 2])
+def matching_export(request, network, tmp_path_factory):
+    """For one or two objects at a time; the converter is told to use built-in operators only."""
     from osmn_tf.export.litert import export_litert
 
-    return export_litert(network, tmp_path_factory.mktemp("matching"), objects=2)
+    return export_litert(network, tmp_path_factory.mktemp("matching"), objects=request.param)
+
+
+def test_no_output_is_an_input(matching_export) -> None:
+    from osmn_tf.export.litert import passed_through
+
+    # The frame's key is the next frame's state, unchanged.
+    shipped = Path(__file__).parents[2] / "saved_models/osmn_match_lite/litert"
+    for folder in (matching_export, shipped):
+        for graph in ("modulator", "encoder", "step"):
+            assert passed_through((folder / f"{graph}.tflite").read_bytes()) == ()
 
 
 def test_scores_are_those_of_the_keras_segmenter(network, matching_export, frames, first_mask) -> None:
