@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--finetune-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="their learning rate (%(default)s)"
     )
+    parser.add_argument(
+        "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"
+    )
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="DAVIS edition (default 2017)")
     parser.add_argument(
         "--protocol",
@@ -101,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         parse_size(arguments.network_size) if arguments.network_size else None,
         merge=arguments.merge,
         precision=arguments.precision,
+        objects=arguments.objects,
     )
     finetune_steps(None, arguments.finetune)
     check_rate(arguments.finetune_rate)
@@ -167,9 +171,7 @@ def _protocol_name(name: str, year: int, skip_first: bool) -> str:
     if name == "davis":
         return f"davis-{year}"
     if name == "davis-unsupervised":
-        if year != 2017:
-            raise InputError(f"--protocol: davis-unsupervised exists for --year 2017, received {year}")
-        return "davis-2017-unsupervised"
+        return f"davis-{year}-unsupervised"
     return name
 
 

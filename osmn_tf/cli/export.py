@@ -15,6 +15,7 @@ import numpy as np
 from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.inference.merging import MERGES
 
 if TYPE_CHECKING:
     from osmn_tf.video.source import FrameSource
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recurrent state on its way to the client and back (default: the network's own)",
     )
     saved.add_argument("--no-warm-up", action="store_true", default=None, help="write no warm-up requests")
-    saved.add_argument("--merge", choices=("argmax", "soft"), help="how overlaps are decided (default: argmax)")
+    saved.add_argument("--merge", choices=MERGES, help="how overlaps are decided (default: argmax)")
     saved.add_argument("--own-guides", action="store_true", default=None, help="as in 'osmn segment'")
     saved.add_argument("--no-recover", action="store_true", default=None, help="as in 'osmn segment'")
     litert = parser.add_argument_group("litert")

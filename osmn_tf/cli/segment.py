@@ -3,7 +3,8 @@
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object).
 Without a mask, draw one or more boxes with --box; the masks inside them are made by GrabCut. Their labels are 1, 2 and
-so on, behind those of the masks.
+so on, behind those of the masks. With neither, a preset that finds objects by itself (an RVOS) follows what it finds in
+the first frame.
 
 Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars, parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
+from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES
 from osmn_tf.masks.drawing import OPACITY
 from osmn_tf.models.presets import DEFAULT_PRESET
@@ -80,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="box around an object, pixels, in the first frame or in frame N; repeatable",
     )
     what.add_argument(
+        "--objects", type=int, metavar="K", help="with neither: how many to look for, at most (default: the preset's)"
+    )
+    what.add_argument(
         "--until",
         action="append",
         metavar="LABEL:N",
@@ -112,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         help="what it computes in: mixed_bfloat16 is faster where the processor has it (float32)",
     )
-    network.add_argument("--merge", choices=("argmax", "soft"), default="argmax", help="how overlaps are decided")
+    network.add_argument("--merge", choices=MERGES, default="argmax", help="how overlaps are decided (%(default)s)")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
     quality = parser.add_argument_group("quality", QUALITY_HELP)
@@ -211,6 +216,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             threads=arguments.threads,
             # LiteRT computes on the processor.
             engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
+            objects=arguments.objects,
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune),
         finetune_rate=check_rate(arguments.finetune_rate),

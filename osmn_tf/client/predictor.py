@@ -35,7 +35,7 @@ def find(x: Any) -> NetworkSource | None:
         def connect(options: PredictorOptions) -> Predictor:
             from osmn_tf.client import GrpcPredictor, RestPredictor
 
-            _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover")
+            _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover", "objects")
             return (RestPredictor if "://" in address else GrpcPredictor)(address, name)
 
         return NetworkSource("a network on a server", None, False, False, connect)
@@ -46,7 +46,7 @@ def find(x: Any) -> NetworkSource | None:
     def load(options: PredictorOptions) -> Predictor:
         from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 
-        _refuse(options, "precision", "threads", "merge", "exclusive", "recover")
+        _refuse(options, "precision", "threads", "merge", "exclusive", "recover", "objects")
         predictor = SavedModelPredictor(folder)
         if options.network_size not in (None, predictor.network_size):
             _refuse(options, "network_size")

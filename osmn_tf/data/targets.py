@@ -151,7 +151,7 @@ class AllObjects(Target):
     """All objects of the clip at once, in numbered slots. A sample is
 
         frames   uint8 [T, H, W, 3]    RGB
-        masks    uint8 [T + 1, H, W]   0, the slot of the object, 1..slots, or 255; the first is before the first frame
+        masks    uint8 [before + T, H, W]   0, the slot of the object, 1..slots, or 255
         labels   uint8 [slots]         the data set's number of the object in each slot; 0 where a slot is empty
         motion   float32 []            see `osmn_tf.augment.affine_parameters`
 
@@ -161,18 +161,19 @@ class AllObjects(Target):
 
     Args:
         slots: how many objects there is room for, 1..254.
+        before: masks before the first frame; 0 for a network whose objects are given in the first frame itself.
     """
 
-    def __init__(self, slots: int = 10) -> None:
+    def __init__(self, slots: int = 10, before: int = 1) -> None:
         if not 1 <= slots < VOID:
             raise InputError(f"slots: expected 1..{VOID - 1}, received {slots}")
-        self.slots = slots
+        self.slots, self.before = slots, before
 
     def fields(self, size: tuple[int, int], length: int) -> Fields:
         height, width = size
         return {
             "frames": ("uint8", (length, height, width, 3)),
-            "masks": ("uint8", (length + 1, height, width)),
+            "masks": ("uint8", (self.before + length, height, width)),
             "labels": ("uint8", (self.slots,)),
             "motion": ("float32", ()),
         }
@@ -188,7 +189,7 @@ class AllObjects(Target):
         slot_of[VOID] = VOID
         slot_of[chosen] = np.arange(1, len(chosen) + 1)
         return {
-            "frames": clip.frames(1),
+            "frames": clip.frames(self.before),
             "masks": slot_of[clip.masks],
             "labels": np.array(chosen + [0] * (self.slots - len(chosen)), np.uint8),
             "motion": np.array(clip.motion, np.float32),

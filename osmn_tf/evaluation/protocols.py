@@ -36,7 +36,8 @@ class Protocol:
         skip: frames that are not scored and whose result files are never opened. "first-and-last" of the sequence,
             "first": of every object, with all that come before, "none".
         void: annotated pixels of value 255 are "background", or "ignored" in both masks.
-        match_proposals: labels of the results are free; proposals are matched to objects (unsupervised).
+        gives_masks: a method is given the mask of each object's first frame (semi-supervised), or nothing.
+        match_proposals: labels of the results are free; proposals are matched to objects.
         temporal_stability: T is measured.
         annotations: folder of the data set that holds the masks.
     """
@@ -46,6 +47,7 @@ class Protocol:
     merge_objects: bool = False
     skip: Literal["first-and-last", "first", "none"] = "first-and-last"
     void: Literal["background", "ignored"] = "background"
+    gives_masks: bool = True
     match_proposals: bool = False
     temporal_stability: bool = False
     annotations: str = "Annotations"
@@ -55,12 +57,20 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol("davis-2016", "DAVIS 2016", merge_objects=True, temporal_stability=True),
+        Protocol(
+            "davis-2016-unsupervised",
+            "DAVIS 2016 unsupervised",
+            merge_objects=True,
+            gives_masks=False,
+            temporal_stability=True,
+        ),
         Protocol("davis-2017", "DAVIS 2017 semi-supervised"),
         Protocol(
             "davis-2017-unsupervised",
             "DAVIS 2017 unsupervised",
             skip="none",
             void="ignored",
+            gives_masks=False,
             match_proposals=True,
             annotations="Annotations_unsupervised",
         ),
@@ -159,7 +169,7 @@ Found = dict[str, tuple[Path, Path | None, "dict[int, tuple[str, str]] | None"]]
 
 
 def _find_davis(root: Path, protocol: Protocol, split: str, resolution: str) -> Found:
-    year = 2016 if protocol.name == "davis-2016" else 2017
+    year = 2016 if protocol.name.startswith("davis-2016") else 2017
     names = read_split(root, year, split)
     folder = root / protocol.annotations / resolution
     if not folder.is_dir():

@@ -35,8 +35,9 @@ from osmn_tf.masks.labels import VOID
 from osmn_tf.video.images import read_image
 
 Array = NDArray[Any]
-Track = Callable[[Frames[Array], Mapping[int, Array]], Iterable[tuple[Array, Array]]]
-"""(frames uint8 RGB [H, W, 3], {number of a frame: given mask uint8 [H, W]}) -> (frame, mask) of every frame."""
+Track = Callable[[Frames[Array], "Mapping[int, Array] | None"], Iterable[tuple[Array, Array]]]
+"""(frames uint8 RGB [H, W, 3], {number of a frame: given mask uint8 [H, W]}, or None where nothing is given) -> (frame,
+mask) of every frame."""
 Progress = Callable[[str, int, int], None]
 """Called with (sequence, frames done in all sequences, frames in all)."""
 
@@ -79,13 +80,15 @@ def preset_track(
         "code": _code_digest(segmenter.predictor),
     }
     defaults = PredictorOptions()
-    for name in ("merge", "precision"):
+    for name in ("merge", "precision", "objects"):
         if getattr(options, name) != getattr(defaults, name):
             settings[name] = getattr(options, name)
     if finetune_steps:
         settings["finetune"] = {"steps": finetune_steps, "learning_rate": finetune_rate}
 
-    def tuned_track(frames: Frames[Array], given: Mapping[int, Array]) -> Iterator[tuple[Array, Array]]:
+    def tuned_track(frames: Frames[Array], given: Mapping[int, Array] | None) -> Iterator[tuple[Array, Array]]:
+        if given is None:
+            raise InputError("--finetune: there is nothing to fine-tune on in a protocol that gives no masks")
         annotated = [(frames[index], mask) for index, mask in sorted(given.items())]
         with segmenter.finetune(annotated, finetune_steps, finetune_rate):
             yield from segmenter.track(frames, given)
@@ -184,8 +187,8 @@ def segment_sequences(
 ) -> Path:
     """Writes the mask of every frame of every sequence to `<out>/<sequence>/<frame>.png`.
 
-    The mask of every object's first annotated frame is given (merged to one object in DAVIS 2016); these frames are
-    written too.
+    The mask of every object's first annotated frame is given (merged to one object in DAVIS 2016), but for unsupervised
+    protocols; these frames are written too.
 
     Args:
         track: see `Track`.
@@ -195,16 +198,15 @@ def segment_sequences(
         progress: called after every frame.
 
     Raises:
-        InputError: the protocol gives no mask, the frames of a sequence are missing, or a file is in the way that was
-            not written here.
+        InputError: the protocol gives no mask and the network finds no objects by itself, the frames of a sequence are
+            missing, or a file is in the way that was not written here.
     """
-    if protocol.match_proposals:
-        raise InputError(f"--preset: expected a protocol that gives masks of the objects, received {protocol.title}")
     out = files.ensure_directory(out, "--out")
     frames = {sequence: frame_files(sequence) for sequence in sequences}
     total, done = sum(map(len, frames.values())), 0
     for sequence, paths in frames.items():
-        mask_paths = [sequence.annotations / f"{frame}.png" for frame in sorted(set(sequence.first_frames))]
+        given = sorted(set(sequence.first_frames)) if protocol.gives_masks else []
+        mask_paths = [sequence.annotations / f"{frame}.png" for frame in given]
         record_path = out / f"{sequence.name}.json"
         fingerprint = _fingerprint(settings, protocol, [*mask_paths, *paths])
         if _is_finished(record_path, fingerprint, out / sequence.name, paths):
@@ -220,7 +222,8 @@ def segment_sequences(
         folder.remove()
         folder.claim()
         started = time.perf_counter()
-        masks = track(_FrameFiles(paths), given_masks(sequence, protocol, [path.stem for path in paths]))
+        names = [path.stem for path in paths]
+        masks = track(_FrameFiles(paths), given_masks(sequence, protocol, names) if protocol.gives_masks else None)
         for path, (_, mask) in zip(paths, masks, strict=True):
             write_mask(folder.file(f"{path.stem}.png"), mask)
             done += 1

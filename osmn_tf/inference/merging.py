@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-MERGES = ("argmax", "soft")
+MERGES = ("argmax", "soft", "painted")
 
 
-def merge_logits(logits: np.ndarray, merge: str) -> np.ndarray:
+def merge_logits(logits: np.ndarray, merge: str, ranks: np.ndarray | None = None) -> np.ndarray:
     """Index of the winning object plus 1, or 0 for the background.
 
     Args:
         logits: float32 [N, H, W].
         merge: see `osmn_tf.inference.predictor.PredictorOptions`.
+        ranks: float32 [N], 0 or more, for "painted"; None: 0, 1, 2, ...
 
     Returns:
         uint8 [H, W].
     """
+    if merge == "painted":
+        order = np.arange(len(logits), dtype=np.float32) if ranks is None else ranks
+        layers = np.where(logits > 0, order[:, None, None], np.float32(-1))
+        return np.where((logits > 0).any(axis=0), layers.argmax(axis=0) + 1, 0).astype(np.uint8)
     top = logits.max(axis=0)
     if merge == "argmax":
         foreground = top > 0

@@ -13,6 +13,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.guides import full_guide, visual_guide
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
+from osmn_tf.inference.merging_tensors import merge_tensors
 from osmn_tf.inference.predictor import (
     AdaptOptions,
     Prediction,
@@ -124,16 +125,7 @@ class ModulatedStep:
 
     def merged(self, logits: Tensor) -> Tensor:
         """`osmn_tf.inference.merging.merge_logits` of tensors: float32 [N, H, W] -> uint8 [H, W]."""
-        best = ops.argmax(logits, axis=0)
-        top = ops.max(logits, axis=0)
-        if self.merge == "argmax":
-            foreground = top > 0
-        else:
-            # log(1 - p) = -softplus(logit); the background's probability is the product over all objects.
-            log_background = -ops.sum(ops.softplus(logits), axis=0)
-            background_logit = log_background - ops.log(-ops.expm1(ops.minimum(log_background, -1e-7)))
-            foreground = top > background_logit
-        return ops.where(foreground, ops.cast(best, "uint8") + 1, ops.zeros_like(ops.cast(best, "uint8")))
+        return merge_tensors(logits, self.merge)
 
 
 # What all predictors of a network share -----------------------------------------------------------------------------
@@ -209,6 +201,7 @@ class ModulatedPredictor(Predictor):
 
     def __init__(self, network: OSMN, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
+        options.refuse("this network is given its objects, however many there are", "objects")
         height, width = options.network_size or network.network_size
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")

@@ -41,8 +41,10 @@ class PredictorOptions:
 
     Attributes:
         network_size: (H, W) to which frames are resized for the network; None: the network's own.
-        merge: "argmax" (the highest score above 0.5 wins, ties go to the background; the release) or "soft" (soft
-            aggregation: odds against a background of prod(1 - p)).
+        merge: "argmax" (the highest score above 0.5 wins, ties go to the background; OSMN's release), "soft" (soft
+            aggregation: odds against a background of prod(1 - p)) or "painted" (what is above 0.5 is painted over what
+            was painted before, in the order in which objects were added; RVOS: as released, in ascending IoU of an
+            object's first prediction with its given mask).
         exclusive: make an object's next spatial guide only of the pixels where it beats the other objects, so that two
             objects do not drift onto one. False: of all pixels above 0.5, whoever wins them (the release).
         recover: when an object's prediction is empty, keep its last spatial guide instead of an empty one, so that it
@@ -52,6 +54,8 @@ class PredictorOptions:
         threads: that an exported network computes with; None: the cores that this process may use, at most four.
         engine: what runs a preset, "litert" (the LiteRT files in its folder), "keras", or "auto": see
             `osmn_tf.inference.engines.choose_engine`.
+        objects: room for so many objects: how many a network looks for that finds them by itself, at most; None: the
+            network's own number, and any number of given masks.
 
     Raises:
         InputError: an option is none of its choices.
@@ -64,6 +68,7 @@ class PredictorOptions:
     precision: str | None = None
     threads: int | None = None
     engine: str = "auto"
+    objects: int | None = None
 
     def __post_init__(self) -> None:
         if self.merge not in MERGES:
@@ -72,6 +77,8 @@ class PredictorOptions:
             raise InputError(f"engine: expected one of {', '.join(ENGINES)}, received {self.engine!r}")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads: expected at least 1, received {self.threads}")
+        if self.objects is not None and not 1 <= self.objects < 255:
+            raise InputError(f"objects: expected 1..254, received {self.objects}")
 
     def refuse(self, reason: str, *names: str) -> None:
         """Refuses options that have other values than by default.
@@ -130,12 +137,14 @@ class Predictor(abc.ABC):
         can_adapt: whether `adapt` and its companions are there.
         gives_scores: whether its predictions have logits.
         zero_shot: whether `begin` finds the objects by itself, without masks.
+        takes_masks: whether `begin` takes masks of the objects.
         is_adapted: whether it runs with weights of its own now.
     """
 
     can_adapt = False
     gives_scores = True
     zero_shot = False
+    takes_masks = True
     is_adapted = False
 
     @property
@@ -155,7 +164,11 @@ class Predictor(abc.ABC):
         Args:
             frame: uint8 [H, W, 3], RGB.
             masks: uint8 [N, H, W] of 0 and 1, N at least 1, no two at the same pixel; None, only for `zero_shot`, and
-                while nothing is kept: the network finds the objects.
+                while nothing is kept: the network finds the objects, perhaps none, and `advance` follows with the same
+                frame.
+
+        Raises:
+            InputError: this network takes no masks, or there is no room for so many objects.
         """
 
     @abc.abstractmethod

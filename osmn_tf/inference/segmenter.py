@@ -52,9 +52,9 @@ class VideoSegmenter:
         network: an `OSMN`, a `ReConvNet` or another network that has a predictor; a shipped preset's name; the path of
             a preset folder, `.keras` file, LiteRT export or exported SavedModel; "grpc://HOST:PORT/NAME" or
             "http://HOST:PORT/NAME" of a TensorFlow Serving server; or a `Predictor`.
-        network_size, merge, exclusive, recover, precision, threads, engine: see `PredictorOptions`. What a network has
-            no choice in is refused: an exported SavedModel and a server do as they were exported. With the engine
-            "auto" a preset's LiteRT files run where it has them, until `finetune` or `load_adapted` needs Keras.
+        network_size, merge, exclusive, recover, precision, threads, engine, objects: see `PredictorOptions`. What a
+            network has no choice in is refused: an exported SavedModel and a server do as they were exported. With the
+            engine "auto" a preset's LiteRT files run where it has them, until `finetune` or `load_adapted` needs Keras.
         keep_scores: make `scores` available after every frame.
 
     Raises:
@@ -83,9 +83,10 @@ class VideoSegmenter:
         precision: str | None = None,
         threads: int | None = None,
         engine: str = "auto",
+        objects: int | None = None,
     ) -> None:
         self._network = network
-        self._options = PredictorOptions(network_size, merge, exclusive, recover, precision, threads, engine)
+        self._options = PredictorOptions(network_size, merge, exclusive, recover, precision, threads, engine, objects)
         self.predictor = open_predictor(network, self._options)
         self.keep_scores = keep_scores
         self.reset()
@@ -108,6 +109,7 @@ class VideoSegmenter:
         self._frame_size: tuple[int, int] | None = None
         self._labels: list[int] = []
         self._scores: Callable[[], dict[int, np.ndarray]] | None = None  # of the last frame, with `keep_scores`
+        self._searches = False  # for objects to begin with
         self.predictor.forget()
 
     @property
@@ -147,6 +149,7 @@ class VideoSegmenter:
         Args:
             frame: uint8 [H, W, 3].
             mask: as `add` takes it; None for a network that finds the objects by itself: they get the labels 1, 2, ...
+                Where it finds none, it looks again in every next frame until it does.
 
         Returns:
             The mask of this frame: the given one, or the network's.
@@ -158,10 +161,11 @@ class VideoSegmenter:
         if mask is not None:
             return self.add(frame, mask)
         if not self.predictor.zero_shot:
-            raise InputError("mask: this network finds no objects by itself, expected a mask of them, received None")
-        frame = self._check_frame(frame)
-        self.predictor.begin(frame, None)
-        self._labels = list(range(1, self.predictor.objects + 1))
+            raise InputError(
+                "mask: this network finds no objects by itself: give a mask of them, or take a network that does (an "
+                "RVOS with slots)"
+            )
+        self._searches = True
         return self.step(frame)
 
     def add(self, frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -181,6 +185,7 @@ class VideoSegmenter:
         """
         frame, mask = self._check_frame(frame), self._check_mask(mask)
         given = labels_of(mask)
+        self._searches = False
         self.remove([label for label in self._labels if label in given])
         others = bool(self._labels)
         result = self.step(frame) if others else np.zeros_like(mask)
@@ -233,6 +238,10 @@ class VideoSegmenter:
             InputError: the frame has another size or dtype.
         """
         frame = self._check_frame(frame)
+        if self._searches:
+            self.predictor.begin(frame, None)
+            self._labels = list(range(1, self.predictor.objects + 1))
+            self._searches = not self._labels
         if not self._labels:
             return np.zeros(frame.shape[:2], np.uint8)
         prediction = self.predictor.advance(frame)

@@ -46,7 +46,8 @@ class SegmentOptions:
         video: video file, folder of images, or image.
         masks: number of a frame of the video (from 0) -> its mask, as a file or uint8 [H, W].
         boxes: number of a frame -> boxes around objects in it, (x, y, width, height) in pixels. Their labels go on
-            behind those in `masks`, in the order of the frames and of the boxes.
+            behind those in `masks`, in the order of the frames and of the boxes. With neither, the network finds the
+            objects, if it is one that does.
         ends: label of an object -> number of the frame from which on it is not tracked.
         resize_mask: accept masks of another size than the video's.
         both_ways: also go backward, to the frames before an object's first mask.
@@ -147,6 +148,16 @@ def segment(
             raise InputError("--finetune: this network cannot be trained")
         if "scores" in options.outputs and not segmenter.predictor.gives_scores:
             raise InputError("--scores: this network keeps them, expected one that gives them")
+        if not job.given and not segmenter.predictor.zero_shot:
+            raise InputError(
+                "--mask: this preset finds no objects by itself; give --mask PNG or --box X,Y,W,H, or a --preset that "
+                "finds them (an RVOS)"
+            )
+        if job.given and not segmenter.predictor.takes_masks:
+            raise InputError(
+                "--mask: this preset takes none, it finds the objects by itself; leave it out, or give a --preset that "
+                "takes masks"
+            )
         job.claim()
         return job.run(segmenter)
 
@@ -444,13 +455,16 @@ class _Job:
                 clock.start()
                 continue
             segmenter.remove(segmenter.ending(index, self.ends))
-            mask = segmenter.add(frame, self.given[index]) if index in self.given else segmenter.step(frame)
+            if index == 0 and not self.given:
+                mask = segmenter.start(frame)
+            else:
+                mask = segmenter.add(frame, self.given[index]) if index in self.given else segmenter.step(frame)
             maps = self._note_confidence(segmenter, index, mask)
             if index in before:
                 earlier = np.frombuffer(zlib.decompress(before[index]), np.uint8).reshape(mask.shape)
                 mask = np.where(mask == 0, earlier, mask)
             yield frame, mask, maps
-        if max(self.given) >= count:
+        if max(self.given, default=0) >= count:
             number = self.source.number(max(self.given))
             raise InputError(f"--mask: a mask is given for frame {number}, but the selection ends before it")
 
@@ -589,11 +603,12 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
 
     Raises:
         InputError: a mask is unreadable, unusable or of a frame that is not selected; a box is not inside its frame or
-            nothing was found in it.
+            nothing was found in it; or there is none of them where they are needed.
     """
     boxes = {number: tuple(some) for number, some in sorted(options.boxes.items()) if some}
-    if not options.masks and not boxes:
-        raise InputError("give the objects as --mask PNG or as --box X,Y,W,H")
+    if not options.masks and not boxes and (options.both_ways or options.finetune):
+        what = "--both-ways" if options.both_ways else "--finetune"
+        raise InputError(f"{what}: needs the objects as --mask PNG or as --box X,Y,W,H")
     size = (source.info.height, source.info.width)
     given: dict[int, np.ndarray] = {}
     for number, mask in options.masks.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
@@ -85,12 +85,18 @@ class RVOS(Network):
         normalization: one of `NORMALIZATIONS`; default: that of the backbone's ImageNet weights. ("torch" is what the
             release's encoders take.)
         batch_statistics: False trains with BatchNorm's stored statistics (see `BatchNorm`).
+        slots: how many objects it looks for in a video without masks, unless told otherwise; None: 10 with `one_shot`
+            off, and with it on the network needs masks. (A one-shot network finds objects if it was also trained with
+            nothing for a first mask.)
         network_size: (H, W) at which videos are segmented unless told otherwise; the network itself takes any size.
 
     Raises:
         ValueError: an argument is none of its choices, or a number is out of its range.
         InputError: there is no such backbone.
     """
+
+    task_name = "rvos"
+    untrained: ClassVar = {"rvos_resnet101": {}}
 
     def __init__(
         self,
@@ -101,6 +107,7 @@ class RVOS(Network):
         block_channels: Sequence[int] | None = None,
         normalization: str | None = None,
         batch_statistics: bool = True,
+        slots: int | None = None,
         network_size: tuple[int, int] = (256, 448),
         **kwargs: Any,
     ) -> None:
@@ -110,6 +117,8 @@ class RVOS(Network):
         check_choice("recurrence", recurrence, RECURRENCES)
         if hidden_channels < 8 or hidden_channels % 8:
             raise ValueError(f"hidden_channels: expected a positive multiple of 8, received {hidden_channels}")
+        if slots is not None and slots < 1:
+            raise ValueError(f"slots: expected 1 or more, received {slots}")
         if len(network_size) != 2 or min(network_size) < 1:
             raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         trunk = BACKBONES.get(backbone)(block_channels, batch_statistics)
@@ -144,6 +153,7 @@ class RVOS(Network):
         self.block_channels = None if block_channels is None else [int(number) for number in block_channels]
         self.normalization = normalization
         self.batch_statistics = batch_statistics
+        self.slots = 10 if slots is None and not one_shot else slots
         self.network_size = (int(network_size[0]), int(network_size[1]))
 
     def initial_state(self, objects: int, height: int, width: int) -> dict[str, Tensor]:
@@ -273,6 +283,7 @@ class RVOS(Network):
             "block_channels": self.block_channels,
             "normalization": self.normalization,
             "batch_statistics": self.batch_statistics,
+            "slots": self.slots,
             "network_size": list(self.network_size),
         }
 

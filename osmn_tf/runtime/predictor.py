@@ -58,6 +58,7 @@ class ExportedPredictor(Predictor):
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
         options.refuse("an exported network computes in what it was exported in", "precision")
+        options.refuse("an exported network is given its objects, however many there are", "objects")
         self._network_size = read_metadata(path)[1].network_size
         if options.network_size is not None and tuple(options.network_size) != self._network_size:
             raise InputError(

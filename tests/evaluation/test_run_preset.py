@@ -54,6 +54,24 @@ def test_davis_2016_gives_one_merged_object(davis, tmp_path):
     np.testing.assert_array_equal(track.videos[0][0], davis.masks["alpha"][0] != 0)
 
 
+@pytest.mark.parametrize("year", [2016, 2017])
+def test_unsupervised_protocols_give_nothing(davis, tmp_path, year):
+    """What a network finds is scored: in 2016 all of it together, in 2017 whatever its numbers are."""
+    (davis.root / "Annotations_unsupervised").symlink_to(davis.root / "Annotations")
+    videos = []
+
+    def find(frames, given):
+        videos.append(given)
+        masks = list(davis.masks.values())[len(videos) - 1]
+        for frame, mask in zip(frames, masks, strict=True):
+            yield frame, np.array([0, 3, 1, 2], np.uint8)[mask]
+
+    out = segment(davis, find, tmp_path / "masks", protocol=f"davis-{year}-unsupervised")
+    assert videos == [None, None]
+    evaluation = evaluate_results(davis.root, {"found": out}, protocol=f"davis-{year}-unsupervised")
+    assert evaluation.methods[0].j.mean == 1
+
+
 def test_finished_sequences_are_kept(davis, tmp_path):
     first, second = Repeater(), Repeater()
     out = segment(davis, first, tmp_path / "masks")
@@ -124,9 +142,6 @@ def test_missing_frames_are_named(davis, tmp_path):
     (davis.root / "JPEGImages/480p/beta/00004.jpg").unlink()
     with pytest.raises(InputError, match=r"beta: 1 frames .* missing, first 00004"):
         segment(davis, Repeater(), tmp_path / "masks")
-    (davis.root / "Annotations").rename(davis.root / "Annotations_unsupervised")
-    with pytest.raises(InputError, match="protocol that gives masks"):
-        segment(davis, Repeater(), tmp_path / "masks", protocol="davis-2017-unsupervised")
 
 
 def test_files_of_the_user_are_not_removed(davis, tmp_path):

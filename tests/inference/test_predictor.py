@@ -131,7 +131,7 @@ def test_what_is_no_network(x: object, message: str) -> None:
 
 
 def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
-    with pytest.raises(InputError, match="merge: expected one of argmax, soft, received 'hard'"):
+    with pytest.raises(InputError, match="merge: expected one of argmax, soft, painted, received 'hard'"):
         VideoSegmenter(tiny_osmn, merge="hard")
     with pytest.raises(InputError, match="network_size: expected at least 32 x 32 pixels, received 16 x 64"):
         VideoSegmenter(tiny_osmn, (16, 64))

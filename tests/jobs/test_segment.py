@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.jobs.outputs import outputs
+from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
@@ -299,3 +302,35 @@ def test_scores_are_files_and_the_confidence_of_tracks(frames: Path, tmp_path: P
     assert tracks[2]["score"] != tracks[7]["score"]
     with pytest.raises(InputError, match="--scores: the backward pass keeps none"):
         run(options_for(frames, tmp_path / "both", outputs=kinds))
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preset of an RVOS that takes no masks, with random weights."""
+    from support import NARROW_MOBILENET, randomise
+
+    from osmn_tf.models.rvos import RVOS
+
+    narrow = {"block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+    folder = tmp_path_factory.mktemp("presets") / "finder"
+    randomise(RVOS("mobilenet", one_shot=False, slots=3, **narrow), seed=4).save_to_preset(folder)
+    return folder
+
+
+def test_without_a_mask_the_network_finds_the_objects(finder: Path, frames: Path, tmp_path: Path) -> None:
+    options = SegmentOptions(frames, preset=finder, out=tmp_path / "out", end=3, outputs={"sheet": None})
+    assert segment_job.segment(options).frames == 3
+    found = [read_label_png(path) for path in sorted((tmp_path / "out" / frames.stem).glob("*.png"))]
+    with VideoSegmenter(finder) as segmenter:
+        expected = [mask for _, mask in segmenter.track(open_source(frames, end=3))]
+    assert expected[0].any()
+    np.testing.assert_array_equal(found, expected)
+    limited = dataclasses.replace(options, network=PredictorOptions(objects=1), out=tmp_path / "one")
+    segment_job.segment(limited)
+    assert max(read_label_png(path).max() for path in (tmp_path / "one" / frames.stem).glob("*.png")) <= 1
+    nothing = tmp_path / "nothing"
+    with pytest.raises(InputError, match="--mask: this preset takes none, it finds the objects by itself; leave it"):
+        segment_job.segment(SegmentOptions(frames, {0: np.ones(SIZE, np.uint8)}, preset=finder, out=nothing))
+    with pytest.raises(InputError, match="--both-ways: needs the objects as --mask PNG or as --box"):
+        segment_job.segment(SegmentOptions(frames, preset=finder, both_ways=True, out=nothing))
+    assert not nothing.exists()

@@ -27,6 +27,9 @@ def test_shipped_stages() -> None:
         "reconvnet_lite_frames",
         "reconvnet_lite_memory",
         "reconvnet_lite_polish",
+        "rvos_lite",
+        "rvos_youtube",
+        "rvos_youtube_own",
         "youtube_vos",
     ]
 
@@ -66,6 +69,10 @@ def test_numbers_of_the_papers() -> None:
     assert (davis.data.size, davis.model.freeze, list(davis.data.sources)) == ((480, 854), ("*_bn",), ["davis"])
     assert (clips.optimizer.learning_rate, clips.optimizer.group_rates) == (1e-6, {"recurrent": 1e-5})
     assert (clips.loss.lovasz, clips.loss.class_balanced, clips.data.length) == (1.0, 0.0, 5)
+    rvos, own = cfg.load("rvos_youtube"), cfg.load("rvos_youtube_own")
+    assert (rvos.data.size, rvos.data.length, rvos.train.batch_size, rvos.task.slots) == ((256, 448), 5, 4, 10)
+    assert (rvos.optimizer.learning_rate, rvos.optimizer.group_rates) == (1e-6, {"decoder": 1e-3})
+    assert [stage.data.own_guide.at(progress) for stage in (rvos, own) for progress in (0, 1)] == [0, 0, 1, 1]
     assert (vos.data.size, vos.optimizer.learning_rate, vos.optimizer.drop_at) == ((256, 448), 1e-5, (200000,))
 
 

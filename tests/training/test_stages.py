@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from support import NARROW_VGG_SETTING, randomise
+from support import NARROW_MOBILENET, NARROW_VGG_SETTING, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
@@ -38,12 +38,19 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 def load(name: str, data_root: Path, *settings: str) -> cfg.Config:
     """A trial of a shipped stage with a narrow network."""
+    if name.startswith("rvos"):
+        narrow = ["backbone=mobilenet", f"block_channels={list(NARROW_MOBILENET)}", "hidden_channels=8"]
+        return _trial(name, data_root, [f"model.arguments.{argument}" for argument in narrow], *settings)
     lite = "lite" in name or "match" in name
     arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if lite else NARROW_VGG)]
     if not lite:
         arguments.append(NARROW_VGG_SETTING)
     if name.startswith("reconvnet_lite"):
         arguments.append("model.arguments.recurrent_channels=[4, 4, 4]")
+    return _trial(name, data_root, arguments, *settings)
+
+
+def _trial(name: str, data_root: Path, arguments: list[str], *settings: str) -> cfg.Config:
     narrow = [*arguments, "model.backbone_weights=null", f"data.root={data_root}"]
     return cfg.load(name, [*narrow, *settings], smoke=True)
 
