@@ -23,7 +23,10 @@ Tensor = Any
 
 # Streams of random numbers: what is drawn for one purpose does not move what is drawn for another.
 _AFFINE, _COLOUR, _BLUR, _NOISE, _ELASTIC, _VISUAL, _SPATIAL, _GUIDE_COLOUR = range(8)
-_SPOIL = 9  # 8 is the fine-tuner's
+_SPOIL, _PROMPT = 9, 10  # 8 is the fine-tuner's; prompts take 11 too
+
+# Of the frame's height: what surely belongs to the object that was clicked (`osmn_tf.masks.prompts` has it too).
+CLICK_RADIUS = 0.04
 
 _GRID = 5  # control points per axis of an elastic deformation
 
@@ -503,3 +506,53 @@ def spoil_masks(masks: Tensor, seeds: Tensor, probability: float = 0.8) -> Tenso
     )
     wrong = large[:, :height, :width, 0] > 0.5
     return ops.cast(ops.where(column(17) < probability, wrong, occupied[..., 0] > 0), "uint8")
+
+
+def prompt_masks(masks: Tensor, seeds: Tensor) -> Tensor:
+    """Boxes and clicks on objects, as a user would draw them, in the form in which a network is shown them.
+
+    A box becomes the ellipse inside it (three of five), a click a disc around it (`osmn_tf.masks.prompts`): one, two or
+    three of them, rather inside of the object than at its outline.
+
+    Args:
+        masks: [N, H, W], any dtype; non-zero is the object. An empty mask gives something, but nothing of use.
+        seeds: int32 [N, 2].
+
+    Returns:
+        uint8 [N, H, W] of 0 and 1.
+    """
+    occupied = ops.not_equal(masks, 0)
+    height, width = masks.shape[1], masks.shape[2]
+    u = uniform(seeds, 8, _PROMPT)
+    y = ops.arange(height, dtype="float32")[None, :, None] + 0.5
+    x = ops.arange(width, dtype="float32")[None, None, :] + 0.5
+
+    def sides(seen: Tensor, length: int, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and half the side of a box around what is seen along an axis, not drawn exactly: [N, 1, 1]."""
+        start = ops.cast(ops.argmax(seen, axis=1), "float32")
+        stop = float(length) - ops.cast(ops.argmax(ops.flip(seen, axis=1), axis=1), "float32")
+        side = stop - start
+        start, stop = start + (first - 0.5) * 0.12 * side, stop + (last - 0.5) * 0.12 * side
+        return ((start + stop) / 2)[:, None, None], ops.maximum((stop - start) / 2, 1.0)[:, None, None]
+
+    centre_y, half_y = sides(ops.cast(ops.any(occupied, axis=2), "int32"), height, u[:, 0], u[:, 1])
+    centre_x, half_x = sides(ops.cast(ops.any(occupied, axis=1), "int32"), width, u[:, 2], u[:, 3])
+    ellipse = ((y - centre_y) / half_y) ** 2 + ((x - centre_x) / half_x) ** 2 <= 1
+
+    step = 4
+    rows, columns = -(-height // step), -(-width // step)
+    padding = ((0, 0), (0, rows * step - height), (0, columns * step - width), (0, 0))
+    inside = ops.average_pool(
+        ops.pad(ops.cast(occupied, "float32")[..., None], padding), step, step, data_format="channels_last"
+    )
+    inside = inside * ops.average_pool(inside, 7, 1, padding="same", data_format="channels_last")
+    chances = uniform(seeds, 3 * rows * columns, _PROMPT + 1)
+    discs = ops.zeros_like(occupied)
+    for click in range(3):
+        chance = chances[:, click * rows * columns : (click + 1) * rows * columns]
+        place = ops.cast(ops.argmax(ops.reshape(inside, (-1, rows * columns)) ** 2 * chance, axis=1), "float32")
+        click_y = (ops.floor(place / columns) + 0.5) * step
+        click_x = (ops.mod(place, float(columns)) + 0.5) * step
+        near = (y - click_y[:, None, None]) ** 2 + (x - click_x[:, None, None]) ** 2 <= (CLICK_RADIUS * height) ** 2
+        discs = ops.logical_or(discs, ops.logical_and(near, (u[:, 4] * 3 >= click)[:, None, None]))
+    return ops.cast(ops.where((u[:, 5] < 0.6)[:, None, None], ellipse, discs), "uint8")

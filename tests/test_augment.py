@@ -377,3 +377,34 @@ def test_traces_with_unknown_sizes() -> None:
     inputs = images.reshape(2, 2, 24, 32, 3), masks.reshape(2, 2, 24, 32), some_seeds(2)
     for got, expected in zip(traced(*inputs), augment.augment_clips(*inputs, options), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-2)
+
+
+class TestPrompts:
+    def test_ellipses_of_boxes_that_are_not_drawn_exactly_and_discs_inside_of_the_object(self) -> None:
+        masks = np.zeros((200, 100, 160), np.uint8)
+        masks[:, 30:70, 40:120] = 1
+        masks[:, 46:54, 70:90] = 0  # a hole, which nobody clicks
+        shown = ops.convert_to_numpy(augment.prompt_masks(masks, some_seeds(200)))
+        assert shown.shape == masks.shape
+        assert set(np.unique(shown)) == {0, 1}
+        area = shown.sum((1, 2))
+        boxes = area > 1000  # three discs of radius 4 have 150 pixels
+        assert 0.45 < boxes.mean() < 0.75
+        full = np.pi / 4 * 40 * 80
+        assert 0.75 * full < area[boxes].min() < area[boxes].max() < 1.3 * full
+        # One, two or three clicks, each a disc of 0.04 of the height around a pixel of the object.
+        disc = np.pi * (augment.CLICK_RADIUS * 100) ** 2
+        assert area[~boxes].min() > 0.8 * disc
+        assert disc * 2 < area[~boxes].max() < disc * 3.3
+        inside = (shown * masks).sum((1, 2))[~boxes] / area[~boxes]
+        assert inside.min() > 0.5
+        assert inside.mean() > 0.8
+        assert len({mask.tobytes() for mask in shown}) > 150
+
+    def test_the_same_for_the_same_seeds_whatever_else_is_in_the_batch(self) -> None:
+        masks = (np.random.default_rng(0).random((5, 33, 47)) < 0.5).astype(np.uint8)
+        masks[2] = 0
+        together = ops.convert_to_numpy(augment.prompt_masks(masks, some_seeds(5)))
+        for index in range(5):
+            alone = augment.prompt_masks(masks[index : index + 1], some_seeds(5)[index : index + 1])
+            np.testing.assert_array_equal(ops.convert_to_numpy(alone)[0], together[index])

@@ -33,7 +33,8 @@ from osmn_tf.guides import GUIDE_CHANNELS, GUIDE_MARGIN, VGG_MEAN_RGB, full_guid
 
 Tensor = Any
 
-_DROPOUT, _OWN = 100, 101  # streams of random numbers, beside those of `augment`
+_DROPOUT, _OWN, _PROMPTED = 100, 101, 102  # streams of random numbers, beside those of `augment`
+_PROMPT_AREA = 0.005  # of the picture: a smaller object is not prompted for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,8 @@ class GuidedBatches(Batches):
         mask_errors: with a guide that has the previous mask, how often it is spoiled as a prediction can be wrong (see
             `osmn_tf.augment.spoil_masks`).
         matching: batches for a network that matches with an annotated frame: the one that the visual guide is cut from.
+        prompts: with `matching`, how often a sample is one picture all along, and what is given of its object is a box
+            or clicks (`osmn_tf.augment.prompt_masks`) instead of masks.
         own_guide: probability that a frame's spatial guide is made from the network's own prediction: a number, or a
             function of the batch's number since the beginning of the training (a curriculum). Only in clips.
     """
@@ -67,6 +70,7 @@ class GuidedBatches(Batches):
     guide: str = "gaussian"
     mask_errors: float = 0.8
     matching: bool = False
+    prompts: float = 0.0
     own_guide: float | Callable[[int], float] = 0.0
 
     def check(self, samples: Samples) -> None:
@@ -82,12 +86,21 @@ class GuidedBatches(Batches):
         frames, masks = augment.augment_clips(raw["frames"], raw["masks"], seeds, self.augment, raw["motion"])
         count, length = ops.shape(masks)[0], frames.shape[1]
         height, width = masks.shape[2], masks.shape[3]
+        prompted, prompts = self._prompts(masks, seeds)
+        if prompted is not None:
+            frames = ops.where(_as(prompted, frames), frames[:, :1], frames)
+            still = ops.concatenate([masks[:, :1], ops.repeat(masks[:, 1:2], length, axis=1)], axis=1)
+            masks = ops.where(_as(prompted, masks), still, masks)
 
         known = ops.cast(ops.equal(masks[:, :-1], 1), "uint8")
         previous = ops.reshape(known, (-1, height, width))
         if self.guide != "gaussian":
             if self.mask_errors:
                 previous = augment.spoil_masks(previous, _frame_seeds(seeds, length), self.mask_errors)
+            if prompted is not None:
+                previous = ops.where(
+                    _as(ops.repeat(prompted, length), previous), ops.repeat(prompts, length, axis=0), previous
+                )
             guides = full_guide(previous, self.guide)
         elif self.guide_jitter:
             shift, scale = augment.spatial_guide_jitter(seeds, length)
@@ -104,8 +117,12 @@ class GuidedBatches(Batches):
         guide_frames = ops.cast(raw["guide_frame"], "float32")
         if self.augment.colours:
             guide_frames = augment.jitter_guide_colour(guide_frames, seeds, self.augment, self.guide_colour)
+        guide_masks = ops.cast(raw["guide_mask"], "uint8")
+        if prompted is not None:
+            guide_frames = ops.where(_as(prompted, guide_frames), ops.cast(frames[:, 0], "float32"), guide_frames)
+            guide_masks = ops.where(_as(prompted, guide_masks), prompts, guide_masks)
         margins = augment.visual_guide_margins(seeds) if self.guide_jitter else ops.full((count, 4), GUIDE_MARGIN)
-        appearance = visual_guide(guide_frames, raw["guide_mask"], self.guide_size, self.guide_background, margins)
+        appearance = visual_guide(guide_frames, guide_masks, self.guide_size, self.guide_background, margins)
         if self.guide_jitter:
             appearance = augment.jitter_visual_guide(appearance, seeds, background=self.guide_background)
 
@@ -116,9 +133,23 @@ class GuidedBatches(Batches):
         inputs = {"frames": frames, "visual_guide": appearance, "spatial_guides": guides, "own_guide": own}
         if self.matching:
             inputs["first_frame"] = ops.cast(ops.round(guide_frames), "uint8")
-            inputs["first_mask"] = ops.cast(raw["guide_mask"], "uint8")
+            inputs["first_mask"] = guide_masks
             labels = labels[:, 1:]
         return inputs, labels
+
+    def _prompts(self, masks: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Which samples are prompted for, bool [N], and with what, uint8 [N, H, W]; (None, None) where none is."""
+        if not self.prompts:
+            return None, None
+        object_ = ops.equal(masks[:, 1], 1)
+        seen = ops.mean(ops.cast(object_, "float32"), axis=(1, 2)) >= _PROMPT_AREA
+        chosen = augment.uniform(seeds, 1, _PROMPTED)[:, 0] < self.prompts
+        return ops.logical_and(chosen, seen), augment.prompt_masks(object_, seeds)
+
+
+def _as(chosen: Tensor, x: Tensor) -> Tensor:
+    """[N] as [N, 1, ...], to choose among the samples of `x`."""
+    return ops.reshape(chosen, (-1,) + (1,) * (len(x.shape) - 1))
 
 
 def _frame_seeds(seeds: Tensor, length: int) -> Tensor:

@@ -452,6 +452,21 @@ class TestMatching:
         spoiled, _ = BatchSequence(Samples([source], seed=1), 1, replace(batches, mask_errors=1.0))[0]
         assert (spoiled["spatial_guides"] != inputs["spatial_guides"]).any()
 
+    def test_prompts_are_one_picture_all_along_without_its_mask(self, davis_root: Path) -> None:
+        source = VideoSource(open_davis(davis_root, 2017, "val"), SIZE, length=3)
+        batches = replace(PLAIN, guide="gaussian+mask", matching=True, prompts=1.0)
+        inputs, labels = BatchSequence(Samples([source], seed=1), 1, batches)[0]
+        raw = Samples([source], seed=1).batch(0, [0])
+        for t in range(3):
+            np.testing.assert_array_equal(inputs["frames"][:, t], raw["frames"][:, 0])
+            np.testing.assert_array_equal(inputs["spatial_guides"][:, t, ..., 1], inputs["first_mask"])
+        np.testing.assert_array_equal(inputs["first_frame"], raw["frames"][:, 0])
+        for t in range(2):
+            np.testing.assert_array_equal(labels[:, t, ..., 0], raw["masks"][:, 1])
+        truth = raw["masks"][:, 1] == 1
+        assert (inputs["first_mask"] & truth).any()
+        assert (inputs["first_mask"] != truth).any()
+
 
 class TestProportions:
     @pytest.mark.parametrize("shape", [(90, 60), (60, 90), (40, 200), (64, 64)])

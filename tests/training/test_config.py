@@ -22,6 +22,7 @@ def test_shipped_stages() -> None:
         "osmn_lite_frames",
         "osmn_match_clips",
         "osmn_match_frames",
+        "osmn_match_prompts",
         "reconvnet_davis",
         "reconvnet_lite_clips",
         "reconvnet_lite_frames",
@@ -201,3 +202,9 @@ def test_shipped_files_are_yaml_with_a_heading() -> None:
         text = path.read_text()
         assert text.startswith("# ")
         assert isinstance(yaml.safe_load(text), dict)
+
+
+def test_prompts_need_matching() -> None:
+    with pytest.raises(InputError, match=r"task\.prompts: only a network with matching"):
+        cfg.load("osmn_lite_frames", ["task={kind: osmn, prompts: 0.5}"])
+    assert cfg.load("osmn_match_prompts", ["task.prompts=0.5"]).task.prompts == 0.5

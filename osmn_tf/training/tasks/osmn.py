@@ -24,6 +24,7 @@ class OSMNTask(Task):
 
     Attributes:
         mask_errors: see `osmn_tf.data.guided.GuidedBatches`.
+        prompts: likewise.
     """
 
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -31,10 +32,12 @@ class OSMNTask(Task):
     }
 
     mask_errors: float = 0.8
+    prompts: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mask_errors <= 1:
-            raise InputError(f"mask_errors: expected a probability, received {self.mask_errors}")
+        for name in ("mask_errors", "prompts"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a probability, received {getattr(self, name)}")
 
     def clips(self, config: Config) -> bool:
         """Whether the network is trained on clips."""
@@ -48,6 +51,8 @@ class OSMNTask(Task):
             )
         if _matches(config) and config.data.length < 2:
             raise InputError(f"data.length: matching needs clips of at least 2 frames, received {config.data.length}")
+        if self.prompts and not _matches(config):
+            raise InputError("task.prompts: only a network with matching learns from boxes and clicks")
         own = config.data.own_guide
         if config.data.length == 1 and (own.start or own.end):
             raise InputError("data.own_guide: the first frame of a clip has no own prediction, set data.length above 1")
@@ -72,6 +77,7 @@ class OSMNTask(Task):
             guide_dropout=data.guide_dropout,
             guide=network.guide,
             mask_errors=self.mask_errors,
+            prompts=self.prompts,
             matching=network.matching is not None,
             own_guide=functools.partial(_own_guide, data.own_guide, config.train.steps),
         )
