@@ -24,7 +24,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from osmn_tf import files
-from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.quiet import start_backend
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
@@ -32,7 +31,7 @@ from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
 from osmn_tf.inference.merging import MERGES
-from osmn_tf.inference.predictor import ENGINES, PredictorOptions
+from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
 from osmn_tf.precision import PRECISIONS
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osmn_tf.cli.options import parse_size
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.inference.merging import MERGES
+from osmn_tf.inference.predictor import parse_size
 
 if TYPE_CHECKING:
     from osmn_tf.video.source import FrameSource

@@ -5,8 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from osmn_tf.errors import InputError
-
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -14,18 +12,6 @@ EXIT_OK = 0
 EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """The value of --network-size: "288x512" -> (288, 512), height first.
-
-    Raises:
-        InputError: it is not HxW with positive numbers.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"--network-size: expected HxW such as 288x512, received {text!r}")
-    return int(parts[0]), int(parts[1])
 
 
 class Bars:

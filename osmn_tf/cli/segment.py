@@ -12,6 +12,10 @@ Written below --out, for a video called NAME:
     NAME_sheet.png          a contact sheet
 An interrupted run keeps what is done; the same command continues it. A file that it has not written itself is never
 removed or overwritten.
+
+Several videos, or a table of them (--list), are segmented by --workers processes, each of which loads the network once.
+What became of each video is a line of OUT/results.jsonl; one that cannot be segmented does not stop the others. Several
+machines may run the same command in one shared folder.
 """
 
 from __future__ import annotations
@@ -19,23 +23,28 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars, parse_size
+from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
 from osmn_tf.inference.merging import MERGES
-from osmn_tf.inference.predictor import ENGINES
+from osmn_tf.inference.predictor import ENGINES, parse_size
 from osmn_tf.masks.drawing import OPACITY
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from osmn_tf.inference.segmenter import VideoSegmenter
+    from osmn_tf.jobs.manifest import Record
+    from osmn_tf.jobs.many import Runner, Summary
     from osmn_tf.jobs.segment import SegmentOptions
-    from osmn_tf.masks.prompts import Box
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
@@ -47,7 +56,11 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
   osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
+  osmn segment clips/*.mp4 --mask 'masks/{name}.png' --workers 2   many videos, {name} is each one's name
+  osmn segment --list jobs.csv --workers 2 --out results           a table: video, mask or box, and options
 """
+
+MOST_FAILURES = 10  # that are named at the end
 
 ENGINE_TITLES = {"litert": "LiteRT", "keras": "Keras"}
 
@@ -67,7 +80,7 @@ QUALITY_HELP = "\n".join(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `osmn segment`."""
     parser.epilog = EXAMPLES
-    parser.add_argument("video", metavar="VIDEO_OR_FOLDER", help="video file or folder of images")
+    parser.add_argument("videos", metavar="VIDEO_OR_FOLDER", nargs="*", help="video file or folder of images")
     what = parser.add_argument_group("the objects")
     what.add_argument(
         "--mask",
@@ -90,8 +103,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL:N",
         help="from frame N on the object is not tracked any more; repeatable",
     )
+    what.add_argument(
+        "--detections",
+        metavar="JSON",
+        help="what a detector has found (COCO or YouTube-VIS): its objects in the first frame",
+    )
+    what.add_argument("--min-score", type=float, default=0.5, metavar="S", help="of them, from 0 to 1 (%(default)s)")
     what.add_argument("--resize-mask", action="store_true", help="accept masks of another size than the video's")
     what.add_argument("--both-ways", action="store_true", help="also go backward, to the frames before the mask")
+    many = parser.add_argument_group("many videos")
+    many.add_argument(
+        "--list",
+        metavar="FILE",
+        help="a table, .csv or .jsonl, a video a row: 'video', one of 'mask', 'box' and 'detections', and options by"
+        " their names; what a row does not say, the command says",
+    )
+    many.add_argument("--workers", type=int, metavar="N", help="processes, among which the cores are shared (1)")
+    many.add_argument(
+        "--runner", choices=("local", "ray"), help="where they are: on this machine, or in a Ray cluster (local)"
+    )
+    many.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: Ray on this machine)")
     frames = parser.add_argument_group("the frames")
     frames.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default: 0)")
     frames.add_argument("--end", type=int, metavar="N", help="frame to stop before (default: all)")
@@ -149,6 +180,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn segment` and returns its exit code."""
+    many = arguments.list, arguments.workers, arguments.runner, arguments.address
+    if len(arguments.videos) != 1 or any(option is not None for option in many):
+        return run_many(arguments)
     from osmn_tf.jobs.segment import segment
 
     options = read_options(arguments)
@@ -175,14 +209,143 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def run_many(arguments: argparse.Namespace) -> int:
+    """Runs `osmn segment` on several videos, and returns its exit code."""
+    from osmn_tf.jobs.many import segment_many
+    from osmn_tf.jobs.rows import columns_of, make_rows, read_table
+
+    if bool(arguments.videos) == (arguments.list is not None):
+        raise InputError("give one or more videos, or a table of them as --list FILE")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"--workers: expected 1 or more, received {arguments.workers}")
+    if arguments.address is not None and arguments.runner != "ray":
+        raise InputError("--address: it is that of a Ray cluster; add --runner ray")
+    base = columns_of(read_options(arguments))
+    if arguments.list is not None:
+        rows = read_table(arguments.list, arguments.out, base)
+    else:
+        rows = make_rows([{"video": os.path.abspath(video)} for video in arguments.videos], arguments.out, base)
+    with Lines(arguments.quiet) as lines:
+        summary = segment_many(rows, make_runner(arguments), lines)
+    print(describe(summary, arguments.out))
+    for record in summary.failed[:MOST_FAILURES]:
+        print(f"  row {record['row']}, {record['name']}: {record['kind']}: {record['message']}", file=sys.stderr)
+    if len(summary.failed) > MOST_FAILURES:
+        print(f"  and {len(summary.failed) - MOST_FAILURES} more", file=sys.stderr)
+    if summary.left:
+        print(f"osmn segment: interrupted with {summary.left} videos left; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_INCOMPLETE if summary.failed else EXIT_OK
+
+
+def make_runner(arguments: argparse.Namespace) -> Runner:
+    """Where the videos are segmented.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+    """
+    from osmn_tf.jobs.many import Setting, run_here
+
+    plugins = [os.path.abspath(path) for path in arguments.plugin]
+    setting = Setting(
+        functools.partial(open_quietly, device=arguments.device),
+        functools.partial(import_plugins, plugins),
+        arguments.threads,
+    )
+    if arguments.runner == "ray":
+        from osmn_tf.jobs.on_ray import run_on_ray
+
+        return run_on_ray(arguments.workers, setting, arguments.address)
+    return run_here(arguments.workers or 1, setting)
+
+
+def import_plugins(paths: Sequence[str]) -> None:
+    """Imports what `osmn --plugin` has named, in another process."""
+    from osmn_tf.cli.main import import_plugin
+
+    for path in paths:
+        import_plugin(path)
+
+
+def describe(summary: Summary, out: str) -> str:
+    """How a run over many videos has ended, in a line or two."""
+    from osmn_tf.jobs.manifest import RESULTS
+
+    parts = [f"{summary.done} done"]
+    if summary.before:
+        parts.append(f"{summary.before} done before")
+    parts += [f"{len(summary.failed)} failed", *([f"{summary.left} left"] if summary.left else [])]
+    text = f"{summary.rows} videos: {', '.join(parts)}"
+    if summary.frames:
+        rate = summary.frames / summary.seconds
+        text += f"\n{summary.frames} frames in {summary.seconds:.1f} s ({rate:.1f} frames per second)"
+    return f"{text}\n{'records:':15}{Path(out) / RESULTS}"
+
+
+class Lines:
+    """A bar over all videos with the time that is left, and a line a video above it. A `Watcher`.
+
+    Args:
+        quiet: neither.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: tqdm | None = None
+        self._ended = self._rows = 0
+
+    def begin(self, summary: Summary) -> None:
+        from tqdm import tqdm
+
+        self._ended, self._rows = summary.before, summary.rows
+        self._bar = tqdm(
+            total=summary.rows,
+            initial=summary.before,
+            disable=True if self._quiet else None,
+            dynamic_ncols=True,
+            # Parts of videos count: as a number they would have as many digits as a float has.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+        )
+        self._describe()
+
+    def _describe(self) -> None:
+        if self._bar is not None:
+            self._bar.set_description_str(f"{self._ended}/{self._rows} videos", refresh=False)
+
+    def record(self, record: Record) -> None:
+        from tqdm import tqdm
+
+        self._ended += 1
+        self._describe()
+        if self._quiet:
+            return
+        what = f"{record.get('frames', 0)} frames in {record.get('seconds', 0):.1f} s"
+        if record["status"] != "done":
+            what = f"{record['kind']}: {record['message']}"
+        tqdm.write(f"{self._ended}/{self._rows} {record['name']}: {what}", file=sys.stdout)
+        sys.stdout.flush()
+
+    def share(self, done: float) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
 def read_options(arguments: argparse.Namespace) -> SegmentOptions:
-    """The arguments of `osmn segment` as the job takes them.
+    """The arguments of `osmn segment` as the job takes them; of several videos, what holds for each.
 
     Raises:
         InputError: an argument cannot be read, or two contradict each other.
     """
     from osmn_tf.inference.predictor import PredictorOptions
     from osmn_tf.jobs.outputs import Look
+    from osmn_tf.jobs.rows import parse_boxes, parse_ends, parse_masks
     from osmn_tf.jobs.segment import SegmentOptions
 
     outputs: dict[str, str | None] = {}
@@ -197,10 +360,12 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
     if arguments.scores:
         outputs["scores"] = None
     return SegmentOptions(
-        arguments.video,
+        arguments.videos[0] if len(arguments.videos) == 1 else "",
         masks=parse_masks(arguments.mask or [], arguments.start),
         boxes=parse_boxes(arguments.box or [], arguments.start),
         ends=parse_ends(arguments.until or []),
+        detections=arguments.detections,
+        min_score=arguments.min_score,
         resize_mask=arguments.resize_mask,
         both_ways=arguments.both_ways,
         start=arguments.start,
@@ -225,54 +390,6 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         look=Look(opacity=arguments.opacity),
         force=arguments.force,
     )
-
-
-def parse_masks(values: list[str], start: int) -> dict[int, str]:
-    """The --mask arguments: number of a frame -> file. Without a number a mask is of frame `start`.
-
-    Raises:
-        InputError: a frame gets two masks.
-    """
-    masks: dict[int, str] = {}
-    for value in values:
-        number, separator, path = value.partition(":")
-        numbered = separator and number.isdecimal() and not Path(value).exists()
-        frame, file = (int(number), path) if numbered else (start, value)
-        if frame in masks:
-            raise InputError(f"--mask {value}: frame {frame} has a mask already")
-        masks[frame] = file
-    return masks
-
-
-def parse_boxes(values: list[str], start: int) -> dict[int, list[Box]]:
-    """The --box arguments: number of a frame -> boxes in it. Without a number a box is in frame `start`.
-
-    Raises:
-        InputError: one is no box.
-    """
-    from osmn_tf.masks.prompts import parse_box
-
-    boxes: dict[int, list[Box]] = {}
-    for value in values:
-        number, separator, text = value.partition(":")
-        numbered = bool(separator) and number.isdecimal()
-        boxes.setdefault(int(number) if numbered else start, []).append(parse_box(text if numbered else value))
-    return boxes
-
-
-def parse_ends(values: list[str]) -> dict[int, int]:
-    """The --until arguments: label -> number of the frame from which on the object is not tracked.
-
-    Raises:
-        InputError: one is not LABEL:N, or an object gets two.
-    """
-    ends: dict[int, int] = {}
-    for value in values:
-        label, separator, number = value.partition(":")
-        if not (separator and label.isdecimal() and number.isdecimal()) or int(label) in ends:
-            raise InputError(f"--until: expected LABEL:N, once for an object, received {value!r}")
-        ends[int(label)] = int(number)
-    return ends
 
 
 def open_quietly(options: SegmentOptions, say: bool = False, device: str | None = None) -> VideoSegmenter:

@@ -95,6 +95,18 @@ class PredictorOptions:
                 raise InputError(f"{field.name}: {reason}, received {value!r}")
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """A size as commands and tables have it: "288x512" -> (288, 512), height first.
+
+    Raises:
+        InputError: it is not HxW with positive numbers.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--network-size: expected HxW such as 288x512, received {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 @dataclasses.dataclass(frozen=True)
 class AdaptOptions:
     """How a predictor is adapted to a video (see `VideoSegmenter.finetune`).
@@ -204,7 +216,7 @@ class Predictor(abc.ABC):
         return frames
 
     def close(self) -> None:  # noqa: B027 (most have nothing to close)
-        """Gives connections back."""
+        """Gives connections back. A predictor of a network in files can be used again afterwards."""
 
     # With `can_adapt` -------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osmn_tf.datasets.detections import read_detections
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
@@ -49,6 +50,9 @@ class SegmentOptions:
             behind those in `masks`, in the order of the frames and of the boxes. With neither, the network finds the
             objects, if it is one that does.
         ends: label of an object -> number of the frame from which on it is not tracked.
+        detections: instead of masks: a detector's results (`osmn_tf.datasets.detections`); the objects are what it has
+            found in the first frame, numbered from the best score on.
+        min_score: of the detections that count.
         resize_mask: accept masks of another size than the video's.
         both_ways: also go backward, to the frames before an object's first mask.
         start, end, every: which frames to take, as `open_source`.
@@ -67,6 +71,8 @@ class SegmentOptions:
     masks: Mapping[int, str | os.PathLike[str] | np.ndarray] = dataclasses.field(default_factory=dict)
     boxes: Mapping[int, Sequence[Box]] = dataclasses.field(default_factory=dict)
     ends: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    detections: str | os.PathLike[str] | None = None
+    min_score: float = 0.5
     resize_mask: bool = False
     both_ways: bool = False
     start: int = 0
@@ -98,6 +104,7 @@ class Outcome:
         already_done: the same command had finished before, and nothing was done.
         interrupted: by Ctrl-C; the same command continues.
         problem: why not all frames are done, or not all results written, in one line.
+        kind: the class of the error that this was.
     """
 
     name: str
@@ -109,6 +116,7 @@ class Outcome:
     already_done: bool = False
     interrupted: bool = False
     problem: str | None = None
+    kind: str | None = None
 
 
 class _InterruptedError(Exception):
@@ -120,6 +128,7 @@ def segment(
     *,
     progress: Progress | None = None,
     open_segmenter: Callable[[SegmentOptions], VideoSegmenter] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Outcome:
     """Segments a video and writes its results.
 
@@ -130,6 +139,7 @@ def segment(
         progress: told after every step of fine-tuning and every frame.
         open_segmenter: makes the segmenter, once everything else has been checked; by default with the network that
             `options.preset` names.
+        stop: asked after every frame and every step; True is what Ctrl-C is otherwise, which then is left alone.
 
     Returns:
         How it has ended. Files that could not be written or read behind the first frame, and Ctrl-C, are no exceptions:
@@ -139,9 +149,9 @@ def segment(
         InputError: an argument is wrong, or nothing could be done. Nothing is written then.
         KeyboardInterrupt: Ctrl-C while fine-tuning, or a second time.
     """
-    job = _Job(options, progress or (lambda what, done, total, note: None))
+    job = _Job(options, progress or (lambda what, done, total, note: None), stop)
     if job.is_complete():
-        return Outcome(job.video.name, job.results(), already_done=True)
+        return Outcome(job.video.name, job.results(), frames=job.kept(), kept=job.kept(), already_done=True)
     job.check_targets()
     with (open_segmenter or default_segmenter)(options) as segmenter:
         if options.finetune and not segmenter.predictor.can_adapt:
@@ -189,8 +199,8 @@ def _reason(error: Exception) -> str:
 class _Job:
     """One video: where its results go, what is done already, and the loops over its frames."""
 
-    def __init__(self, options: SegmentOptions, progress: Progress) -> None:
-        self.options, self.progress = options, progress
+    def __init__(self, options: SegmentOptions, progress: Progress, stop: Callable[[], bool] | None) -> None:
+        self.options, self.progress, self.stop = options, progress, stop
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
         self.given, self.boxed = _given_masks(options, self.source)
         self.ends = _ends(options, self.given)
@@ -236,7 +246,7 @@ class _Job:
 
     def _inputs(self) -> list[Path]:
         """The files that are read, but for the masks, whose values count."""
-        return [*self.source.files, *_network_files(self.network)]
+        return [*self.source.files, *network_files(self.network)]
 
     def _facts(self) -> list[object]:
         options = self.options
@@ -267,6 +277,10 @@ class _Job:
         named = [(outputs.get(kind).title, path) for kind, path in self.targets.items()]
         named += zip(("first mask", "its preview"), self.first_mask)
         return tuple((title, path) for title, path in named if path.exists())
+
+    def kept(self) -> int:
+        """How many masks there are."""
+        return sum(1 for _ in self.targets["masks"].glob("*.png"))
 
     def check_targets(self) -> None:
         """Refuses whatever would touch a file that this package has not written, or the results of another command.
@@ -338,8 +352,11 @@ class _Job:
         """Segments the video and writes the results."""
         segmenter.keep_scores = self.uses_scores
         try:
-            with self._finetuned(segmenter), deferred_interrupt() as interrupted:
-                return self._segment(segmenter, interrupted.is_set)
+            with self._finetuned(segmenter):
+                if self.stop is not None:
+                    return self._segment(segmenter, self.stop)
+                with deferred_interrupt() as interrupted:
+                    return self._segment(segmenter, interrupted.is_set)
         except OSError as error:
             raise InputError(f"--out: {_reason(error)}") from error
         finally:
@@ -362,6 +379,8 @@ class _Job:
                 raise self.weights.damaged() from error
 
         def show(done: int, total: int, loss: float) -> None:
+            if self.stop is not None and self.stop():
+                raise KeyboardInterrupt
             self.progress("fine-tuning", done, total, f"loss {loss:.3f}")
 
         annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
@@ -370,7 +389,7 @@ class _Job:
         return tuned
 
     def _segment(self, segmenter: VideoSegmenter, interrupted: Callable[[], bool]) -> Outcome:
-        problem: str | None = None
+        problem: OSError | InputError | None = None
         stopped = whole = False  # whether the files of all frames that were segmented are there
         made: list[Output] = []
         clock = _Clock()
@@ -383,9 +402,9 @@ class _Job:
             except _InterruptedError:
                 stopped = whole = True
             except TruncatedVideoError as error:
-                problem, whole = str(error), True
+                problem, whole = error, True
             except (OSError, InputError) as error:
-                problem = _reason(error)
+                problem = error
                 if not self.done:
                     raise
             seconds = clock.seconds()
@@ -398,11 +417,12 @@ class _Job:
             self.video.name,
             self.results(),
             frames=self.done,
-            kept=sum(1 for _ in self.targets["masks"].glob("*.png")),
+            kept=self.kept(),
             resumed=self.resumed,
             seconds=seconds,
             interrupted=stopped,
-            problem=problem,
+            problem=None if problem is None else _reason(problem),
+            kind=None if problem is None else type(problem).__name__,
         )
 
     def _loop(
@@ -540,9 +560,11 @@ class _Job:
             facts = {"done": np.array(self.done), "confidence": self._all_confidence()}
             self.snapshot.save({**segmenter.snapshot(), **facts})
 
-    def _finish(self, segmenter: VideoSegmenter, made: Sequence[Output], whole: bool, complete: bool) -> str | None:
+    def _finish(
+        self, segmenter: VideoSegmenter, made: Sequence[Output], whole: bool, complete: bool
+    ) -> OSError | InputError | None:
         """Closes the results, also of a part of the video, and leaves the record of the run. Returns what failed."""
-        problem = None
+        problem: OSError | InputError | None = None
         try:
             if whole and not complete:
                 self._save_snapshot(segmenter)
@@ -552,7 +574,7 @@ class _Job:
             if complete:
                 self._forget()
         except (OSError, InputError) as error:
-            problem = _reason(error)
+            problem = error
             if whole and complete:
                 with contextlib.suppress(OSError):
                     self._save_snapshot(segmenter)
@@ -572,7 +594,7 @@ class _Clock:
         return time.perf_counter() - self._began
 
 
-def _network_files(network: NetworkSource) -> list[Path]:
+def network_files(network: NetworkSource) -> list[Path]:
     if network.path is None or network.path.is_file():
         return [network.path] if network.path else []
     return sorted(path for path in network.path.rglob("*") if path.is_file())
@@ -606,10 +628,14 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
             nothing was found in it; or there is none of them where they are needed.
     """
     boxes = {number: tuple(some) for number, some in sorted(options.boxes.items()) if some}
-    if not options.masks and not boxes and (options.both_ways or options.finetune):
+    if not (options.masks or boxes or options.detections) and (options.both_ways or options.finetune):
         what = "--both-ways" if options.both_ways else "--finetune"
         raise InputError(f"{what}: needs the objects as --mask PNG or as --box X,Y,W,H")
+    if options.detections and (options.masks or boxes):
+        raise InputError("give the objects either as --mask PNG and --box X,Y,W,H or as --detections JSON")
     size = (source.info.height, source.info.width)
+    if options.detections:
+        return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
     for number, mask in options.masks.items():
         index = _index(number, options, source, "--mask")
@@ -650,3 +676,24 @@ def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int,
         if ends[label] <= first[label]:
             raise InputError(f"--until {label}:{number}: expected a frame behind the first one of object {label}")
     return ends
+
+
+def _detected(options: SegmentOptions, source: FrameSource) -> np.ndarray:
+    """The objects that a detector has found in the first frame: uint8 [H, W], 1 is the one with the best score."""
+    number = source.number(0)
+    size = (source.info.height, source.info.width)
+    whole = open_source(options.video)
+    names = [file.name for file in whole.files] if whole.path.is_dir() else whole.count_frames()
+    found = read_detections(options.detections or "", names, size, video=source.name, min_score=options.min_score)(
+        number
+    )
+    mask = np.zeros(size, np.uint8)
+    # The best one is painted last, over the others.
+    for label, instance in reversed(list(enumerate(found[:254], start=1))):
+        mask[instance.mask] = label
+    if not mask.any():
+        raise InputError(
+            f"detections: {options.detections} has nothing in frame {number} with a score of {options.min_score:g} or"
+            " more"
+        )
+    return mask

@@ -129,10 +129,12 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
 
 
 def default_threads() -> int:
-    """Threads that a network gets unless it is told otherwise: the cores that this process may use, at most four."""
+    """Threads that a network gets unless it is told otherwise: the cores that this process may use, at most four, and
+    no more than OMP_NUM_THREADS says, as for what else computes."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return min(4, cores)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(4, cores, max(1, int(limit)) if limit.isdecimal() else 4)
 
 
 class Graph:

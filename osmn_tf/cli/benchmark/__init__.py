@@ -8,6 +8,7 @@ examples:
   osmn benchmark litert DAVIS --split dev --network-size 256x448
   osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/reconvnet_lite/1
   osmn benchmark segment dog.mp4 --mask dog.png --presets reconvnet_lite exported/ --precisions float32 mixed_bfloat16
+  osmn benchmark many --davis DAVIS --engine keras
   osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
 

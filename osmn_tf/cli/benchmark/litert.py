@@ -7,9 +7,9 @@ import os
 import sys
 
 from osmn_tf.cli.benchmark import Benchmark, add_data_set, benchmarks, load_average
-from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.quiet import start_backend
 from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.inference.predictor import parse_size
 from osmn_tf.models.presets import DEFAULT_PRESET
 
 

@@ -6,8 +6,8 @@ import argparse
 import os
 
 from osmn_tf.cli.benchmark import Benchmark, benchmarks
-from osmn_tf.cli.options import parse_size
 from osmn_tf.cli.segment import open_quietly
+from osmn_tf.inference.predictor import parse_size
 from osmn_tf.models.presets import DEFAULT_PRESET
 
 
