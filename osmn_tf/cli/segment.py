@@ -171,6 +171,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--no-sheet", action="store_true", help="write no contact sheet")
     output.add_argument("--coco", metavar="FILE", help="write COCO run-length masks, a track an object (YouTube-VIS)")
     output.add_argument("--cutouts", action="store_true", help="write NAME_cutouts/LABEL/00000.png with alpha")
+    output.add_argument("--prores", action="store_true", help="write NAME_alpha.mov: the objects, as ProRes 4444")
+    output.add_argument("--alpha-webm", action="store_true", help="write NAME_alpha.webm: the objects, VP9 with alpha")
+    output.add_argument(
+        "--exr", action="store_true", help="write NAME_exr/00000.exr: a layer an object (extra 'exr'), linear light"
+    )
+    edges = output.add_mutually_exclusive_group()
+    edges.add_argument(
+        "--feather", type=float, default=0.0, metavar="R", help="let cut-outs fade over R pixels beside the outline"
+    )
+    edges.add_argument("--matte", action="store_true", help="let the edges of cut-outs follow those of the frame")
+    output.add_argument(
+        "--premultiplied", action="store_true", help="multiply the colours of cut-outs with alpha (default: straight)"
+    )
     output.add_argument(
         "--scores", action="store_true", help="write NAME_scores/LABEL/00000.png: how sure the network is, 255 for 1"
     )
@@ -355,10 +368,9 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         outputs["sheet"] = None
     if arguments.coco:
         outputs["coco"] = arguments.coco
-    if arguments.cutouts:
-        outputs["cutouts"] = None
-    if arguments.scores:
-        outputs["scores"] = None
+    for kind in ("cutouts", "prores", "alpha-webm", "exr", "scores"):
+        if getattr(arguments, kind.replace("-", "_")):
+            outputs[kind] = None
     return SegmentOptions(
         arguments.videos[0] if len(arguments.videos) == 1 else "",
         masks=parse_masks(arguments.mask or [], arguments.start),
@@ -387,7 +399,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,
         outputs=outputs,
-        look=Look(opacity=arguments.opacity),
+        look=Look(arguments.opacity, arguments.feather, arguments.matte, arguments.premultiplied),
         force=arguments.force,
     )
 

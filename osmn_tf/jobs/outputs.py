@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
@@ -15,10 +15,13 @@ from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.contact_sheet import ContactSheet
-from osmn_tf.masks.drawing import OPACITY, cutout, draw_overlay, write_image
+from osmn_tf.masks.drawing import OPACITY, draw_overlay, write_image
+from osmn_tf.masks.exr import check_exr, write_layers
 from osmn_tf.masks.files import write_mask
-from osmn_tf.masks.labels import labels_of
+from osmn_tf.masks.labels import VOID, labels_of
+from osmn_tf.masks.matting import cutout, feather, guided_matte
 from osmn_tf.registry import Registry
+from osmn_tf.video.readers import Colors, Sound
 from osmn_tf.video.writer import VideoWriter
 
 
@@ -28,16 +31,30 @@ class Look:
 
     Attributes:
         opacity: of the colours in the overlay, 0..1.
+        feather: pixels on each side of an object's outline over which a cut-out fades; 0: not at all.
+        matte: let the alpha of cut-outs follow the edges of the frame (`osmn_tf.masks.matting.guided_matte`).
+        premultiplied: multiply the colours of cut-outs with alpha. (EXR files always have it so.)
 
     Raises:
         InputError: a number is out of its range.
     """
 
     opacity: float = OPACITY
+    feather: float = 0.0
+    matte: bool = False
+    premultiplied: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.opacity <= 1:
             raise InputError(f"--opacity: expected 0..1, received {self.opacity}")
+        if self.feather < 0:
+            raise InputError(f"--feather: expected 0 or more pixels, received {self.feather}")
+        if self.feather and self.matte:
+            raise InputError("--feather, --matte: expected one of them, received both")
+
+    def alpha(self, frame: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        """How much of each pixel is an object's: float32 [H, W] of the mask bool [H, W]."""
+        return guided_matte(frame, inside) if self.matte else feather(inside, self.feather)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Video:
         frame_name: index -> name of a frame.
         given: indices of the frames whose masks were given.
         look: see `Look`.
+        colors, sound: of the source, for videos.
     """
 
     name: str
@@ -59,6 +77,12 @@ class Video:
     frame_name: Callable[[int], str]
     given: Collection[int] = ()
     look: Look = dataclasses.field(default_factory=Look)
+    colors: Colors | None = None
+    sound: Sound | None = None
+
+    def writer(self, path: Path, alpha: bool = False) -> VideoWriter:
+        """Of a video that shows, sounds and runs as the source."""
+        return VideoWriter(path, self.fps, self.size, colors=self.colors, sound=self.sound, alpha=alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +173,7 @@ class OverlayVideo(Output):
 
     def __init__(self, path: Path, video: Video) -> None:
         super().__init__(path, video)
-        self._writer = VideoWriter(path, video.fps, video.size)
+        self._writer = video.writer(path)
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         self._writer.write(draw_overlay(frame, mask, opacity=self.video.look.opacity))
@@ -195,20 +219,88 @@ class CocoTracks(Output):
         self._tracks.save(self.path)
 
 
+class _Objects:
+    """The objects that were seen so far: a sequence of files an object has no gaps from its first frame on."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def alphas(self, look: Look, frame: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(label, alpha float32 [H, W]) of each, ascending; 0 where it is not in this frame."""
+        self._seen |= set(labels_of(mask))
+        for label in sorted(self._seen):
+            yield label, look.alpha(frame, mask == label)
+
+
 @outputs.register("cutouts")
 class Cutouts(Output):
-    """NAME_cutouts/LABEL/00000.png: every object by itself on a transparent ground."""
+    """NAME_cutouts/LABEL/00000.png: every object by itself on a transparent ground, from its first frame on."""
 
     title, ending, is_folder = "cut-outs", "_cutouts", True
 
     def __init__(self, path: Path, video: Video) -> None:
         super().__init__(path, video)
-        self._folder = OwnFolder(path)
+        self._folder, self._objects = OwnFolder(path), _Objects()
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-        for label in labels_of(mask):
+        look = self.video.look
+        for label, alpha in self._objects.alphas(look, frame, mask):
             path = self._folder.file(f"{label}/{self.video.frame_name(index)}.png")
-            write_image(path, cutout(frame, mask, label))
+            write_image(path, cutout(frame, alpha, look.premultiplied))
+
+
+@outputs.register("exr")
+class ExrLayers(Output):
+    """NAME_exr/00000.exr: the frame, and every object as a layer "object_LABEL", premultiplied, in linear light."""
+
+    title, ending, is_folder = "EXR layers", "_exr", True
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._folder, self._objects = OwnFolder(path), _Objects()
+
+    @classmethod
+    def check(cls, path: Path) -> None:
+        super().check(path)
+        check_exr()
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        layers = {f"object_{label}": alpha for label, alpha in self._objects.alphas(self.video.look, frame, mask)}
+        path = self._folder.file(f"{self.video.frame_name(index)}.exr")
+        write_layers(path, frame, layers, self.video.fps)
+
+
+class _AlphaVideo(Output):
+    """All objects on a transparent ground."""
+
+    def __init__(self, path: Path, video: Video) -> None:
+        super().__init__(path, video)
+        self._writer = video.writer(path, alpha=True)
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        look = self.video.look
+        alpha = look.alpha(frame, (mask > 0) & (mask != VOID))
+        self._writer.write(cutout(frame, alpha, look.premultiplied, bleed=True))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+@outputs.register("prores")
+class ProRes(_AlphaVideo):
+    """NAME_alpha.mov: all objects on a transparent ground, as ProRes 4444 with alpha."""
+
+    title, ending, suffixes = "ProRes 4444", "_alpha.mov", (".mov",)
+
+
+@outputs.register("alpha-webm")
+class AlphaWebm(_AlphaVideo):
+    """NAME_alpha.webm: all objects on a transparent ground, as VP9 with alpha, which browsers show."""
+
+    title, ending, suffixes = "WebM with alpha", "_alpha.webm", (".webm",)
 
 
 @outputs.register("scores")

@@ -215,6 +215,8 @@ class _Job:
             self.source.frame_name,
             frozenset(self.given),
             options.look,
+            info.colors,
+            self.source.sound(),
         )
         self.out = Path(options.out)
         paths = {"masks": self.out / self.source.name, **options.outputs}

@@ -1,4 +1,4 @@
-"""Pictures of results: masks drawn over frames, and cut-out objects."""
+"""Pictures of results: masks drawn over frames."""
 
 from __future__ import annotations
 
@@ -87,27 +87,6 @@ def draw_overlay(frame: np.ndarray, mask: np.ndarray, *, opacity: float = OPACIT
         cv2.copyTo(light, cv2.bitwise_and(edge, inside), part)
     result[window] = part
     return result
-
-
-def cutout(frame: np.ndarray, mask: np.ndarray, label: int) -> np.ndarray:
-    """One object on a transparent ground.
-
-    Args:
-        frame: uint8 RGB [H, W, 3].
-        mask: uint8 label mask [H, W].
-        label: the object, 1..254.
-
-    Returns:
-        uint8 RGBA [H, W, 4]: alpha is 255 on the object. Everything else is 0, so that nothing of it is in the file.
-
-    Raises:
-        InputError: the arrays are not as above.
-    """
-    import cv2
-
-    check_frame(frame, mask)
-    alpha = cv2.inRange(mask, label, label)
-    return cv2.bitwise_and(cv2.merge([*cv2.split(frame), alpha]), cv2.merge([alpha] * 4))
 
 
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:

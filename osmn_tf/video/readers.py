@@ -38,6 +38,36 @@ class TruncatedVideoError(InputError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Colors:
+    """How a video's numbers are to be shown, in the numbering of ITU-T H.273.
+
+    Attributes:
+        primaries: of the colours, 1: BT.709.
+        transfer: from numbers to light.
+        matrix: from RGB to luma and chroma.
+    """
+
+    primaries: int
+    transfer: int
+    matrix: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """A piece of the sound that belongs to the frames.
+
+    Attributes:
+        path: the file.
+        begin: seconds in the file's own time, of the first frame.
+        end: seconds; None: to its end.
+    """
+
+    path: Path
+    begin: float
+    end: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class VideoInfo:
     """What is known about a source before it is read.
 
@@ -47,12 +77,14 @@ class VideoInfo:
         fps: frames per second (the average, where the rate varies), divided by `every`.
         height: pixels, as displayed (rotation applied).
         width: pixels, as displayed.
+        colors: of a video file that says so; None otherwise.
     """
 
     frames: int | None
     fps: Fraction
     height: int
     width: int
+    colors: Colors | None = None
 
 
 class Reader(abc.ABC):
@@ -75,6 +107,10 @@ class Reader(abc.ABC):
     @abc.abstractmethod
     def frame_name(self, index: int) -> str:
         """See `FrameSource.frame_name`."""
+
+    def sound(self, selection: range) -> Sound | None:
+        """See `FrameSource.sound`."""
+        return None
 
 
 # Folders of images
@@ -234,7 +270,17 @@ class FileReader(Reader):
                 raise InputError(f"{path}: expected a video, but its first frame cannot be decoded") from error
         self._matrix = _display_matrix(first)
         height, width = (first.width, first.height) if self._swaps_sides else (first.height, first.width)
-        self.info = VideoInfo(frames, Fraction(rate), height, width)
+        self._began = float(first.pts * first.time_base) if first.pts is not None else 0.0
+        self.info = VideoInfo(frames, Fraction(rate), height, width, _colors(first))
+
+    def sound(self, selection: range) -> Sound | None:
+        if selection.step != 1:
+            return None
+        with self._open() as container:
+            if not container.streams.audio or container.streams.audio[0].codec_context is None:
+                return None
+        begin, end = (self._began + float(index / self.info.fps) for index in (selection.start, selection.stop))
+        return Sound(self.path, begin, None if selection.stop >= FAR_AWAY else end)
 
     @property
     def _swaps_sides(self) -> bool:
@@ -394,6 +440,15 @@ class FileReader(Reader):
 
     def frame_name(self, index: int) -> str:
         return f"{index:05d}"
+
+
+def _colors(frame: Any) -> Colors | None:
+    """What a decoded frame says of its colours, where it says how they were coded."""
+    unspecified = 2
+    matrix = int(frame.colorspace)
+    if matrix == unspecified or matrix == 0:  # 0: RGB, or nothing known
+        return None
+    return Colors(int(frame.color_primaries), int(frame.color_trc), matrix)
 
 
 def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:

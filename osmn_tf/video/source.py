@@ -25,6 +25,7 @@ from osmn_tf.video.readers import (
     FileReader,
     FolderReader,
     Reader,
+    Sound,
     TruncatedVideoError,
     VideoInfo,
 )
@@ -152,6 +153,10 @@ class FrameSource:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, as displayed."""
         return self.info.height, self.info.width
+
+    def sound(self) -> Sound | None:
+        """The sound of these frames, for `VideoWriter`; None where there is none, or frames are left out."""
+        return self._reader.sound(self._selection)
 
     def __len__(self) -> int:
         """As `count_frames`: exact, so a video file is decoded to find out, once. `info.frames` costs nothing."""

@@ -8,7 +8,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import atomic_path
+from osmn_tf.video.readers import Colors, Sound
 
 _QUEUE_LENGTH = 4
 _MOST_THREADS = 4
@@ -25,8 +26,21 @@ _MOST_THREADS = 4
 _H264 = ("libx264", {"preset": "superfast", "crf": "20"})
 _VP9 = ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32", "b": "0"})
 _CODECS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".webm": _VP9}
+# ProRes 4444 keeps 10 bits a colour and 16 of alpha; VP9 carries alpha as a second stream, in 8 bits.
+_PRORES = ("prores_ks", {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"})
+_ALPHA_CODECS = {".mov": _PRORES, ".webm": _VP9}
 _BT601 = 6  # SMPTE 170M, in the numbering of ITU-T H.273
 _LIMITED_RANGE = 1
+# swscale's own number for what H.273 calls SMPTE 170M.
+_SWSCALE = {6: 5}
+# What each container holds as it is; other sound is encoded anew, by the last.
+_SOUND = {
+    ".mp4": ("aac", "mp3", "ac3", "eac3", "alac", "aac"),
+    ".m4v": ("aac", "mp3", "ac3", "eac3", "alac", "aac"),
+    ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "aac"),
+    ".mkv": ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "pcm_s16le", "pcm_s24le", "aac"),
+    ".webm": ("opus", "vorbis", "libopus"),
+}
 
 
 class VideoWriter:
@@ -40,19 +54,33 @@ class VideoWriter:
         path: the file; its folder must exist.
         fps: frames per second.
         size: (height, width) of the frames.
+        colors: how they are coded and tagged, as a source's `info.colors`; None: BT.601.
+        sound: that goes with them, as a source's `sound()`; it is copied where the container holds it, encoded anew
+            elsewhere, and ends with the last frame.
+        alpha: the frames are RGBA with straight alpha: ProRes 4444 in .mov, VP9 with alpha in .webm.
 
     Raises:
         InputError: the suffix is another, or the file cannot be written; from `write`, a frame is of another shape.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: Fraction | float, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction | float,
+        size: tuple[int, int],
+        *,
+        colors: Colors | None = None,
+        sound: Sound | None = None,
+        alpha: bool = False,
+    ) -> None:
         import av
 
         self.path = Path(path)
         self.frames = 0
         suffix = self.path.suffix.lower()
-        if suffix not in _CODECS:
-            raise InputError(f"{path}: expected a video file name that ends in {', '.join(_CODECS)}")
+        codecs = _ALPHA_CODECS if alpha else _CODECS
+        if suffix not in codecs:
+            raise InputError(f"{path}: expected a video file name that ends in {', '.join(codecs)}")
         if not (fps > 0 and math.isfinite(fps)):
             raise InputError(f"fps: expected a positive number, received {fps}")
         if len(size) != 2 or min(size) < 1:
@@ -60,7 +88,13 @@ class VideoWriter:
         self._size = (int(size[0]), int(size[1]))
         # 1001 keeps 30000/1001 and its like; the denominators of some variable rates are beyond what mp4 can hold.
         rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
-        codec, options = _CODECS[suffix]
+        codec, options = codecs[suffix]
+        self._alpha = alpha
+        self._rate = rate
+        self._colors = colors
+        self._format = "yuv420p"
+        if alpha:
+            self._format = "yuva444p10le" if suffix == ".mov" else "yuva420p"
         self._file = atomic_path(self.path)
         self._closed = False
         temporary = self._file.__enter__()
@@ -70,12 +104,16 @@ class VideoWriter:
             self._container = av.open(str(temporary), "w", options=movflags)
             stream: Any = self._container.add_stream(codec, rate=rate, options=dict(options))
             stream.height, stream.width = (side + side % 2 for side in self._size)
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt = self._format
             context = stream.codec_context
             context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
             context.gop_size = max(1, round(2 * rate))  # a key frame every two seconds, so that players can jump
-            context.colorspace = context.color_primaries = context.color_trc = _BT601
+            tags = colors or Colors(_BT601, _BT601, _BT601)
+            context.colorspace, context.color_primaries, context.color_trc = tags.matrix, tags.primaries, tags.transfer
             context.color_range = _LIMITED_RANGE
+            if alpha and suffix == ".webm":
+                stream.metadata["alpha_mode"] = "1"
+            self._sound = _SoundWriter(self._container, sound, _SOUND[suffix]) if sound is not None else None
         except av.codec.codec.UnknownCodecError as error:
             self._discard()
             raise InputError(
@@ -97,8 +135,9 @@ class VideoWriter:
         import cv2
 
         height, width = self._size
+        encoded = 0
         while True:
-            frame = self._queue.get()
+            frame: Any = self._queue.get()
             if self._error is not None or self._aborted.is_set():
                 if frame is None:
                     return
@@ -106,24 +145,37 @@ class VideoWriter:
             try:
                 if frame is None:
                     self._container.mux(self._stream.encode())
+                    if self._sound is not None:
+                        self._sound.finish(float(encoded / self._rate))
                     return
                 if height % 2 or width % 2:
                     frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-                planes: Any = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
-                image = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+                if self._alpha or self._colors is not None:
+                    matrix = self._colors.matrix if self._colors is not None else _BT601
+                    image = av.VideoFrame.from_ndarray(frame, format="rgba" if self._alpha else "rgb24")
+                    image = image.reformat(format=self._format, dst_colorspace=_SWSCALE.get(matrix, matrix))
+                else:
+                    planes: Any = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
+                    image = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+                if self._colors is not None:  # ProRes takes them from the frames
+                    image.color_primaries, image.color_trc = self._colors.primaries, self._colors.transfer
                 self._container.mux(self._stream.encode(image))
+                encoded += 1
+                if self._sound is not None:
+                    self._sound.advance(float(encoded / self._rate))
             except Exception as error:
                 self._error = error
                 if frame is None:
                     return
 
     def write(self, frame: np.ndarray) -> None:
-        """Appends a frame, uint8 RGB [H, W, 3]. It is copied, so the array may be used again."""
+        """Appends a frame, uint8 RGB [H, W, 3] (with `alpha` RGBA). It is copied, so the array may be used again."""
         if self._closed:
             raise InputError(f"{self.path}: the video is closed already")
-        if frame.dtype != np.uint8 or frame.shape != (*self._size, 3):
+        channels = 4 if self._alpha else 3
+        if frame.dtype != np.uint8 or frame.shape != (*self._size, channels):
             raise InputError(
-                f"frame: expected uint8 [{self._size[0]}, {self._size[1]}, 3], received {frame.dtype} "
+                f"frame: expected uint8 [{self._size[0]}, {self._size[1]}, {channels}], received {frame.dtype} "
                 f"{list(frame.shape)}"
             )
         if self._error is not None:
@@ -175,6 +227,9 @@ class VideoWriter:
         self._thread.join()
 
     def _discard(self) -> None:
+        sound: _SoundWriter | None = getattr(self, "_sound", None)
+        if sound is not None:
+            sound.close()
         container = getattr(self, "_container", None)
         if container is not None:
             with contextlib.suppress(Exception):  # the file goes anyway
@@ -193,6 +248,93 @@ class VideoWriter:
             self.close()
         else:
             self.abort()
+
+
+class _SoundWriter:
+    """Brings the sound of another file into a container, in step with the frames."""
+
+    def __init__(self, container: Any, sound: Sound, codecs: tuple[str, ...]) -> None:
+        import av
+
+        self._begin, self._length = sound.begin, None if sound.end is None else sound.end - sound.begin
+        self._container = container
+        self._input = av.open(str(sound.path), metadata_errors="replace")
+        source = self._input.streams.audio[0]
+        *copied, encoder = codecs
+        self._copies = source.codec_context.name in copied
+        if self._copies:
+            self._stream = container.add_stream_from_template(source)
+        else:
+            rate = 48_000 if encoder == "libopus" else source.codec_context.sample_rate
+            self._stream = container.add_stream(encoder, rate=rate)
+            layout = "mono" if source.codec_context.channels == 1 else "stereo"
+            self._stream.layout = layout
+            self._stream.codec_context.open()
+            self._resampler = av.AudioResampler(
+                self._stream.format, layout, rate, frame_size=self._stream.codec_context.frame_size or None
+            )
+        self._samples = 0
+        self._next: tuple[float, Any] | None = None  # a packet whose time has not come
+        self._ended = False
+        self._packets = self._pieces(source)
+
+    def _pieces(self, source: Any) -> Iterator[tuple[float, Any]]:
+        """(seconds from the first frame, packet of the output)."""
+        rate = None if self._copies else self._stream.codec_context.sample_rate
+        for packet in self._input.demux(source):
+            if packet.pts is None:
+                continue
+            time = float(packet.pts * packet.time_base) - self._begin
+            if self._length is not None and time >= self._length:
+                break
+            if self._copies:
+                if time < 0:
+                    continue
+                shift = round(self._begin / packet.time_base)
+                packet.pts -= shift
+                packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+                packet.stream = self._stream
+                yield time, packet
+                continue
+            for frame in packet.decode():
+                if float(frame.time) - self._begin >= 0:
+                    yield from self._encoded(frame, rate)
+        if not self._copies:
+            yield from self._encoded(None, rate)
+            for packet in self._stream.encode(None):
+                yield float(packet.pts * packet.time_base), packet
+
+    def _encoded(self, frame: Any, rate: Any) -> Iterator[tuple[float, Any]]:
+        for resampled in self._resampler.resample(frame):
+            resampled.pts, resampled.time_base = self._samples, Fraction(1, rate)
+            self._samples += resampled.samples
+            for packet in self._stream.encode(resampled):
+                yield float(packet.pts * packet.time_base), packet
+
+    def advance(self, seconds: float) -> None:
+        """Writes what sounds before `seconds`."""
+        import av
+
+        while not self._ended:
+            if self._next is None:
+                try:
+                    self._next = next(self._packets, None)
+                except av.error.FFmpegError:  # damaged from here on
+                    self._next = None
+                self._ended = self._next is None
+            if self._next is None or self._next[0] >= seconds:
+                return
+            self._container.mux(self._next[1])
+            self._next = None
+
+    def finish(self, seconds: float) -> None:
+        """Writes the rest of what sounds before `seconds`, the end of the last frame."""
+        self.advance(seconds)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the other file."""
+        self._input.close()
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps: Fraction | float) -> int:

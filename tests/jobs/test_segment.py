@@ -334,3 +334,40 @@ def test_without_a_mask_the_network_finds_the_objects(finder: Path, frames: Path
     with pytest.raises(InputError, match="--both-ways: needs the objects as --mask PNG or as --box"):
         segment_job.segment(SegmentOptions(frames, preset=finder, both_ways=True, out=nothing))
     assert not nothing.exists()
+
+
+def test_cutouts_of_every_kind(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Object 7 is given in frame 6; from then on it has a file and a layer in every frame."""
+    from osmn_tf.jobs.outputs import Look
+
+    exr = pytest.importorskip("OpenEXR", reason="OpenEXR is not installed: pip install 'osmn-tf[exr]'")
+    kinds = dict.fromkeys(("cutouts", "exr", "prores", "alpha-webm"))
+    look = Look(feather=2)
+    options = options_for(frames, tmp_path, both_ways=False, finetune=0, outputs=kinds, look=look)
+    outcome = run(options)
+    assert outcome.problem is None
+    for suffix in ("mov", "webm"):
+        assert open_source(tmp_path / f"frames_alpha.{suffix}").count_frames() == LENGTH
+    for label, begin in ((2, 0), (7, 6)):
+        names = [path.name for path in sorted((tmp_path / "frames_cutouts" / str(label)).glob("*.png"))]
+        assert names == [f"{index:05d}.png" for index in range(begin, LENGTH)]
+    import cv2
+
+    for index in range(LENGTH):
+        mask = read_label_png(tmp_path / "frames" / f"{index:05d}.png")
+        with exr.File(str(tmp_path / "frames_exr" / f"{index:05d}.exr")) as file:
+            layers = {name: channel.pixels for name, channel in file.channels().items()}
+        assert set(layers) == {"RGB", "object_2"} | ({"object_7"} if index >= 6 else set())
+        for label in (2, 7):
+            if f"object_{label}" in layers:
+                alpha = layers[f"object_{label}"][..., 3]
+                np.testing.assert_array_equal(alpha > 0.5, mask == label)
+                path = tmp_path / "frames_cutouts" / str(label) / f"{index:05d}.png"
+                written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., 3]
+                np.testing.assert_allclose(written / 255, alpha, atol=0.6 / 255)
+    # Another look is another command.
+    with pytest.raises(InputError, match="use --force"):
+        run(dataclasses.replace(options, look=Look(matte=True)))
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(InputError, match=r"osmn-tf\[exr\]"):
+        run(dataclasses.replace(options, out=tmp_path / "other"))

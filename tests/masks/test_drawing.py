@@ -9,7 +9,8 @@ import pytest
 from osmn_tf import InputError
 from osmn_tf.masks import drawing as overlay
 from osmn_tf.masks.contact_sheet import ContactSheet, contact_sheet
-from osmn_tf.masks.drawing import cutout, draw_overlay, write_image
+from osmn_tf.masks.drawing import draw_overlay, write_image
+from osmn_tf.masks.matting import cutout
 
 
 def grey(height: int = 90, width: int = 160, value: int = 100) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_cutout(tmp_path: Path) -> None:
     frame = np.random.default_rng(0).integers(1, 256, (90, 160, 3), dtype=np.uint8)
     mask = square(3)
     mask[0:5] = 7
-    result = cutout(frame, mask, 3)
+    result = cutout(frame, mask == 3)
     inside = mask == 3
     assert result.shape == (90, 160, 4)
     assert np.array_equal(result[..., :3][inside], frame[inside])
