@@ -671,11 +671,11 @@ def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int,
             first.setdefault(label, index)
     ends = {}
     for label, number in options.ends.items():
-        if label not in first:
+        if given and label not in first:  # without masks nobody knows yet what is going to be found
             known = ", ".join(map(str, sorted(first)))
             raise InputError(f"--until {label}:{number}: expected one of the objects {known}")
         ends[label] = -(-(number - options.start) // options.every)
-        if ends[label] <= first[label]:
+        if ends[label] <= first.get(label, 0):
             raise InputError(f"--until {label}:{number}: expected a frame behind the first one of object {label}")
     return ends
 
