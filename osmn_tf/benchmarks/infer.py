@@ -19,8 +19,7 @@ from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
 from osmn_tf.guides import full_guide, visual_guide
 from osmn_tf.inference.compilation import compile_function
-from osmn_tf.inference.modulated import ModulatedPredictor
-from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.predictor import PredictorOptions, open_predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.network import Network
 from osmn_tf.models.presets import load
@@ -43,7 +42,7 @@ class StepTimes:
             None where the backend is not TensorFlow.
         operations: floating-point operations of these convolutions; on JAX of the whole network; None on PyTorch.
         unshared: the whole published network for every object by itself, visual modulator included, in one compiled
-            call each.
+            call each; None for a network without one.
         predict: the same by `Model.predict`, with the guides made outside of it.
     """
 
@@ -93,7 +92,7 @@ def measure(
         size: (H, W) of the frames, which the network gets as they are; default: the network's size.
         objects: how many objects are tracked.
         repeat: turns of which the median counts.
-        peers: time the simpler programs too.
+        peers: time the simpler programs too, of a network that is modulated.
 
     Raises:
         InputError: as `build_network`, or a number is out of its range.
@@ -105,7 +104,7 @@ def measure(
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
     for count in objects:
-        predictor = ModulatedPredictor(model, PredictorOptions((height, width)))
+        predictor: Any = open_predictor(model, PredictorOptions((height, width)))
         segmenter = VideoSegmenter(predictor)
         mask = _stripes(height, width, count)
         segmenter.start(frames[0], mask)
@@ -115,7 +114,7 @@ def measure(
             programs["convolutions"], operations = _bare_convolutions(predictor, frames[1])
         elif keras.backend.backend() == "jax":
             operations = _counted_by_jax(predictor, frames[1])
-        if peers:
+        if peers and "visual_guide" in model.input:
             programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
             programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
         times = {name: timing.median for name, timing in in_turns(programs, repeat).items()}
@@ -140,7 +139,7 @@ def _stripes(height: int, width: int, count: int) -> np.ndarray:
     return mask
 
 
-def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tuple[Callable[[], Any], float]:
+def _bare_convolutions(predictor: Any, frame: np.ndarray) -> tuple[Callable[[], Any], float]:
     """The convolutions of a step as a program of their own, and its floating-point operations.
 
     They are read off the graph of the step, so that they are those that it executes: what is shared by all objects
@@ -193,9 +192,11 @@ def _bare_convolutions(predictor: ModulatedPredictor, frame: np.ndarray) -> tupl
     return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
 
 
-def _counted_by_jax(predictor: ModulatedPredictor, frame: np.ndarray) -> float | None:
-    """The operations that JAX counts in the two networks of a step."""
+def _counted_by_jax(predictor: Any, frame: np.ndarray) -> float | None:
+    """The operations that JAX counts in the two networks of a step; None for those that are not modulated."""
     model = predictor.network
+    if "visual_guide" not in model.input:
+        return None
     guide_masks, modulation, state = predictor.carried
     inputs = {"frame": ops.convert_to_tensor(frame[None])}
     others = {"spatial_guide": full_guide(guide_masks, model.guide), "modulation": modulation}

@@ -1,7 +1,8 @@
 """The segmenter as TensorFlow functions in which the frame's size and the number of objects are open.
 
-What happens between two resizes is `ModulatedStep`'s own code, traced at the network's size. The resizes are here,
-because Keras 3.15 cannot resize images of unknown size, and frames and masks come in by `osmn_tf.resampling`'s rule.
+What happens between two resizes is the predictor's own code (`ModulatedStep`), traced at the network's size. The
+resizes are here, because Keras 3.15 cannot resize images of unknown size, and frames and masks come in by
+`osmn_tf.resampling`'s rule.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import tensorflow as tf
 
 from osmn_tf.export.session_record import SessionRecord
 from osmn_tf.guides import visual_guide
-from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.masks.labels import VOID
 
 Tensor = Any
@@ -73,9 +73,19 @@ class SegmenterModule(tf.Module):
     Args:
         step: the network and how it is used.
         record: layout of the sessions.
+
+    Attributes:
+        mask_bits: of a pixel of the guide masks in a session's record.
     """
 
-    def __init__(self, step: ModulatedStep, record: SessionRecord) -> None:
+    mask_bits = 1
+
+    @staticmethod
+    def modulation_size(step: Any) -> int:
+        """Length of what is kept of an object from its beginning on."""
+        return int(step.network.visual_modulator.output_shape[-1])
+
+    def __init__(self, step: Any, record: SessionRecord) -> None:
         super().__init__(name="segmenter")
         model = step.network
         self._step = step
@@ -96,9 +106,7 @@ class SegmenterModule(tf.Module):
             autograph=False,
         )
         self._modulator = tf.function(
-            lambda guides: tf.cast(model.visual_modulator(guides, training=False), tf.float32),
-            input_signature=[tf.TensorSpec((None, model.guide_size, model.guide_size, 3), tf.float32)],
-            autograph=False,
+            lambda guides: tf.cast(model.visual_modulator(guides, training=False), tf.float32), autograph=False
         )
 
     # What all signatures are made of ----------------------------------------------------------------------------
@@ -139,19 +147,28 @@ class SegmenterModule(tf.Module):
             labels = tf.identity(labels)
         masks = tf.cast(mask[None] == tf.cast(labels, tf.uint8)[:, None, None], tf.uint8)
 
-        model = self._step.network
-        modulation = self._modulator(visual_guide(frame[None], masks, model.guide_size, model.guide_background))
         share = self._resize(tf.cast(masks, tf.float32)[..., None])[..., 0]
         # An object that covers no pixel by half would be lost before it is begun.
         found = tf.reduce_any(share >= 0.5, axis=(1, 2), keepdims=True)
         guide_masks = tf.cast(tf.where(found, share >= 0.5, share > 0), tf.uint8)
-        state = {
-            name: tf.zeros((tf.size(labels), *shape), self._compute_dtype) for name, shape in self.record.state.items()
-        }
+        return labels, *self._start(frame, masks, guide_masks)
+
+    def _initial_state(self, count: Tensor) -> dict[str, Tensor]:
+        return {name: tf.zeros((count, *shape), self._compute_dtype) for name, shape in self.record.state.items()}
+
+    def _start(self, frame: Tensor, masks: Tensor, guide_masks: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Modulation, guide masks and state of objects, from their masks uint8 [N, H, W] and [N, h, w]."""
+        model = self._step.network
+        modulation = self._modulator(visual_guide(frame[None], masks, model.guide_size, model.guide_background))
+        state = self._initial_state(tf.shape(masks)[0])
         if state:
             # The first frame, with the guide of the given mask, starts the state.
             _, _, state = self._network(self._shrink(frame), guide_masks, modulation, state)
-        return labels, modulation, guide_masks, state
+        return modulation, guide_masks, state
+
+    def _merged(self, full: Tensor, modulation: Tensor) -> Tensor:
+        """The index map of logits [N, H, W]."""
+        return self._step.merged(full)
 
     def advance(
         self, frame: Tensor, labels: Tensor, modulation: Tensor, guide_masks: Tensor, state: Mapping[str, Tensor]
@@ -167,7 +184,7 @@ class SegmenterModule(tf.Module):
         carried = {name: tf.cast(value, self._compute_dtype) for name, value in state.items()}
         logits, guide_masks, carried = self._network(self._shrink(frame), guide_masks, modulation, carried)
         full = tf.image.resize(logits[..., None], tf.shape(frame)[:2])[..., 0]
-        winners = tf.cast(self._step.merged(full), tf.int32)
+        winners = tf.cast(self._merged(full, modulation), tf.int32)
         lookup = tf.cast(tf.concat([[0], labels], axis=0), tf.uint8)
         return tf.gather(lookup, winners), guide_masks, carried, full
 

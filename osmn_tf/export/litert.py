@@ -7,7 +7,8 @@ A folder with three graphs of fixed size, built-in operators only, and `metadata
     step.tflite        signature "step": features, spatial_guide, modulation, state -> logits, state. Once for every
                        frame and batch of objects.
 
-The guides are made outside, in NumPy: their medians do not convert to built-in operators.
+The guides are made outside, in NumPy: their medians do not convert to built-in operators. An RVOS has other graphs: see
+`osmn_tf.export.litert_rvos`.
 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
 nearly all of the time and most of the weights are, unless the trunk is shared. The encoder stays float32 in it: without
@@ -35,10 +36,13 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.export.litert_rvos import RVOSGraphs
+from osmn_tf.export.steps import step_of
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.guides import GUIDE_CHANNELS
-from osmn_tf.inference.modulated import modulated_step
+from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import guides
@@ -78,13 +82,13 @@ def export_litert(
     """Writes a network as LiteRT files.
 
     Args:
-        model: an `OSMN` or `ReConvNet` that computes in float32.
+        model: an `OSMN`, `ReConvNet` or `RVOS` that computes in float32.
         out_dir: created if needed; an export in it is replaced.
         size: (h, w) of the frames inside the network; default: the model's `network_size`.
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
             modulator), "dynamic" (int8 weights, activations are quantised while it runs) or "int8" (weights and
-            activations; needs `calibration`).
+            activations; needs `calibration`; not of an RVOS).
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
@@ -101,7 +105,7 @@ def export_litert(
         raise InputError(f"quantize: expected one of {', '.join(QUANTIZATIONS)}, received {quantize!r}")
     if objects < 1:
         raise InputError(f"objects: expected at least 1, received {objects}")
-    height, width = modulated_step(model, PredictorOptions(size)).network_size
+    step = step_of(model, PredictorOptions(size), _GRAPHS)
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"model: LiteRT files are made with the TensorFlow backend, not with {keras.backend.backend()}"
@@ -114,10 +118,12 @@ def export_litert(
             "calibration: quantize='int8' needs clips (frames and the first mask) to measure the ranges of activations "
             "on, received none"
         )
+    if quantize == "int8" and isinstance(step, RVOSStep):
+        raise InputError("quantize: an RVOS is exported as none, float16, compact or dynamic, received 'int8'")
     folder = ensure_directory(out_dir, "out_dir")
-    graphs = _Graphs(model, (height, width), objects)
+    graphs = _GRAPHS[type(step)](step, objects)
     files = {}
-    for graph in GRAPHS:
+    for graph in graphs.names:
         content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
         if graph == "step" and (copied := passed_through(content)):
             graphs.copied = copied
@@ -133,14 +139,9 @@ def export_litert(
         "format_version": FORMAT_VERSION,
         "network": type(model).__name__,
         "source": dict(source or {}),
-        "network_size": [height, width],
+        "network_size": list(step.network_size),
         "objects": objects,
-        "guide_size": model.guide_size,
-        "guide_background": list(model.guide_background),
-        "guide_channels": GUIDE_CHANNELS[model.guide],
-        "modulation_size": graphs.modulation_size,
-        "features": {name: list(shape) for name, shape in graphs.features.items()},
-        "state": {name: list(shape) for name, shape in graphs.state.items()},
+        **graphs.metadata(),
         "quantization": quantize,
         "files": files,
         "osmn_tf_version": __version__,
@@ -152,13 +153,34 @@ def export_litert(
 class _Graphs:
     """The three functions of a network at a fixed size and batch, and what they exchange."""
 
-    def __init__(self, model: OSMN, size: tuple[int, int], objects: int) -> None:
-        self.model, self.size, self.objects = model, size, objects
-        self.modulation_size = int(model.visual_modulator.output_shape[-1])
-        self.state = {name: tuple(x.shape[1:]) for name, x in model.initial_state(1, *size).items()}
+    names = GRAPHS
+
+    def __init__(self, step: ModulatedStep, objects: int) -> None:
+        self.model, self.size, self.objects = step.network, step.network_size, objects
+        self.modulation_size = int(self.model.visual_modulator.output_shape[-1])
+        self.state = {name: tuple(x.shape[1:]) for name, x in self.model.initial_state(1, *self.size).items()}
         encoded = self.function("encoder").get_concrete_function(**self.inputs("encoder")).structured_outputs
         self.features = {name: tuple(x.shape) for name, x in encoded.items()}
         self.copied: tuple[str, ...] = ()  # outputs of the step that are made anew, though they are inputs of it
+
+    def metadata(self) -> dict[str, Any]:
+        """What the runtime has to know of it."""
+        return {
+            "guide_size": self.model.guide_size,
+            "guide_background": list(self.model.guide_background),
+            "guide_channels": GUIDE_CHANNELS[self.model.guide],
+            "modulation_size": self.modulation_size,
+            "features": {name: list(shape) for name, shape in self.features.items()},
+            "state": {name: list(shape) for name, shape in self.state.items()},
+        }
+
+    def parts(self, graph: str) -> Any:
+        """The model whose weights a graph holds."""
+        return {
+            "modulator": self.model.visual_modulator,
+            "encoder": self.model.frame_encoder,
+            "step": self.model.object_network,
+        }[graph]
 
     def inputs(self, graph: str) -> dict[str, Any]:
         """Name -> `tf.TensorSpec` of a graph's inputs."""
@@ -199,23 +221,23 @@ class _Graphs:
         functions: dict[str, Callable[..., Any]] = {"modulator": modulate, "encoder": encode, "step": step}
         return tf.function(functions[graph], autograph=False)
 
-    @contextlib.contextmanager
-    def saved_model(self, graph: str) -> Iterator[str]:
-        """The path of a SavedModel of the graph, as long as the context lasts."""
-        import tensorflow as tf
 
-        module = tf.Module()
-        part = {
-            "modulator": self.model.visual_modulator,
-            "encoder": self.model.frame_encoder,
-            "step": self.model.object_network,
-        }[graph]
-        # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
-        module.weights = [variable.value for variable in part.variables]
-        function = self.function(graph).get_concrete_function(**self.inputs(graph))
-        with tempfile.TemporaryDirectory() as path:
-            tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})
-            yield path
+_GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs]] = {ModulatedStep: _Graphs, RVOSStep: RVOSGraphs}
+"""What a predictor computes -> how it is cut into graphs."""
+
+
+@contextlib.contextmanager
+def _saved_model(graphs: _Graphs | RVOSGraphs, graph: str) -> Iterator[str]:
+    """The path of a SavedModel of a graph, as long as the context lasts."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
+    module.weights = [variable.value for variable in graphs.parts(graph).variables]
+    function = graphs.function(graph).get_concrete_function(**graphs.inputs(graph))
+    with tempfile.TemporaryDirectory() as path:
+        tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})
+        yield path
 
 
 def passed_through(content: bytes) -> tuple[str, ...]:
@@ -233,10 +255,10 @@ def passed_through(content: bytes) -> tuple[str, ...]:
     return tuple(sorted(name for name, detail in runner.get_output_details().items() if detail["index"] in inputs))
 
 
-def _convert(graphs: _Graphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
+def _convert(graphs: _Graphs | RVOSGraphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
     import tensorflow as tf
 
-    with graphs.saved_model(graph) as path:
+    with _saved_model(graphs, graph) as path:
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[SIGNATURES[graph]])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize != "none":
@@ -246,7 +268,7 @@ def _convert(graphs: _Graphs, graph: str, quantize: str, clips: Sequence[Clip]) 
         with warnings.catch_warnings():
             # Calibration runs in an interpreter of TensorFlow's that announces its own end.
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-            if quantize == "int8":
+            if quantize == "int8" and isinstance(graphs, _Graphs):
                 # The first sample is made before the converter asks: what is wrong with a clip is said as it is.
                 samples = calibration_samples(graphs, clips)
                 first = next(samples)

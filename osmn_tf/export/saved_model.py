@@ -20,16 +20,22 @@ import tensorflow as tf
 
 from osmn_tf.errors import InputError
 from osmn_tf.export.graph import SegmenterModule
+from osmn_tf.export.rvos_graph import RVOSModule
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
+from osmn_tf.export.steps import step_of
 from osmn_tf.files import ensure_directory, file_digest, write_text
-from osmn_tf.inference.modulated import ModulatedStep, modulated_step
+from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
+
+MODULES: dict[type, type[SegmenterModule]] = {ModulatedStep: SegmenterModule, RVOSStep: RVOSModule}
+"""What a predictor computes -> its functions behind the signatures."""
 
 STATE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -65,7 +71,7 @@ def export_saved_model(
       string [N] (see `osmn_tf.export.session_record`).
 
     Args:
-        model: an `OSMN` or `ReConvNet`.
+        model: an `OSMN`, a `ReConvNet`, or an `RVOS` that takes masks (see `osmn_tf.export.rvos_graph`).
         out_dir: created if needed.
         name: of the served model; default: the model's.
         version: positive; TensorFlow Serving serves the highest.
@@ -96,7 +102,7 @@ def export_saved_model(
         raise InputError(f"state_dtype: expected one of {', '.join(STATE_DTYPES)}, received {state_dtype!r}")
     if warm_up:
         check_serving_protos()
-    step = modulated_step(model, PredictorOptions(network_size, merge, exclusive, recover))
+    step = step_of(model, PredictorOptions(network_size, merge, exclusive, recover), MODULES)
     parent = ensure_directory(out_dir, "out_dir") / name
     folder = parent / str(version)
     if folder.exists() and not force:
@@ -110,7 +116,7 @@ def export_saved_model(
         "state_dtype": state_dtype,
     }
     record = make_record(step, state_dtype, _digest(model, settings))
-    module = SegmenterModule(step, record)
+    module = MODULES[type(step)](step, record)
     signatures = module.signatures()
     # TensorFlow Serving looks into the folder of versions at any moment: it must find complete ones only.
     temporary = parent / f".{version}.{uuid.uuid4().hex[:8]}.part"
@@ -178,16 +184,16 @@ def _quiet_tensorflow() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def make_record(step: ModulatedStep, state_dtype: str, digest: bytes) -> SessionRecord:
+def make_record(step: ModulatedStep | RVOSStep, state_dtype: str, digest: bytes) -> SessionRecord:
     """The layout of the sessions of a network and how it is used."""
-    model = step.network
-    state = model.initial_state(1, *step.network_size)
+    state, module = step.network.initial_state(1, *step.network_size), MODULES[type(step)]
     return SessionRecord(
         digest=digest,
-        modulation=int(model.visual_modulator.output_shape[-1]),
+        modulation=module.modulation_size(step),
         network_size=step.network_size,
         state={name: tuple(int(side) for side in value.shape[1:]) for name, value in state.items()},
         state_dtype=state_dtype,
+        mask_bits=module.mask_bits,
     )
 
 

@@ -6,6 +6,7 @@ What a client carries from frame to frame for one object is a record of fixed le
     1 byte           label
     4 M bytes        modulation, float32
     ceil(h w / 8)    the mask of which the next spatial guide is made, 1 bit a pixel, the first in the highest bit
+                     (an RVOS has the soft mask there, in h w bytes)
     then             the recurrent state, tensor by tensor in the order of their names, in the state's dtype
 
 all little-endian. A video's session is one record an object, so that objects are added and removed as list items.
@@ -58,6 +59,7 @@ class SessionRecord:
         network_size: (h, w) of the guides' masks.
         state: name -> shape without the object axis.
         state_dtype: of the recurrent state in the record.
+        mask_bits: of a pixel of the guides' masks, 1 or 8.
     """
 
     digest: bytes
@@ -65,6 +67,7 @@ class SessionRecord:
     network_size: tuple[int, int]
     state: Mapping[str, tuple[int, ...]]
     state_dtype: str
+    mask_bits: int = 1
 
     @property
     def state_bytes(self) -> int:
@@ -74,7 +77,7 @@ class SessionRecord:
     @property
     def guide_bytes(self) -> int:
         """Bytes of one packed guide mask."""
-        return -(-self.network_size[0] * self.network_size[1] // 8)
+        return -(-self.network_size[0] * self.network_size[1] * self.mask_bits // 8)
 
     @property
     def length(self) -> int:
@@ -88,7 +91,7 @@ class SessionRecord:
             tf.tile(digest, [tf.shape(labels)[0], 1]),
             tf.cast(labels, tf.uint8)[:, None],
             _bytes_of(modulation),
-            _pack_bits(guide_masks),
+            _pack_bits(guide_masks) if self.mask_bits == 1 else _bytes_of(guide_masks),
             *(_bytes_of(tf.cast(state[name], self.state_dtype)) for name in self.state),
         ]
         rows = tf.ensure_shape(tf.concat(parts, axis=1), [None, self.length])
@@ -124,5 +127,10 @@ class SessionRecord:
 
         labels = tf.cast(rows[:, DIGEST_BYTES], tf.int32)
         modulation = numbers((self.modulation,), "float32")
-        guide_masks = _unpack_bits(take(self.guide_bytes), self.network_size)
+        packed = take(self.guide_bytes)
+        guide_masks = (
+            _unpack_bits(packed, self.network_size)
+            if self.mask_bits == 1
+            else tf.reshape(packed, [-1, *self.network_size])
+        )
         return labels, modulation, guide_masks, {n: numbers(shape, self.state_dtype) for n, shape in self.state.items()}

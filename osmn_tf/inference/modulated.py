@@ -20,7 +20,6 @@ from osmn_tf.inference.predictor import (
     Predictor,
     PredictorOptions,
     Progress,
-    open_predictor,
     register_predictor,
 )
 from osmn_tf.resampling import resize_frame, resize_mask
@@ -341,15 +340,3 @@ class ModulatedPredictor(Predictor):
             tuner, self._tuner = self._tuner, None
             self._run(self.network)
             self._shared.give_back(tuner)
-
-
-def modulated_step(network: Any, options: PredictorOptions) -> ModulatedStep:
-    """What is computed of a network, for the formats that export it.
-
-    Raises:
-        InputError: the network is of another family, or as `VideoSegmenter`.
-    """
-    predictor = open_predictor(network, options)
-    if not isinstance(predictor, ModulatedPredictor):
-        raise InputError(f"model: expected an OSMN or a ReConvNet, received a {type(network).__name__}")
-    return predictor.step

@@ -145,6 +145,7 @@ class RVOS(Network):
         self.frame_encoder = encoder
         self.object_network = decoder
         self.state_specs = tuple(StateSpec(name, stride, widths[stride]) for name, stride in states.temporal.items())
+        self.spatial_specs = tuple(StateSpec(name, stride, widths[stride]) for name, stride in states.spatial.items())
         self._states = states
         self.backbone = backbone
         self.one_shot = one_shot
@@ -181,7 +182,8 @@ class RVOS(Network):
         masks: Sequence[Tensor] | None,
         states: Sequence[Mapping[str, Tensor]],
         training: bool | None = None,
-    ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        before: Mapping[str, Tensor] | None = None,
+    ) -> tuple[list[Tensor], list[dict[str, Tensor]], dict[str, Tensor]]:
         """All objects of a frame, in their order.
 
         Args:
@@ -189,14 +191,17 @@ class RVOS(Network):
             frame: uint8 [B, H, W, 3], for its size.
             masks: previous mask of each object, [B, H, W, 1]; None for zero-shot.
             states: state of each object from the previous frame, under the names of `state_specs`.
+            before: state of the object before the first of these, under the names of `spatial_specs`, where the objects
+                of a frame are decoded a few at a time; None: zeros, nothing is before them.
 
         Returns:
-            logits [B, H, W, 1] and state of each object.
+            logits [B, H, W, 1] and state of each object, and the state of the last one for an object behind it.
         """
-        outputs: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = dict(before or {})
         for name, stride in self._states.spatial.items():
-            x = gates[f"gates{stride}"]
-            outputs[name] = ops.zeros_like(x[..., : x.shape[-1] // 4])
+            if name not in outputs:
+                x = gates[f"gates{stride}"]
+                outputs[name] = ops.zeros_like(x[..., : x.shape[-1] // 4])
         logits, found = [], []
         for index, state in enumerate(states):
             inputs = {**gates, "frame": frame}
@@ -207,7 +212,7 @@ class RVOS(Network):
             outputs = self.object_network(inputs, training=training)
             logits.append(outputs["logits"])
             found.append({name: outputs[name] for name in self._states.temporal})
-        return logits, found
+        return logits, found, {name: outputs[name] for name in self._states.spatial}
 
     def frame_model(self, objects: int, height: int | None = None, width: int | None = None) -> keras.Model:
         """One frame of one video with all its objects, as one graph that shares this model's weights.
@@ -361,7 +366,7 @@ class ObjectUnroll(_Unroll):
         masks = [inputs["previous_masks"][k : k + 1] for k in each] if model.one_shot else None
         states = [{name: inputs[name][k : k + 1] for name in names} for k in each]
         gates = model.frame_encoder({"frame": inputs["frame"]}, training=training)
-        logits, found = model.decode_objects(gates, inputs["frame"], masks, states, training)
+        logits, found, _ = model.decode_objects(gates, inputs["frame"], masks, states, training)
         outputs = {name: ops.concatenate([state[name] for state in found]) for name in names}
         return {"logits": ops.concatenate(logits), **outputs}
 
@@ -399,7 +404,7 @@ class ObjectClipUnroll(_Unroll):
                         for use, x, mask in zip(own, logits, masks)
                     ]
             of_frame = {name: x[:, t] for name, x in gates.items()}
-            logits, states = model.decode_objects(of_frame, frames[:, t], masks, states, training)
+            logits, states, _ = model.decode_objects(of_frame, frames[:, t], masks, states, training)
             clip.append(ops.stack(logits, axis=1))
         return ops.stack(clip, axis=1)
 

@@ -48,6 +48,31 @@ def find_export(path: str | os.PathLike[str]) -> Path | None:
 
 
 @dataclass(frozen=True)
+class Sequence:
+    """How a network takes its objects that follow each other (RVOS).
+
+    Attributes:
+        before: name -> shape [h, w, c] of what goes from an object to the next.
+        takes_masks: whether previous masks are among its inputs.
+        slots: how many objects it looks for where no masks are given; None: it needs masks.
+    """
+
+    before: dict[str, tuple[int, ...]]
+    takes_masks: bool
+    slots: int | None
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Sequence:
+        """From the metadata file."""
+        slots = content["slots"]
+        return cls(
+            {name: tuple(map(int, shape)) for name, shape in content["before"].items()},
+            bool(content["takes_masks"]),
+            None if slots is None else int(slots),
+        )
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What has to be known to run the files.
 
@@ -63,6 +88,8 @@ class Metadata:
         quantization: "none", "float16", "dynamic" or "int8".
         weights: SHA-256 of the preset's weight file that was exported; None where no preset was.
         files: graph -> (file name, SHA-256).
+        sequence: of a network that takes its objects one after the other, without guides; None for the others, and
+            those have no modulator.
     """
 
     network_size: tuple[int, int]
@@ -76,6 +103,7 @@ class Metadata:
     files: dict[str, tuple[str, str]]
     guide_channels: int = 1
     weights: str | None = None
+    sequence: Sequence | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -98,6 +126,9 @@ class Metadata:
             )
         try:
             height, width = content["network_size"]
+            sequence = Sequence.read(content["sequence"]) if "sequence" in content else None
+            if sequence is not None:
+                content = {"guide_background": [0, 0, 0], "guide_size": 0, "modulation_size": 0, **content}
             red, green, blue = content["guide_background"]
             return cls(
                 network_size=(int(height), int(width)),
@@ -111,6 +142,7 @@ class Metadata:
                 files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
                 guide_channels=int(content.get("guide_channels", 1)),
                 weights=content.get("source", {}).get("sha256"),
+                sequence=sequence,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
@@ -227,7 +259,7 @@ class ExportedNetwork:
             raise InputError(f"threads: expected at least 1, received {threads}")
         threads = threads or default_threads()
         self.folder, self.metadata = folder, metadata = read_metadata(path)
-        paths = {graph: _checked_file(folder, metadata, graph) for graph in GRAPHS}
+        paths = {graph: checked_file(folder, metadata, graph) for graph in GRAPHS}
         height, width = metadata.network_size
         batch = metadata.objects
         state = {name: (batch, *shape) for name, shape in metadata.state.items()}
@@ -298,7 +330,7 @@ class ExportedNetwork:
         return logits, new_states
 
 
-def _checked_file(folder: Path, metadata: Metadata, graph: str) -> Path:
+def checked_file(folder: Path, metadata: Metadata, graph: str) -> Path:
     """The path of a graph's file, which exists and is the one that was exported."""
     if graph not in metadata.files:
         raise InputError(f"preset: {folder / METADATA_FILE} is damaged or incomplete (it names no file for {graph})")

@@ -28,10 +28,31 @@ def find(x: Any) -> NetworkSource | None:
     if folder is None:
         return None
 
+    metadata = read_metadata(folder)[1]
+
     def load(options: PredictorOptions) -> Predictor:
+        if metadata.sequence is not None:
+            from osmn_tf.runtime.rvos import ExportedRVOSPredictor
+
+            return ExportedRVOSPredictor(folder, options)
         return ExportedPredictor(folder, options)
 
-    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=read_metadata(folder)[1])
+    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=metadata)
+
+
+def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tuple[int, int]:
+    """(h, w) that an export runs at.
+
+    Raises:
+        InputError: another one is asked for, or as `read_metadata`.
+    """
+    size = read_metadata(path)[1].network_size
+    if options.network_size is not None and tuple(options.network_size) != size:
+        raise InputError(
+            f"network_size: {path} was exported for {size[0]} x {size[1]} and runs at no other size, received"
+            f" {options.network_size[0]} x {options.network_size[1]}"
+        )
+    return size
 
 
 @dataclasses.dataclass
@@ -59,12 +80,7 @@ class ExportedPredictor(Predictor):
         options = options or PredictorOptions()
         options.refuse("an exported network computes in what it was exported in", "precision")
         options.refuse("an exported network is given its objects, however many there are", "objects")
-        self._network_size = read_metadata(path)[1].network_size
-        if options.network_size is not None and tuple(options.network_size) != self._network_size:
-            raise InputError(
-                f"network_size: {path} was exported for {self._network_size[0]} x {self._network_size[1]} and runs at"
-                f" no other size, received {options.network_size[0]} x {options.network_size[1]}"
-            )
+        self._network_size = exported_size(path, options)
         self.network = ExportedNetwork(path, options.threads)
         self.options = options
         self.forget()

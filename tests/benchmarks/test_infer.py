@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import BACKEND, EPSILON, TINY, TINY_VGG, WHOLE_NETWORK, is_quotient, random_frames, randomise
+from support import (
+    BACKEND,
+    EPSILON,
+    NARROW_MOBILENET,
+    TINY,
+    TINY_VGG,
+    WHOLE_NETWORK,
+    is_quotient,
+    needs_tensorflow,
+    random_frames,
+    randomise,
+)
 
 from osmn_tf.benchmarks import infer as speed
 from osmn_tf.cli.main import main
@@ -11,6 +22,7 @@ from osmn_tf.export.litert import export_litert
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.reconvnet import ReConvNet
+from osmn_tf.models.rvos import RVOS
 
 
 def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn):
@@ -28,6 +40,24 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
     assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
     # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
     assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
+
+
+@needs_tensorflow
+def test_the_encoder_of_rvos_is_counted_once_a_frame():
+    """Another object adds a decoder's pass, whatever the number; what is left is the encoder's."""
+    narrow = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8}
+    model = randomise(RVOS(**narrow, network_size=(64, 96)))
+    frame = np.zeros((64, 96, 3), np.uint8)
+    counts = []
+    for objects in (1, 2, 3, 5):
+        segmenter = VideoSegmenter(model)
+        segmenter.start(frame, speed._stripes(64, 96, objects))
+        program, operations = speed._bare_convolutions(segmenter.predictor, frame)
+        assert all(np.isfinite(value) for value in program())
+        counts.append(operations)
+    one_more = counts[1] - counts[0]
+    assert counts == [counts[0] + extra * one_more for extra in (0, 1, 2, 4)]
+    assert 0 < one_more < counts[0]
 
 
 @pytest.mark.backend
@@ -94,13 +124,14 @@ def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
         "ms",
         "convolutions",
         "ratio",
+        "GFLOP",
         "unshared",
         "predict",
         "frames/s",
     ]
     assert [row.split()[:3] for row in rows] == [["tiny", "float32", "1"], ["tiny", "float32", "2"]]
     for row in rows:
-        step, convolutions, ratio, unshared, predict, rate = map(float, row.split()[3:9])
+        step, convolutions, ratio, _, unshared, predict, rate = map(float, row.split()[3:10])
         assert min(step, convolutions, unshared, predict) > 0
         assert is_quotient(ratio, step, convolutions)
         assert is_quotient(rate, 1e3, step)

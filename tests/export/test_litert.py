@@ -12,6 +12,7 @@ import pytest
 from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
 
 if BACKEND != "tensorflow":
@@ -19,6 +20,7 @@ if BACKEND != "tensorflow":
 
 from osmn_tf.export import litert
 from osmn_tf.export.litert import export_litert
+from osmn_tf.export.steps import step_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
 
@@ -49,6 +51,11 @@ def scores(segmenter, clip: tuple[list[np.ndarray], np.ndarray]) -> dict[int, np
 @pytest.fixture(scope="module")
 def float_scores(tiny_reconvnet, small_clip) -> dict[int, np.ndarray]:
     return scores(VideoSegmenter(tiny_reconvnet, keep_scores=True), small_clip)
+
+
+def graphs_of(network, objects: int) -> litert._Graphs:
+    step = step_of(network, PredictorOptions((64, 96)), litert._GRAPHS)
+    return litert._Graphs(step, objects)
 
 
 def graph_types(path: Path) -> tuple[set[str], list[str]]:
@@ -115,7 +122,7 @@ def test_signatures_have_names(quantized) -> None:
 def test_float16_weights(tiny_reconvnet, tmp_path) -> None:
     """Of one graph only: what is done with the others is the same."""
     path = tmp_path / "encoder.tflite"
-    path.write_bytes(litert._convert(litert._Graphs(tiny_reconvnet, (64, 96), 1), "encoder", "float16", ()))
+    path.write_bytes(litert._convert(graphs_of(tiny_reconvnet, 1), "encoder", "float16", ()))
     weights = sum(int(np.prod(weight.shape)) for weight in tiny_reconvnet.frame_encoder.weights)
     operators, types = graph_types(path)
     assert types.count("float16") > 10
@@ -126,7 +133,7 @@ def test_float16_weights(tiny_reconvnet, tmp_path) -> None:
 
 def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconvnet, small_clip, monkeypatch) -> None:
     monkeypatch.setattr(litert, "CALIBRATION_STEPS", 8)
-    graphs = litert._Graphs(tiny_reconvnet, (64, 96), 2)
+    graphs = graphs_of(tiny_reconvnet, 2)
     samples = list(litert.calibration_samples(graphs, [small_clip]))
     assert len(samples) == 8  # four frames with each of the two objects
     assert all(not samples[index]["Conv2d_11_lstm_h"].any() for index in (0, 4))
@@ -165,7 +172,7 @@ def test_refused_arguments(tiny_reconvnet, tmp_path, arguments, message) -> None
     ],
 )
 def test_refused_clips(tiny_reconvnet, clip, message) -> None:
-    graphs = litert._Graphs(tiny_reconvnet, (64, 96), 1)
+    graphs = graphs_of(tiny_reconvnet, 1)
     with pytest.raises(InputError, match=f"calibration: .*{message}"):
         next(litert.calibration_samples(graphs, [clip]))
 

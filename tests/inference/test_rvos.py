@@ -10,7 +10,7 @@ from support import NARROW_MOBILENET, WHOLE_NETWORK, assert_close, box_mask, num
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
-from osmn_tf.inference import rvos
+from osmn_tf.inference import sequence
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSPredictor
@@ -141,7 +141,7 @@ def test_finds_objects_and_keeps_them(form: str, request: pytest.FixtureRequest)
     count = network.slots
     expected = reference(network, count, None)
     winners = merge_logits(expected[0], "argmax")
-    kept = [k for k in range(count) if (winners == k + 1).mean() >= rvos.MIN_AREA]
+    kept = [k for k in range(count) if (winners == k + 1).mean() >= sequence.MIN_AREA]
     assert kept  # random weights find something, but perhaps not in every slot
     segmenter = VideoSegmenter(network, keep_scores=True)
     found = [mask for _, mask in segmenter.track(FRAMES)]

@@ -26,7 +26,8 @@ class Infer(Benchmark):
             nargs="+",
             default=[DEFAULT_PRESET, "osmn_vgg16", "reconvnet_vgg16"],
             metavar="NAME",
-            help="presets; osmn_vgg16 and reconvnet_vgg16 are the papers' networks with random weights (%(default)s)",
+            help="presets; osmn_vgg16, reconvnet_vgg16 and rvos_resnet101 are the papers' networks with random weights"
+            " (%(default)s)",
         )
         parser.add_argument("--network-size", metavar="HxW", help="of frames and network (default: each network's own)")
         parser.add_argument("--objects", type=int, nargs="+", default=[1, 3, 5], metavar="N")
@@ -50,7 +51,7 @@ class Infer(Benchmark):
         start_backend()
         from osmn_tf.benchmarks.infer import measure
 
-        columns = ("ms", "convolutions", "ratio", "unshared", "predict", "frames/s")
+        columns = ("ms", "convolutions", "ratio", "GFLOP", "unshared", "predict", "frames/s")
         print(f"{'network':<18}{'precision':<16}{'objects':>7}" + "".join(f"{name:>13}" for name in columns))
         for name in arguments.networks:
             for precision in arguments.precisions:
@@ -66,6 +67,7 @@ class Infer(Benchmark):
                     cells = [
                         *(None if x is None else f"{1e3 * x:.1f}" for x in (times.step, times.convolutions)),
                         None if ratio is None else f"{ratio:.2f}",
+                        None if times.operations is None else f"{times.operations / 1e9:.2f}",
                         *(None if x is None else f"{1e3 * x:.1f}" for x in (times.unshared, times.predict)),
                         f"{1 / times.step:.1f}",
                     ]

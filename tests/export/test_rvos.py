@@ -1,0 +1,75 @@
+"""An RVOS as a SavedModel: the segmenter's masks and scores, with any number of objects and frames of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import BACKEND, NARROW_MOBILENET, box_mask, random_frames, randomise
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.models.rvos import RVOS
+
+if BACKEND != "tensorflow":
+    pytest.skip("SavedModels are made with TensorFlow", allow_module_level=True)
+
+from osmn_tf.client.saved_model_predictor import SavedModelPredictor
+from osmn_tf.export.saved_model import export_saved_model
+
+SMALL = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100))
+FRAMES = list(random_frames(4, 80, 110, seed=1))
+
+
+@pytest.fixture(scope="module")
+def network() -> RVOS:
+    return randomise(RVOS(**SMALL, name="rvos"), seed=7)
+
+
+@pytest.fixture(scope="module")
+def folder(network: RVOS, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_saved_model(network, tmp_path_factory.mktemp("models"), warm_up=False)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_masks_are_the_segmenters(network: RVOS, folder: Path, encoding: str, count: int) -> None:
+    given = np.where(count >= MASK, MASK, 0)
+    server = VideoSegmenter(SavedModelPredictor(folder, encoding=encoding))
+    pairs = VideoSegmenter(network).track(FRAMES, given), server.track(FRAMES, given)
+    for (_, expected), (_, found) in zip(*pairs, strict=True):
+        # The previous masks are carried in 255ths.
+        assert (found == expected).mean() > 0.99
+    assert server.labels == tuple(range(1, count + 1))
+
+
+def test_scores_ranks_and_state(network: RVOS, folder: Path) -> None:
+    import tensorflow as tf
+
+    functions = tf.saved_model.load(str(folder)).signatures
+    begun = functions["modulate"](frame=tf.constant(FRAMES[0]), mask=tf.constant(MASK))
+    carried = dict(begun)
+    segmenter = VideoSegmenter(network, keep_scores=True)
+    segmenter.start(FRAMES[0], MASK)
+    kept = segmenter.snapshot()
+    np.testing.assert_allclose(begun["modulation"][:, 0], kept["ranks"], atol=0.01)
+    np.testing.assert_array_equal(begun["guide_masks"], 255 * kept["masks"])
+    for spec in network.state_specs:
+        # What the masks are is exact here: one is bound by rounding, unlike below.
+        scale = np.abs(kept[f"state/{spec.name}"]).max()
+        np.testing.assert_allclose(begun[spec.name], kept[f"state/{spec.name}"], rtol=0, atol=1e-4 * scale)
+    found = functions["step_scores"](frame=tf.constant(FRAMES[1]), **carried)
+    segmenter.step(FRAMES[1])
+    expected = np.stack(list(segmenter.scores.values()))
+    np.testing.assert_allclose(found["scores"], expected, rtol=0, atol=1e-4)
+    masks = segmenter.snapshot()["masks"]
+    np.testing.assert_allclose(found["guide_masks"].numpy() / 255, masks, rtol=0, atol=0.5 / 255 + 1e-4)
+    clip = functions["segment_clip"](frames=tf.constant(np.stack(FRAMES[:2])), mask=tf.constant(MASK))["masks"]
+    np.testing.assert_array_equal(clip[1], found["mask"])
+
+
+def test_a_network_without_masks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model: a SavedModel is given masks, expected a network that takes them"):
+        export_saved_model(RVOS(**SMALL, one_shot=False), tmp_path, name="finder", warm_up=False)

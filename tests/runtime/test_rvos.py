@@ -1,0 +1,89 @@
+"""An exported RVOS gives the masks of the network that it was made of, whatever the number of objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import BACKEND, NARROW_MOBILENET, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+
+from osmn_tf.errors import InputError
+from osmn_tf.inference.predictor import find_network
+from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.models.rvos import RVOS
+from osmn_tf.runtime.rvos import ExportedRVOSPredictor
+
+if BACKEND != "tensorflow":
+    pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
+
+from osmn_tf.export.litert import export_litert
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
+
+SMALL = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+FRAMES = list(random_frames(3, 80, 110, seed=1))
+MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100), (45, 72, 10, 50), (36, 44, 40, 60))
+
+
+@pytest.fixture(scope="module")
+def network() -> RVOS:
+    return randomise(RVOS(**SMALL, slots=3), seed=7)
+
+
+@pytest.fixture(scope="module")
+def exported(network: RVOS, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two objects at a time."""
+    return export_litert(network, tmp_path_factory.mktemp("exported"), objects=2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_numbers_are_the_networks(network: RVOS, exported: Path, count: int) -> None:
+    given = np.where(count >= MASK, MASK, 0)
+    expected, found = (VideoSegmenter(x, keep_scores=True) for x in (network, exported))
+    assert isinstance(found.predictor, ExportedRVOSPredictor)
+    for (_, right), (_, mask) in zip(expected.track(FRAMES, given), found.track(FRAMES, given), strict=True):
+        for label, score in expected.scores.items():
+            assert_close(found.scores[label], score, WHOLE_NETWORK)
+        assert (mask == right).mean() > 0.999
+    for name, value in expected.snapshot().items():
+        assert_close(found.snapshot()[name], value, WHOLE_NETWORK, name)
+    assert found.labels == tuple(range(1, count + 1))
+
+
+def test_it_finds_what_the_network_finds(network: RVOS, exported: Path) -> None:
+    expected, found = VideoSegmenter(network), VideoSegmenter(exported)
+    for (_, right), (_, mask) in zip(expected.track(FRAMES), found.track(FRAMES), strict=True):
+        assert (mask == right).mean() > 0.999
+    assert found.labels == expected.labels
+
+
+def test_forms(tmp_path: Path) -> None:
+    """Without masks, and with one kind of recurrence; in half the size."""
+    for number, arguments in enumerate(({"one_shot": False}, {"recurrence": "spatial"}, {"recurrence": "temporal"})):
+        network = randomise(RVOS(**SMALL, **arguments), seed=8)
+        folder = export_litert(network, tmp_path / str(number), objects=1 + number % 2)
+        mask = np.minimum(MASK, 3) * (MASK < 4) if network.one_shot else None
+        pairs = [VideoSegmenter(x).track(FRAMES, mask) for x in (network, folder)]
+        for (_, right), (_, found) in zip(*pairs, strict=True):
+            assert (found == right).mean() > 0.999
+    half = export_litert(network, tmp_path / "half", quantize="float16")
+    sizes = [(path / "step.tflite").stat().st_size for path in (half, tmp_path / "2")]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_refusals(network: RVOS, exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an RVOS is exported as none, float16, compact or dynamic, received 'int8'"):
+        export_litert(network, tmp_path, quantize="int8", calibration=[(FRAMES, MASK)])
+    with pytest.raises(InputError, match="exported for 64 x 96 and runs at no other size"):
+        VideoSegmenter(exported, (64, 64))
+    with pytest.raises(InputError, match="exclusive: RVOS carries its soft masks on"):
+        VideoSegmenter(exported, exclusive=False)
+    assert find_network(str(exported)).kind == "a LiteRT export"
+    path = exported.parent / "damaged"
+    path.mkdir()
+    for file in exported.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    (path / "step.tflite").write_bytes(b"")
+    with pytest.raises(InputError, match=r"step\.tflite is damaged or of another export"):
+        VideoSegmenter(path)
