@@ -7,9 +7,9 @@ EXAMPLE := osmn_tf/examples/meadow
 # Workers that share the tests, whole modules each; at most four, since each holds networks in memory.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# What `make web` builds the page with: an exported network (its folder is made of WEB_PRESET, unless it is given).
-WEB_PRESET ?= reconvnet_lite
-WEB_NETWORK ?= web/.build/network
+# What `make web` builds the page with: the LiteRT files of a preset, or the folder of any other export.
+WEB_PRESET ?= osmn_match_lite
+WEB_NETWORK ?= saved_models/$(WEB_PRESET)/litert
 # Of the page's tests: `unit` (Node), `e2e` (Chromium), or both if empty.
 WEB_TESTS ?=
 SITE := osmn_tf/web/site
@@ -60,10 +60,6 @@ web/node_modules/.installed: web/package.json web/package-lock.json
 	@command -v npm >/dev/null || { echo "make web needs Node.js with npm (Debian: apt-get install nodejs npm)"; exit 1; }
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
-
-web/.build/network/metadata.json: | $(VENV)/.run-installed
-	$(BIN)/osmn export --preset $(WEB_PRESET) --format litert --quantize int8 \
-		--calibration $(EXAMPLE)/meadow.mp4:$(EXAMPLE)/first_mask.png --out $(dir $@)
 
 # The page's own tests, and the page in headless Chromium beside `osmn segment`; that part is skipped without Chromium.
 test-web: $(VENV)/.test-installed

@@ -7,6 +7,7 @@ import mimetypes
 import os
 import posixpath
 import shutil
+import sys
 import urllib.parse
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -104,6 +105,11 @@ class PageServer(ThreadingHTTPServer):
     def url(self) -> str:
         """The page's address."""
         return f"http://localhost:{self.server_address[1]}/"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Browsers drop connections when a page is closed: nothing to tell the user."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def find(self, path: str) -> Path | None:
         """The file of a request's path; None where there is none, or it is not below the served folders."""

@@ -35,8 +35,10 @@ export async function writeTracks(options: TrackOptions, write: (text: string) =
       if (found && !begun) {
         begun = true;
         const head = JSON.stringify({
-          id: ++id, video_id: 1, category_id: 1, label: object.label, object_name: object.name, score: 1, iscrowd: 0,
-          height, width, length,
+          id: ++id, video_id: 1, category_id: 1, label: object.label, object_name: object.name, score: 1,
+          // How sure the network was of every frame is not kept.
+          frame_scores: Array<null>(length).fill(null),
+          iscrowd: 0, height, width, length,
         });
         await write(`${id > 1 ? "," : ""}${head.slice(0, -1)},"segmentations":[${"null,".repeat(index)}`);
         await write(JSON.stringify(found.rle));

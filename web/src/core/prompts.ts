@@ -1,4 +1,4 @@
-/** From a box or a click to a mask: a rough shape first, then the network itself, twice, on the same frame. */
+/** From a box or a click to a mask: a rough shape first, then the network itself, a few times, on the same frame. */
 
 import { UserError } from "./errors";
 import { emptyMask, resizePlane, type Frame, type Mask } from "./frames";
@@ -11,7 +11,7 @@ export interface Box {
   height: number;
 }
 
-const PASSES = 2;
+const PASSES = 3;
 const BOX_MARGIN = 0.05; // an object may stick out of its box by so much of the box's sides
 const CLICK_RADIUS = 0.04; // of the frame's height: what surely belongs to the object that was clicked
 const MIN_SHARE = 0.05; // of the box: a smaller answer is none, and the mask before it is kept

@@ -125,13 +125,18 @@ export class Segmenter<S extends Held = Held> {
     return { width: frame.width, height: frame.height, data };
   }
 
-  /** Logits float32 [h, w] of what is in `mask`, in the same frame, as a network sees it that has seen nothing else. */
+  /**
+   * Logits float32 [h, w] of what is in `mask`, in the same frame: what the next frame's would be if nothing moved. The
+   * first step shows the network the mask, which it may remember, and only the second one answers.
+   */
   async probe(frame: Frame, mask: Mask, label: number): Promise<Float32Array> {
     const [h, w] = this.network.metadata.networkSize;
     const modulation = await this.modulation(frame, mask, label);
-    const object = { label, modulation, guideMask: networkMask(mask, label, h, w), state: null };
+    const object: TrackedObject<S> = { label, modulation, guideMask: networkMask(mask, label, h, w), state: null };
+    if (this.network.metadata.state.size) object.state = (await this.run(frame, object)).state;
     const { logits, state } = await this.run(frame, object);
     state.delete();
+    object.state?.delete();
     return logits;
   }
 

@@ -439,11 +439,19 @@ function markAtCross(): void {
 
 // Commands -----------------------------------------------------------------------------------------------------------
 
+/** The frame that was asked for last, while the worker is on its way to it: keys are pressed faster than frames decode. */
+let wanted: number | null = null;
+
 function seek(frame: number): void {
   if (!state?.video || !worker) return;
   hideCross();
-  void attempt(() => worker!.request({ type: "seek", frame }));
+  const target = (wanted = Math.min(Math.max(0, frame), state.video.count - 1));
+  void attempt(() => worker!.request({ type: "seek", frame: target })).then(() => {
+    if (wanted === target) wanted = null;
+  });
 }
+
+const move = (frames: number) => seek((wanted ?? state!.frame) + frames);
 
 const playOrStop = () => void attempt(() => worker!.request({ type: "play", on: !state?.playing }));
 
@@ -481,8 +489,8 @@ for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=tool
 }
 $("undo").onclick = undo;
 $("play").onclick = playOrStop;
-$("previous").onclick = () => seek(state!.frame - 1);
-$("next").onclick = () => seek(state!.frame + 1);
+$("previous").onclick = () => move(-1);
+$("next").onclick = () => move(1);
 frameInput.oninput = () => seek(Number(frameInput.value));
 $("add-object").onclick = async () => {
   const label = await attempt(() => worker!.request<number>({ type: "addObject" }));
@@ -537,8 +545,8 @@ document.addEventListener("keydown", (event) => {
   };
   // In the picture the arrows move a cross once it is there: enter brings it.
   if (inStage && cross && arrows.includes(event.key)) moveCross(event);
-  else if (event.key === "ArrowLeft") seek(state.frame - step);
-  else if (event.key === "ArrowRight") seek(state.frame + step);
+  else if (event.key === "ArrowLeft") move(-step);
+  else if (event.key === "ArrowRight") move(step);
   else if (inStage && event.key === "Enter" && !cross) {
     moveCross(event);
     say("Move the cross with the arrows, press enter to mark, escape to leave.");

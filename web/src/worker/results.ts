@@ -190,8 +190,8 @@ async function encode(
     const output = new Output({ format, target: new StreamTarget(writable) });
     const encoder = new CanvasSource(canvas, { codec, bitrate: QUALITY_HIGH, alpha: alpha ? "keep" : "discard" });
     output.addVideoTrack(encoder, { frameRate: source.fps });
-    await output.start();
     try {
+      await Promise.race([output.start(), failed]);
       const { times } = source;
       await eachFrame(source, async (picture, index) => {
         await draw(context, picture, index);

@@ -11,8 +11,8 @@ import puppeteer from "puppeteer-core";
 export const WEB = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 export const ROOT = path.dirname(WEB);
 export const SITE = path.join(ROOT, "osmn_tf/web/site");
-/** Nothing here is quick on a machine that is busy. */
-export const PATIENCE = 900_000;
+/** What takes longer hangs, even on a busy machine. */
+export const PATIENCE = 120_000;
 
 export function findChromium() {
   const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -74,17 +74,21 @@ export async function recordRequests(browser) {
     session.on("Network.webSocketCreated", ({ url }) => urls.push(url));
     session.on("sessionattached", (child) => void watch(child));
     const tolerant = (method, params) => session.send(method, params).catch(() => {});
-    if (info !== "browser") await tolerant("Network.enable");
-    await tolerant("Target.setAutoAttach", { autoAttach: true, waitForDebuggerOnStart: true, flatten: true });
-    await tolerant("Runtime.runIfWaitingForDebugger");
+    // All at once: a service worker that waits answers nothing before it runs.
+    await Promise.all([
+      info !== "browser" && tolerant("Network.enable"),
+      tolerant("Target.setAutoAttach", { autoAttach: true, waitForDebuggerOnStart: true, flatten: true }),
+      tolerant("Runtime.runIfWaitingForDebugger"),
+    ]);
   };
   await watch(await browser.target().createCDPSession(), "browser");
   return urls;
 }
 
 export class Page {
-  constructor(page, downloads) {
+  constructor(page, downloads, context) {
     this.page = page;
+    this.context = context;
     this.downloads = downloads;
     this.errors = [];
     page.on("dialog", (dialog) => dialog.accept());
@@ -106,13 +110,14 @@ export class Page {
     });
     page.setDefaultTimeout(PATIENCE);
     await page.setViewport(viewport);
-    const opened = new Page(page, downloads);
+    const opened = new Page(page, downloads, context);
     await page.goto(url, { waitUntil: "load" });
     return opened;
   }
 
   async close() {
     await this.page.close({ runBeforeUnload: false });
+    await this.context?.close();
     await rm(this.downloads, { recursive: true, force: true });
   }
 
@@ -153,6 +158,12 @@ export class Page {
     await this.press("example");
     await this.page.waitForSelector("#editor:not([hidden])");
     await this.waitIdle();
+  }
+
+  async closeVideo() {
+    await this.press("alert-close");
+    await this.press("close");
+    await this.page.waitForSelector("#start:not([hidden])");
   }
 
   async chooseFiles(files, input = "file-input") {

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import { findChromium, findPython, launch, Page, python, recordRequests, ROOT, serve, SITE, WEB } from "./lib.mjs";
 
 const chromium = findChromium();
@@ -40,6 +40,7 @@ async function compareWithNative(video, zip, network, folder, given = 0) {
 
 describe("the page", { skip, timeout: 3_600_000 }, () => {
   let folder, server, browser, urls, clips;
+  const pages = [];
   const network = path.join(SITE, "network");
 
   before(async () => {
@@ -60,14 +61,16 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     if (SHOTS) await opened.page.screenshot({ path: path.join(SHOTS, `${name}.png`) });
   }
 
+  // Also what a test that failed has left.
+  afterEach(async () => {
+    for (const opened of pages.splice(0)) await opened.close();
+  });
+
+  /** A page in a profile of its own, closed after the test. */
   async function fresh(options) {
     const context = await browser.createBrowserContext();
     const opened = await Page.open(browser, options?.url ?? server.url, { context, ...options });
-    const close = opened.close.bind(opened);
-    opened.close = async () => {
-      await close();
-      await context.close();
-    };
+    pages.push(opened);
     return opened;
   }
 
@@ -145,8 +148,7 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     console.log(`example, 2 objects: ${fps.toFixed(2)} frames a second in the page; ${JSON.stringify(parts)}`);
     console.log(`example: IoU with osmn segment: ${JSON.stringify(result)}`);
     assert.equal(result.frames, 60);
-    // The network follows the ball onto the bird that flies past, where a level of difference in decoding decides.
-    assert.ok(result.objects["1"] >= 0.97, `mean IoU ${result.objects["1"]}`);
+    assert.ok(result.mean >= 0.97, `mean IoU ${result.mean}`);
 
     assert.deepEqual(python(CLIPS, "coco", await opened.save("coco"), zip), { labels: [1, 2], frames: 60 });
     const overlay = python(CLIPS, "video", await opened.save("overlay"));
@@ -158,7 +160,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     await shot(opened, "8-saved");
     assert.equal(await opened.alert(), "");
     assert.deepEqual(opened.errors, []);
-    await opened.close();
   });
 
   test("a real clip at 480 lines, from a mark in its middle, both ways", async (t) => {
@@ -185,7 +186,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     console.log(`${path.basename(video)}: ${fps.toFixed(2)} frames a second; IoU with osmn segment: ${JSON.stringify(result)}`);
     assert.ok(result.mean >= 0.97, `mean IoU ${result.mean}`);
     assert.deepEqual(opened.errors, []);
-    await opened.close();
   });
 
   test("from here on: a correction changes what follows and nothing before", async () => {
@@ -197,9 +197,8 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     for (let i = 0; i < 5; i++) await opened.page.keyboard.press("ArrowLeft");
     await opened.page.waitForFunction(() => document.querySelector("#frame-text").textContent === "7 / 12");
     await opened.page.keyboard.press("e");
-    await opened.page.$eval("#brush", (input) => (input.value = "100"));
+    await opened.page.$eval("#brush", (input) => (input.value = "30"));
     await opened.drag([0.1, 0.6], [0.3, 0.6]);
-    await opened.drag([0.3, 0.7], [0.5, 0.7]);
     const { status } = await opened.track("onward");
     assert.match(status, /^Done: 6 frames/);
     const later = await opened.save("masks");
@@ -212,7 +211,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
       if (index < 6) assert.ok(same, `frame ${index} changed`);
       if (index === 6) assert.ok(!same, "the correction is not there");
     }
-    await opened.close();
   });
 
   test("everything by keyboard", async () => {
@@ -245,7 +243,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     await opened.waitIdle();
     await opened.page.keyboard.press("z");
     await opened.until("^Undone");
-    await opened.close();
   });
 
   test("pause, continue and cancel; what was done is kept", async () => {
@@ -269,7 +266,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     assert.match(status, /^Cancelled\. The frames that were done before are kept\./);
     await opened.waitIdle();
     assert.ok(await opened.save("masks"));
-    await opened.close();
   });
 
   test("what cannot be opened is refused with a sentence, and the page goes on", async () => {
@@ -300,19 +296,16 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
       }
       console.log(`${name}: ${alert}`);
       assert.match(alert, message);
-      await opened.press("alert-close");
-      await opened.press("close");
+      await opened.closeVideo();
     }
     for (const name of ["h264.mp4", "vp9.webm", "vp8.webm"]) {
       assert.equal(await opened.openFile(clips[name]), "");
       assert.match(await opened.text("frame-text"), /^1 \/ 12$/);
-      await opened.press("close");
-      await opened.page.waitForSelector("#start:not([hidden])");
+      await opened.closeVideo();
     }
     assert.equal(await opened.openFile(clips["images"], "folder-input"), "");
     assert.match(await opened.text("frame-text"), /^1 \/ 4$/);
     assert.deepEqual(opened.errors, []);
-    await opened.close();
   });
 
   test("a video that was cut off or damaged says so, and what is there can be used", async () => {
@@ -321,12 +314,10 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     const note = await opened.text("status");
     console.log(`cut.mp4: ${note}`);
     assert.match(note, /was cut off: only the first \d+ of its 12 frames are there/);
-    await opened.press("close");
-    await opened.page.waitForSelector("#start:not([hidden])");
+    await opened.closeVideo();
     const alert = await opened.openFile(clips["damaged.mp4"]);
     console.log(`damaged.mp4: ${alert}`);
     assert.match(alert, /cannot be decoded|damaged/);
-    await opened.close();
   });
 
   test("a mark outside of the picture, and nothing marked", async () => {
@@ -343,7 +334,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     const alert = await opened.alert();
     console.log(`mark outside: ${alert}`);
     assert.match(alert, /The box lies outside of the picture, or is too small/);
-    await opened.close();
   });
 
   test("storage that is full ends in a sentence", async () => {
@@ -359,7 +349,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     assert.match(alert, /storage is full/);
     await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin });
     assert.ok(await opened.save("masks"));
-    await opened.close();
   });
 
   test("a network that is missing, damaged or of another version", async () => {
@@ -387,8 +376,7 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
       const { alert } = await opened.markBox([0.04, 0.46], [0.41, 0.77]);
       console.log(`network ${name}: ${alert}`);
       assert.match(alert, message);
-      await opened.close();
-      await other.stop();
+        await other.stop();
     }
   });
 
@@ -409,7 +397,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     const { status, alert } = await opened.until("^Done");
     console.log(`tab ${hidden} for ${seconds} s: ${status}`);
     assert.equal(alert, "");
-    await opened.close();
   });
 
   test("dark, and on a phone", async () => {
@@ -425,7 +412,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     await shot(opened, "10-phone-editor");
     await opened.page.setViewport({ width: 1280, height: 900 });
     await shot(opened, "11-dark");
-    await opened.close();
   });
 
   test("from a host that sends no headers, and the second time without any host", async () => {
@@ -465,7 +451,6 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     const { status, alert } = await opened.markBox([0.04, 0.46], [0.41, 0.77]);
     assert.match(status, /^Marked/, alert);
     console.log(`offline: ${await opened.text("network")}`);
-    await opened.close();
   });
 
   test("nothing was asked of any other origin", () => {
