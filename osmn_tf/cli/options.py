@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,18 +23,20 @@ class Bars:
     """
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+        self._quiet = quiet or not sys.stderr.isatty()
         self._what: str | None = None
         self._bar: tqdm | None = None
 
     def show(self, what: str, done: int, total: int | None, note: str) -> None:
         """Says that `done` of `total` are done of `what`; another `what` begins a new bar."""
+        if self._quiet:
+            return
         from tqdm import tqdm
 
         if self._bar is None or what != self._what:
             self._close()
             self._what = what
-            self._bar = tqdm(total=total, desc=what, disable=True if self._quiet else None, dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=what, dynamic_ncols=True)
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.engines import check_backend
@@ -29,6 +31,36 @@ def captured_stderr() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+_UNUSED = ("jax", "matplotlib", "IPython", "scipy")
+
+
+@contextlib.contextmanager
+def without_unused() -> Iterator[None]:
+    """Hides packages that Keras and TensorFlow import where they are installed, for parts of theirs that no command
+    uses: that takes a third of the time of importing Keras and TensorFlow. Other backends need some of them."""
+    names = [name for name in _UNUSED if name not in sys.modules] if _backend() == "tensorflow" else []
+    hidden: dict[str, Any] = dict.fromkeys(names)
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in names:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
+
+
+def _backend() -> str:
+    """The backend that Keras is going to have: as it finds it itself."""
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            return str(json.load(file)["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
 
 
 def choose_device(device: str) -> None:
@@ -65,7 +97,7 @@ def start_backend(initialise: bool = True, threads: int | None = None, needs_gpu
         InputError: there is no GPU, or the backend computes already, and with another number of threads.
     """
     check_backend()
-    with captured_stderr():
+    with captured_stderr(), without_unused():
         import keras
 
         backend = keras.backend.backend()

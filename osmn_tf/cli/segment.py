@@ -308,13 +308,14 @@ class Lines:
         self._ended = self._rows = 0
 
     def begin(self, summary: Summary) -> None:
+        self._ended, self._rows = summary.before, summary.rows
+        if self._quiet or not sys.stderr.isatty():
+            return
         from tqdm import tqdm
 
-        self._ended, self._rows = summary.before, summary.rows
         self._bar = tqdm(
             total=summary.rows,
             initial=summary.before,
-            disable=True if self._quiet else None,
             dynamic_ncols=True,
             # Parts of videos count: as a number they would have as many digits as a float has.
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
@@ -326,8 +327,6 @@ class Lines:
             self._bar.set_description_str(f"{self._ended}/{self._rows} videos", refresh=False)
 
     def record(self, record: Record) -> None:
-        from tqdm import tqdm
-
         self._ended += 1
         self._describe()
         if self._quiet:
@@ -335,8 +334,11 @@ class Lines:
         what = f"{record.get('frames', 0)} frames in {record.get('seconds', 0):.1f} s"
         if record["status"] != "done":
             what = f"{record['kind']}: {record['message']}"
-        tqdm.write(f"{self._ended}/{self._rows} {record['name']}: {what}", file=sys.stdout)
-        sys.stdout.flush()
+        line = f"{self._ended}/{self._rows} {record['name']}: {what}"
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
 
     def share(self, done: float) -> None:
         if self._bar is not None:

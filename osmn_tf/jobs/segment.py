@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osmn_tf.datasets.detections import read_detections
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.adaptation.quality import LEARNING_RATE
@@ -682,6 +681,8 @@ def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int,
 
 def _detected(options: SegmentOptions, source: FrameSource) -> np.ndarray:
     """The objects that a detector has found in the first frame: uint8 [H, W], 1 is the one with the best score."""
+    from osmn_tf.datasets.detections import read_detections
+
     number = source.number(0)
     size = (source.info.height, source.info.width)
     whole = open_source(options.video)
