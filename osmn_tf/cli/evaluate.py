@@ -59,10 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
-        "--finetune", type=int, default=0, metavar="N", help="steps of online fine-tuning of a preset (default: none)"
+        "--finetune",
+        type=int,
+        metavar="N",
+        help="steps of online fine-tuning of a preset (default: none, or what a network needs that cannot do without)",
     )
+    parser.add_argument("--time", type=float, metavar="S", help="seconds of it for every object instead")
     parser.add_argument(
-        "--finetune-rate", type=float, default=LEARNING_RATE, metavar="RATE", help="their learning rate (%(default)s)"
+        "--finetune-rate", type=float, metavar="RATE", help=f"learning rate of the steps (default: {LEARNING_RATE:g})"
     )
     parser.add_argument(
         "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"
@@ -105,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         objects=arguments.objects,
     )
-    finetune_steps(None, arguments.finetune)
+    finetune_steps(None, arguments.finetune, arguments.time)
     check_rate(arguments.finetune_rate)
     if arguments.report:
         check_packages()
@@ -147,11 +151,10 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    if run_preset.find_to_evaluate(preset, options, arguments.finetune, arguments.engine)[0].needs_backend:
+    tuning = run_preset.Tuning(arguments.finetune, arguments.finetune_rate, arguments.time)
+    if run_preset.find_to_evaluate(preset, options, tuning, arguments.engine)[0].needs_backend:
         start_backend()
-    track, settings = run_preset.preset_track(
-        preset, options, arguments.finetune, arguments.finetune_rate, arguments.engine
-    )
+    track, settings = run_preset.preset_track(preset, options, tuning, arguments.engine)
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
         def progress(sequence: str, done: int, total: int) -> None:

@@ -1,6 +1,6 @@
-"""Writes an OSMN as a TensorFlow 1 checkpoint with the original release's names, for use in the original code.
+"""Writes an OSMN or an OSVOS as a TensorFlow 1 checkpoint with the original release's names, for the original code.
 
-The preset must be of one of the release's forms (VGG-16, or MobileNet with the release's decoder).
+The preset must be of one of the releases' forms (VGG-16, or an OSMN on MobileNet with the release's decoder).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Turns a checkpoint of the original OSMN release into a preset that gives the original's outputs.
+"""Turns a checkpoint of an original release into a preset that gives the original's outputs.
 
 CHECKPOINT is the checkpoint as TensorFlow 1 names it (osmn.ckpt-300000, without the endings of its files). Known are:
     OSMN on VGG-16, with and without modulation of the early layers; OSMN lite (MobileNet)
-    OSVOS parents, vgg_16.ckpt of TF-Slim, keras.applications' VGG16 as .h5 or as the word "imagenet": these have no
-    modulators and initialise an OSMN for training
+    OSVOS parents, and networks that OSVOS has learnt an object with (VGG-16)
+    vgg_16.ckpt of TF-Slim, keras.applications' VGG16 as .h5 or as the word "imagenet": these have no modulators and
+    initialise an OSMN for training, as an OSVOS parent does with --network OSMN
 Every tensor of the checkpoint is used, or skipped for a reason that is printed; anything missing, unexpected or of
 another shape ends the import. The preset appears only after a step of it has run.
 """
@@ -29,9 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PRESET_DIR", help="folder of the new preset")
     parser.add_argument("--check", action="store_true", help="say what the checkpoint is, and convert nothing")
     parser.add_argument(
+        "--network", choices=("OSMN", "OSVOS"), help="what an OSVOS parent becomes (default: the network that it is)"
+    )
+    parser.add_argument(
         "--modulator-weights",
         metavar="FILE",
-        help="VGG-16 classifier with which the visual modulator of an OSVOS parent begins (default: random)",
+        help="with --network OSMN: VGG-16 classifier with which its visual modulator begins (default: random)",
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the stored weights")
     parser.add_argument("--force", action="store_true", help="replace an existing preset")
@@ -48,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.convert.tf1_checkpoint import import_checkpoint, inspect
 
     if arguments.check:
-        inspection = inspect(arguments.checkpoint)
+        inspection = inspect(arguments.checkpoint, arguments.network)
     else:
         report = import_checkpoint(
             arguments.checkpoint,
@@ -56,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             modulator_weights=arguments.modulator_weights,
             force=arguments.force,
             dtype=arguments.dtype,
+            network=arguments.network,
         )
         inspection = report.inspection
     if not arguments.quiet:

@@ -37,6 +37,7 @@ class Bars:
             self._close()
             self._what = what
             self._bar = tqdm(total=total, desc=what, dynamic_ncols=True)
+        self._bar.total = total
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 

@@ -31,7 +31,15 @@ from typing import TYPE_CHECKING
 
 from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars
 from osmn_tf.errors import InputError
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE, QUALITIES, SCORES, check_rate, finetune_steps
+from osmn_tf.inference.adaptation.quality import (
+    LEARNING_RATE,
+    OBJECT_LEARNING_RATE,
+    OBJECT_STEPS,
+    QUALITIES,
+    SCORES,
+    check_rate,
+    finetune_steps,
+)
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, parse_size
 from osmn_tf.masks.drawing import OPACITY
@@ -54,6 +62,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
+  osmn segment dog.mp4 --mask dog.png --time 10                    the same, for ten seconds an object
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
   osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
   osmn segment clips/*.mp4 --mask 'masks/{name}.png' --workers 2   many videos, {name} is each one's name
@@ -73,6 +82,7 @@ QUALITY_HELP = "\n".join(
             + ("J {}, {:3} s".format(*SCORES[name]) if name in SCORES else "not measured with the default preset")
             for name, steps in QUALITIES.items()
         ),
+        f"OSVOS knows objects from fine-tuning alone: {OBJECT_STEPS} steps for each where nothing else is said.",
     ]
 )
 
@@ -154,12 +164,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality = parser.add_argument_group("quality", QUALITY_HELP)
     quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
     quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps instead")
+    quality.add_argument("--time", type=float, metavar="S", help="this many seconds for every object instead")
     quality.add_argument(
         "--finetune-rate",
         type=float,
-        default=LEARNING_RATE,
         metavar="RATE",
-        help="learning rate of the steps (default: %(default)s; OSMN: 1e-5, ReConvNet: 1e-6)",
+        help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
+        " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
     )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
@@ -397,7 +408,8 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
             objects=arguments.objects,
         ),
-        finetune=finetune_steps(arguments.quality, arguments.finetune),
+        finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
+        time=arguments.time,
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,
         outputs=outputs,

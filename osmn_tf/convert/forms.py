@@ -118,14 +118,21 @@ def training_state(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def recognise(names: Iterable[str]) -> Form | None:
-    """The form whose names are most like `names`, or None if none is at all like them."""
+def recognise(names: Iterable[str], network: str | None = None) -> Form | None:
+    """The form whose names are most like `names`, or None if none is at all like them.
+
+    Args:
+        network: only forms that this network receives, where one of them has the best form's names too.
+    """
     names = set(names)
 
     def similarity(form: Form) -> float:
         return len(names & form.tensors.keys()) / max(1, len(names | form.tensors.keys()))
 
-    best = max(all_forms(), key=similarity)
+    forms = all_forms()
+    best = max(forms, key=similarity)
+    same = [form for form in forms if form.tensors.keys() == best.tensors.keys()]
+    best = next((form for form in same if form.network == network), best)
     return best if similarity(best) >= MIN_SIMILARITY else None
 
 

@@ -225,8 +225,11 @@ def _enumerate(names: Collection[str]) -> str:
 # What is it? ------------------------------------------------------------------------------------------------------
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | os.PathLike[str], network: str | None = None) -> Inspection:
     """Says what a checkpoint, or a weight file of `keras.applications.VGG16`, is.
+
+    Args:
+        network: what it is to become, where there is a choice: an OSVOS parent may begin an "OSMN".
 
     Raises:
         InputError: it is unreadable, of something else, or lacks, adds or reshapes a tensor (the message says which).
@@ -234,13 +237,16 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     if _is_keras_file(path):
         return _inspect_keras_vgg16(path)
     checkpoint = Checkpoint(path)
-    return _inspect_checkpoint(checkpoint, _recognised(checkpoint))
+    form = _recognised(checkpoint, network)
+    if network is not None and form.network != network:
+        raise InputError(f"--network: {form.title} becomes an {form.network}, received {network}")
+    return _inspect_checkpoint(checkpoint, form)
 
 
-def _recognised(checkpoint: Checkpoint) -> Form:
+def _recognised(checkpoint: Checkpoint, network: str | None = None) -> Form:
     names = checkpoint.shapes.keys()
     state = training_state(names)
-    form = recognise(name for name in names if name not in state)
+    form = recognise((name for name in names if name not in state), network)
     if form is None:
         objects = any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names)
         kind = "an object-based checkpoint of TensorFlow 2" if objects else f"{len(names)} variables"
@@ -402,6 +408,10 @@ def _load(model: keras.Model, checkpoint: Checkpoint, form: Form, prefixes: Coll
     loaded: set[str] = set()
     for name, spec in form.tensors.items():
         targets = [path for path in spec.targets if prefixes is None or path.split("_")[0] in prefixes]
+        if spec.bilinear and name not in checkpoint.shapes:
+            for path in targets:
+                weights[path].assign(bilinear_kernel(*(int(n or 1) for n in spec.shape[1:3])))
+            loaded.update(targets)
         if name not in checkpoint.shapes or not (targets or spec.bilinear):
             continue
         values = adapted[name] if name in adapted else checkpoint.tensor(name)
@@ -468,7 +478,7 @@ def _build(inspection: Inspection, modulator_weights: str | os.PathLike[str] | N
         initialise_vgg16(model, inspection.source)
     else:
         checkpoint = Checkpoint(inspection.source)
-        _load(model, checkpoint, _recognised(checkpoint))
+        _load(model, checkpoint, _recognised(checkpoint, inspection.network))
     if modulator_weights is not None:
         initialise_vgg16(model, modulator_weights, ("modulator",))
     return model
@@ -480,11 +490,12 @@ def import_checkpoint(
     modulator_weights: str | os.PathLike[str] | None = None,
     force: bool = False,
     dtype: str = "float32",
+    network: str | None = None,
 ) -> ImportReport:
     """Turns a checkpoint into a preset, and runs one step of it before the preset appears.
 
-    A checkpoint of OSMN becomes a preset that gives the original's outputs. One of OSVOS or of a classifier initialises
-    an OSMN for training: what it lacks has its usual initial values (scales of exactly 1).
+    A checkpoint of OSMN or of OSVOS becomes a preset that gives the original's outputs. A classifier, or with `network`
+    an OSVOS parent, initialises an OSMN for training: what it lacks has its usual initial values (scales of exactly 1).
 
     Args:
         path: see `Checkpoint`; or a `.h5` of `keras.applications.VGG16`, or "imagenet".
@@ -492,13 +503,16 @@ def import_checkpoint(
         modulator_weights: for an OSVOS parent, which has no visual modulator: a VGG-16 classifier to begin with.
         force: replace a preset that is at `out`.
         dtype: "float32", or "float16" for a file of half the size.
+        network: as `inspect`; `modulator_weights` are for an "OSMN".
 
     Raises:
         InputError: as `inspect`; `out` exists; the network gives values that are not finite. Nothing is written then.
     """
-    inspection = inspect(path)
+    inspection = inspect(path, network)
     if modulator_weights is not None:
-        if inspection.key != "osvos":
+        if inspection.key == "osvos":
+            raise InputError("--modulator-weights: an OSVOS has no modulators; give --network OSMN with it")
+        if inspection.key != "osvos_as_osmn":
             raise InputError(f"--modulator-weights: only for OSVOS parents; {inspection.title} has its own")
         inspect(modulator_weights)
     out = Path(out)
@@ -532,6 +546,8 @@ def _verify(model: keras.Model, inspection: Inspection) -> float:
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height // 2, width // 4 : width // 2] = 1
     segmenter = VideoSegmenter(model, _VERIFICATION_SIZE, keep_scores=True)
+    if segmenter.predictor.adapts_itself:
+        segmenter.finetune([(frames[0], mask)], 0)  # as it was imported
     segmenter.start(frames[0], mask)
     start = time.perf_counter()
     segmenter.step(frames[1])
@@ -597,7 +613,7 @@ def export_checkpoint(
     """Writes a checkpoint with the original release's names, which the original code restores.
 
     Args:
-        model: an OSMN of one of the release's forms.
+        model: an OSMN or OSVOS of one of the releases' forms.
         prefix: where to; `PREFIX.index` and `PREFIX.data-00000-of-00001` appear.
         step: stored as `global_step`.
         force: replace a checkpoint of that name.

@@ -74,25 +74,39 @@ def osmn_vgg16_early() -> Form:
     return _osmn(modulate_early=True)
 
 
+def _osvos(as_osmn: bool) -> Form:
+    tensors = vgg16_trunk("osvos", "seg") | vgg16_sides("osvos")
+    unused = "score of a single side, which an OSMN does not have" if as_osmn else ""
+    for block in range(2, 6):
+        layer, name, side = f"seg_score_dsn_{block}", f"osvos/score-dsn_{block}", 2**block
+        for part, ours, shape in (("weights", "kernel", (1, 1, 16, 1)), ("biases", "bias", (1,))):
+            tensors[f"{name}/{part}"] = TensorSpec(shape, () if as_osmn else (f"{layer}/{ours}",), unused=unused)
+        targets = () if as_osmn else (f"{layer}_up/kernel",)
+        tensors[f"{name}-up/weights"] = TensorSpec((side, side, 1, 1), targets, bilinear=True, optional=True)
+    names = ("backbone", "decoder", "side_channels", "network_size")
+    own = {name: VGG16_CONFIG[name] for name in names} | {"normalization": "osvos"}
+    return Form(
+        key="osvos_as_osmn" if as_osmn else "osvos",
+        title="OSVOS parent (VGG-16)" + (" as the beginning of an OSMN" if as_osmn else ""),
+        config=VGG16_CONFIG if as_osmn else own,
+        tensors=tensors,
+        complete=not as_osmn,
+        mean_bgr=(104.00699, 116.66877, 122.67892) if as_osmn else None,
+        root="osvos",
+        network="OSMN" if as_osmn else "OSVOS",
+    )
+
+
 @FORMS.register("osvos")
 def osvos() -> Form:
+    """OSVOS's parent network, with the scores of its sides."""
+    return _osvos(as_osmn=False)
+
+
+@FORMS.register("osvos_as_osmn")
+def osvos_as_osmn() -> Form:
     """OSVOS's parent network, whose trunk and sides initialise an OSMN."""
-    tensors = vgg16_trunk("osvos", "seg") | vgg16_sides("osvos")
-    unused = "score of a single side, which only OSVOS's own side losses use"
-    for block in range(2, 6):
-        tensors[f"osvos/score-dsn_{block}/weights"] = TensorSpec((1, 1, 16, 1), unused=unused)
-        tensors[f"osvos/score-dsn_{block}/biases"] = TensorSpec((1,), unused=unused)
-        name, side = f"osvos/score-dsn_{block}-up/weights", 2**block
-        tensors[name] = TensorSpec((side, side, 1, 1), bilinear=True, optional=True)
-    return Form(
-        key="osvos",
-        title="OSVOS parent (VGG-16)",
-        config=VGG16_CONFIG,
-        tensors=tensors,
-        complete=False,
-        mean_bgr=(104.00699, 116.66877, 122.67892),
-        root="osvos",
-    )
+    return _osvos(as_osmn=True)
 
 
 @FORMS.register("slim_vgg16")

@@ -27,7 +27,6 @@ import osmn_tf
 from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, find_network
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.files import read_label_png, write_mask
@@ -44,11 +43,30 @@ Progress = Callable[[str, int, int], None]
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Online fine-tuning on the given masks of every sequence.
+
+    Attributes:
+        steps: of it; None: `seconds`, or what the network needs.
+        learning_rate: of the steps; None: the network's own.
+        seconds: for every object, instead of steps.
+    """
+
+    steps: int | None = None
+    learning_rate: float | None = None
+    seconds: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is asked for, whatever the network does by itself."""
+        return bool(self.steps) or self.seconds is not None
+
+
 def preset_track(
     preset: str,
     options: PredictorOptions | None = None,
-    finetune_steps: int = 0,
-    finetune_rate: float = LEARNING_RATE,
+    tuning: Tuning = Tuning(),
     engine: str | None = None,
 ) -> tuple[Track, dict[str, Any]]:
     """Opens a network, and says what its results depend on.
@@ -56,8 +74,7 @@ def preset_track(
     Args:
         preset: the name, path or address of a network (`osmn_tf.inference.predictor.open_predictor`).
         options: how it is used; its `engine` is not looked at.
-        finetune_steps: steps of online fine-tuning on the given masks of every sequence.
-        finetune_rate: their learning rate.
+        tuning: how it is fine-tuned to every sequence.
         engine: as `find_to_evaluate`.
 
     Returns:
@@ -67,10 +84,10 @@ def preset_track(
         InputError: there is no such network, or it cannot be used so.
         MissingDependencyError: what runs it is not installed.
     """
-    source, options = find_to_evaluate(preset, options, finetune_steps, engine)
+    source, options = find_to_evaluate(preset, options, tuning, engine)
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
     segmenter = VideoSegmenter(source.open(options))
-    if finetune_steps and not segmenter.predictor.can_adapt:
+    if tuning.wanted and not segmenter.predictor.can_adapt:
         raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
     settings: dict[str, Any] = {
         "preset": preset,
@@ -83,26 +100,30 @@ def preset_track(
     for name in ("merge", "precision", "objects"):
         if getattr(options, name) != getattr(defaults, name):
             settings[name] = getattr(options, name)
-    if finetune_steps:
-        settings["finetune"] = {"steps": finetune_steps, "learning_rate": finetune_rate}
+    tunes = tuning.wanted or segmenter.predictor.adapts_itself
+    if tunes:
+        settings["finetune"] = dataclasses.asdict(tuning)
 
     def tuned_track(frames: Frames[Array], given: Mapping[int, Array] | None) -> Iterator[tuple[Array, Array]]:
         if given is None:
             raise InputError("--finetune: there is nothing to fine-tune on in a protocol that gives no masks")
         annotated = [(frames[index], mask) for index, mask in sorted(given.items())]
-        with segmenter.finetune(annotated, finetune_steps, finetune_rate):
+        with segmenter.finetune(annotated, tuning.steps, tuning.learning_rate, seconds=tuning.seconds):
             yield from segmenter.track(frames, given)
 
-    return tuned_track if finetune_steps else segmenter.track, settings
+    return tuned_track if tunes else segmenter.track, settings
 
 
 def find_to_evaluate(
-    preset: str, options: PredictorOptions | None = None, finetune_steps: int = 0, engine: str | None = None
+    preset: str,
+    options: PredictorOptions | None = None,
+    tuning: Tuning = Tuning(),
+    engine: str | None = None,
 ) -> tuple[NetworkSource, PredictorOptions]:
     """Where a network is that is evaluated, and how it is used.
 
     Args:
-        preset, options, finetune_steps: as `preset_track`.
+        preset, options, tuning: as `preset_track`.
         engine: "keras", "litert" or "auto" (see `osmn_tf.inference.engines.choose_engine`); None: Keras where there is
             a choice, since the scores of a preset are those of its weights.
 
@@ -113,7 +134,7 @@ def find_to_evaluate(
     if engine is None:
         engine = "keras" if find_network(preset).litert is not None else "auto"
     options = dataclasses.replace(options or PredictorOptions(), engine=engine)
-    return find_network(preset, options, adapts=finetune_steps > 0), options
+    return find_network(preset, options, adapts=tuning.wanted), options
 
 
 def _files_digest(path: Path) -> str:

@@ -11,6 +11,8 @@ from keras import ops
 
 from osmn_tf.errors import InputError
 from osmn_tf.guides import full_guide, visual_guide
+from osmn_tf.inference.adaptation.pool import TunerPool
+from osmn_tf.inference.adaptation.training import Budget
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.merging_tensors import merge_tensors
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 
 Tensor = Any
 Array = np.ndarray
-
-_MOST_IDLE_TUNERS = 2  # copies of one network's trained parts that wait for another video
-
 
 # What is computed ---------------------------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class _Shared:
     def __init__(self, network: Any) -> None:
         self.network = network
         self.graphs = CompiledGraphs()
-        self.tuners: list[OnlineFineTuner] = []
+        self.tuners: TunerPool[OnlineFineTuner] = TunerPool(self._make_tuner)
         self._folded = FoldedNetwork(network.frame_encoder), FoldedNetwork(network.object_network)
         self._functions: dict[Any, tuple[ModulatedStep, Callable[..., Any], Callable[..., Any]]] = {}
         self._lock = threading.Lock()
@@ -165,20 +164,10 @@ class _Shared:
                 )
             return self._functions[settings]
 
-    def borrow_tuner(self, network_size: tuple[int, int], options: FineTuneOptions) -> OnlineFineTuner:
-        """A fine-tuner that nobody else uses, with its training step compiled where one of these settings is idle."""
+    def _make_tuner(self, network_size: tuple[int, int], options: FineTuneOptions) -> OnlineFineTuner:
         from osmn_tf.inference.adaptation.online import OnlineFineTuner
 
-        with self._lock:
-            for index, tuner in enumerate(self.tuners):
-                if (tuner.network_size, tuner.options) == (network_size, options):
-                    return self.tuners.pop(index)
         return OnlineFineTuner(self.network, network_size, options)
-
-    def give_back(self, tuner: OnlineFineTuner) -> None:
-        """The reverse of `borrow_tuner`."""
-        with self._lock:
-            self.tuners = [*self.tuners, tuner][-_MOST_IDLE_TUNERS:]
 
 
 # The predictor ------------------------------------------------------------------------------------------------------
@@ -307,9 +296,12 @@ class ModulatedPredictor(Predictor):
     def adapt(
         self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
     ) -> None:
+        options = options.over(self.adaptation)
+        labels = {int(label) for _, mask in frames_and_masks for label in np.unique(mask) if label}
+        budget = Budget(options.steps, None if options.seconds is None else options.seconds * len(labels))
         tuner = self._borrow(options.details)
         try:
-            tuner.fit(frames_and_masks, options.steps, options.learning_rate, options.seed, progress)
+            tuner.fit(frames_and_masks, budget, options.learning_rate, options.seed, progress)
         except BaseException:
             self.release()
             raise
@@ -331,7 +323,7 @@ class ModulatedPredictor(Predictor):
         from osmn_tf.inference.adaptation.online import FineTuneOptions
 
         self.release()
-        self._tuner = self._shared.borrow_tuner(self.network_size, details or FineTuneOptions())
+        self._tuner = self._shared.tuners.borrow(self.network_size, details or FineTuneOptions())
         self._run(self._tuner.network)
         return self._tuner
 
@@ -339,4 +331,4 @@ class ModulatedPredictor(Predictor):
         if self._tuner is not None:
             tuner, self._tuner = self._tuner, None
             self._run(self.network)
-            self._shared.give_back(tuner)
+            self._shared.tuners.give_back(tuner, tuner.network_size, tuner.options)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.registry import Registry
 
@@ -112,16 +113,28 @@ class AdaptOptions:
     """How a predictor is adapted to a video (see `VideoSegmenter.finetune`).
 
     Attributes:
-        steps: iterations.
-        learning_rate: of the optimizer.
+        steps: iterations; None: see `seconds`.
+        learning_rate: of the optimizer; None: the predictor's own (`Predictor.adaptation`).
         seed: of everything that is random in it.
-        details: what the family offers beside, or None; the modulated networks take a `FineTuneOptions`.
+        details: what the family offers beside, or None; the modulated networks take a `FineTuneOptions`, OSVOS an
+            `ObjectTuneOptions`.
+        seconds: for every object, instead of steps; with neither, as many steps as the predictor takes by itself.
     """
 
-    steps: int
-    learning_rate: float
+    steps: int | None = None
+    learning_rate: float | None = None
     seed: int = 0
     details: Any = None
+    seconds: float | None = None
+
+    def over(self, default: AdaptOptions) -> AdaptOptions:
+        """These options, with `default` for what is left open."""
+        neither = self.steps is None and self.seconds is None
+        return dataclasses.replace(
+            self,
+            steps=default.steps if neither else self.steps,
+            learning_rate=default.learning_rate if self.learning_rate is None else self.learning_rate,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +161,8 @@ class Predictor(abc.ABC):
     Attributes:
         can_adapt: whether `adapt` and its companions are there.
         gives_scores: whether its predictions have logits.
+        adapts_itself: whether `begin` learns objects that `adapt` was not given: it takes its time.
+        adaptation: how it is adapted unless it is told otherwise.
         zero_shot: whether `begin` finds the objects by itself, without masks.
         takes_masks: whether `begin` takes masks of the objects.
         is_adapted: whether it runs with weights of its own now.
@@ -155,6 +170,8 @@ class Predictor(abc.ABC):
 
     can_adapt = False
     gives_scores = True
+    adapts_itself = False
+    adaptation = AdaptOptions(STEPS, LEARNING_RATE)
     zero_shot = False
     takes_masks = True
     is_adapted = False

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osmn_tf.errors import InputError
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS
 from osmn_tf.inference.merging import to_scores
 from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, find_network, open_predictor
 from osmn_tf.masks.labels import VOID, labels_of
@@ -402,11 +401,12 @@ class VideoSegmenter:
     def finetune(
         self,
         frames_and_masks: Iterable[tuple[np.ndarray, np.ndarray]],
-        steps: int = STEPS,
-        learning_rate: float = LEARNING_RATE,
+        steps: int | None = None,
+        learning_rate: float | None = None,
         seed: int = 0,
         options: Any = None,
         progress: Progress | None = None,
+        seconds: float | None = None,
     ) -> AbstractContextManager[object]:
         """Adapts the network to a video before it is segmented, by training on its annotated frames.
 
@@ -420,11 +420,15 @@ class VideoSegmenter:
 
         Args:
             frames_and_masks: one or more annotated frames; a label is the same object in all of them.
-            steps: iterations.
-            learning_rate: of Adam.
+            steps: iterations; None: `seconds`, or the network's own number (`Predictor.adaptation`).
+            learning_rate: of Adam; None: the network's own.
             seed: of the random transformations; the same seed gives the same weights on the same machine.
-            options: what is trained and how; for the modulated networks a `FineTuneOptions`.
-            progress: called after every step with (steps done, steps in all, loss).
+            options: what is trained and how; for the modulated networks a `FineTuneOptions`, for OSVOS an
+                `ObjectTuneOptions`.
+            progress: called after every step with (steps done, steps in all, loss); with `seconds` their number is an
+                estimate until the end.
+            seconds: time for every object, instead of steps. It does not count what happens once: building and
+                compiling the training step.
 
         Returns:
             A context manager that calls `restore_weights` at its end.
@@ -440,7 +444,7 @@ class VideoSegmenter:
         if not pairs:
             raise InputError("frames_and_masks: expected at least one annotated frame, received none")
         self._take_trainable()
-        self.predictor.adapt(pairs, AdaptOptions(steps, learning_rate, seed, options), progress)
+        self.predictor.adapt(pairs, AdaptOptions(steps, learning_rate, seed, options, seconds), progress)
         return self._tuned()
 
     def adapted_weights(self) -> dict[str, np.ndarray]:

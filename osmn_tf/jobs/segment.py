@@ -16,7 +16,6 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
 from osmn_tf.jobs.background import Background, deferred_interrupt
 from osmn_tf.jobs.outputs import Look, Output, Scores, Video, outputs
@@ -57,8 +56,9 @@ class SegmentOptions:
         start, end, every: which frames to take, as `open_source`.
         preset: name, folder or file of a preset, folder of an exported network, or address of a server.
         network: how it is used.
-        finetune: steps of online fine-tuning on the given masks.
-        finetune_rate: their learning rate.
+        finetune: steps of online fine-tuning on the given masks; None: `time`, or what the network needs.
+        finetune_rate: their learning rate; None: the network's own.
+        time: seconds of fine-tuning for every object, instead of steps.
         out: folder of the results.
         outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
             "masks" are always written, to OUT/NAME.
@@ -79,14 +79,20 @@ class SegmentOptions:
     every: int = 1
     preset: str | os.PathLike[str] = DEFAULT_PRESET
     network: PredictorOptions = dataclasses.field(default_factory=PredictorOptions)
-    finetune: int = 0
-    finetune_rate: float = LEARNING_RATE
+    finetune: int | None = None
+    finetune_rate: float | None = None
+    time: float | None = None
     out: str | os.PathLike[str] = "osmn_output"
     outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
         default_factory=lambda: {"overlay": None, "sheet": None}
     )
     look: Look = dataclasses.field(default_factory=Look)
     force: bool = False
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether fine-tuning is asked for, whatever the network does by itself."""
+        return bool(self.finetune) or self.time is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +159,7 @@ def segment(
         return Outcome(job.video.name, job.results(), frames=job.kept(), kept=job.kept(), already_done=True)
     job.check_targets()
     with (open_segmenter or default_segmenter)(options) as segmenter:
-        if options.finetune and not segmenter.predictor.can_adapt:
+        if options.finetunes and not segmenter.predictor.can_adapt:
             raise InputError("--finetune: this network cannot be trained")
         if "scores" in options.outputs and not segmenter.predictor.gives_scores:
             raise InputError("--scores: this network keeps them, expected one that gives them")
@@ -185,7 +191,7 @@ def find_source(options: SegmentOptions) -> NetworkSource:
         InputError: there is no such network, or it cannot do what is asked for.
         MissingDependencyError: what runs it is not installed.
     """
-    return find_network(options.preset, options.network, adapts=options.finetune > 0)
+    return find_network(options.preset, options.network, adapts=options.finetunes)
 
 
 def _reason(error: Exception) -> str:
@@ -204,7 +210,7 @@ class _Job:
         self.given, self.boxed = _given_masks(options, self.source)
         self.ends = _ends(options, self.given)
         self.network = find_source(options)
-        if options.finetune and self.network.can_adapt is False:
+        if options.finetunes and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
         info = self.source.info
         self.video = Video(
@@ -257,7 +263,7 @@ class _Job:
         facts += [dataclasses.asdict(network), options.both_ways, dataclasses.asdict(options.look)]
         facts += [sorted(self.ends.items()), self.uses_scores, "scores" in self.targets]
         facts += [options.start, options.end, options.every]
-        facts += [options.finetune, options.finetune_rate if options.finetune else None]
+        facts += [options.finetune, options.time, options.finetune_rate]
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
 
     def _folders(self) -> list[OwnFolder]:
@@ -370,7 +376,8 @@ class _Job:
         The weights are kept until the run is complete: training again would take its time again, and may give slightly
         other weights on another machine. An interrupted fine-tuning leaves nothing.
         """
-        if not self.options.finetune:
+        options = self.options
+        if not options.finetunes and not segmenter.predictor.adapts_itself:
             return contextlib.nullcontext()
         kept = self.weights.load()
         if kept is not None:
@@ -385,7 +392,9 @@ class _Job:
             self.progress("fine-tuning", done, total, f"loss {loss:.3f}")
 
         annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
-        tuned = segmenter.finetune(annotated, self.options.finetune, self.options.finetune_rate, progress=show)
+        tuned = segmenter.finetune(
+            annotated, options.finetune, options.finetune_rate, progress=show, seconds=options.time
+        )
         self.weights.save(segmenter.adapted_weights())
         return tuned
 

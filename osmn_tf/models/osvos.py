@@ -55,6 +55,8 @@ class OSVOS(Network):
         InputError: there is no such backbone.
     """
 
+    task_name = "osvos_parent"
+
     def __init__(
         self,
         backbone: str = "vgg16",

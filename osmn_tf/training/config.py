@@ -24,6 +24,7 @@ from osmn_tf.training import schema
 from osmn_tf.training.tasks import Task, task_names
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine", "steps")
 
 
@@ -276,10 +277,12 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam. Steps are batches, also with `accumulate`.
+    """Adam, or gradient descent with momentum. Steps are batches, also with `accumulate`.
 
     Attributes:
         learning_rate: peak rate.
+        kind: "adam" or "sgd".
+        momentum: of "sgd".
         group_rates: other peak rates for parts of the network: name of one of the task's groups (`Task.groups`; a
             ReConvNet's ConvLSTMs and their scales are "recurrent") -> rate.
         schedule: "constant", "cosine" (to 1% of the peak) or "steps" (times `drop_factor` at every step in `drop_at`).
@@ -292,6 +295,8 @@ class OptimizerConfig:
     """
 
     learning_rate: float
+    kind: str = "adam"
+    momentum: float = 0.9
     group_rates: dict[str, float] = dataclasses.field(default_factory=dict)
     schedule: str = "constant"
     warmup_steps: int = 0
@@ -303,6 +308,8 @@ class OptimizerConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
+        _choice("kind", self.kind, OPTIMIZERS)
+        _require(0 <= self.momentum < 1, f"momentum: expected 0 or more and below 1, received {self.momentum}")
         _choice("schedule", self.schedule, SCHEDULES)
         for name in ("learning_rate", "clip_norm", "drop_factor"):
             value = getattr(self, name)

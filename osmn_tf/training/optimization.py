@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -80,15 +81,15 @@ class SegmentationLoss(keras.losses.Loss):
         }
 
 
-def make_loss(config: LossConfig) -> SegmentationLoss:
-    """The loss for `model.compile`."""
+def make_loss(config: LossConfig, weight: float = 1.0) -> SegmentationLoss:
+    """The loss for `model.compile`, times `weight`."""
     return SegmentationLoss(
-        config.class_balanced,
+        weight * config.class_balanced,
         config.per_pixel,
-        config.cross_entropy,
-        config.lovasz,
+        weight * config.cross_entropy,
+        weight * config.lovasz,
         config.lovasz_stride,
-        config.soft_iou,
+        weight * config.soft_iou,
     )
 
 
@@ -118,9 +119,8 @@ def freeze_layers(model: keras.Model, patterns: tuple[str, ...]) -> None:
         raise InputError("model.freeze: nothing is left to train")
 
 
-@keras.saving.register_keras_serializable(package="osmn_tf")
-class WholeBatchAdam(keras.optimizers.Adam):
-    """Adam that clips the gradient of the whole batch where Keras 3.15 clips that of every replica's share.
+class _WholeBatch(keras.optimizers.Optimizer):
+    """Clips the gradient of the whole batch where Keras 3.15 clips that of every replica's share.
 
     On TensorFlow Keras evaluates the schedule, with the branch in it, for the decay of every weight anew: for the
     hundreds of weights of a network, half the time that it takes to build the training step. Here that is done once.
@@ -145,6 +145,16 @@ class WholeBatchAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class WholeBatchAdam(_WholeBatch, keras.optimizers.Adam):
+    """Adam, with the gradient of the whole batch."""
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class WholeBatchSGD(_WholeBatch, keras.optimizers.SGD):
+    """Stochastic gradient descent with momentum, with the gradient of the whole batch."""
+
+
 def make_optimizer(
     config: OptimizerConfig, steps: int, weights: Sequence[Any], groups: Mapping[str, tuple[str, ...]] | None = None
 ) -> keras.optimizers.Optimizer:
@@ -157,8 +167,11 @@ def make_optimizer(
         groups: see `osmn_tf.training.tasks.Task.groups`; for `config.group_rates`.
     """
 
-    def adam(rate: float, name: str) -> keras.optimizers.Optimizer:
-        return WholeBatchAdam(
+    def with_rate(rate: float, name: str) -> keras.optimizers.Optimizer:
+        kind: Any = WholeBatchAdam
+        if config.kind == "sgd":
+            kind = functools.partial(WholeBatchSGD, momentum=config.momentum)
+        return kind(
             _schedule(config, rate, steps),
             weight_decay=config.weight_decay or None,
             global_clipnorm=config.clip_norm,
@@ -168,10 +181,10 @@ def make_optimizer(
             name=name,
         )
 
-    default = adam(config.learning_rate, _RATE)
+    default = with_rate(config.learning_rate, _RATE)
     if not config.group_rates:
         return default
-    others = {name: adam(rate, f"{name}_{_RATE}") for name, rate in config.group_rates.items()}
+    others = {name: with_rate(rate, f"{name}_{_RATE}") for name, rate in config.group_rates.items()}
     chosen = ((weight.path, group_of(weight.path, groups or {})) for weight in weights)
     special = {path: others[group] for path, group in chosen if group in others}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, special))

@@ -217,14 +217,34 @@ def vgg_segmentation(v, image, guide, gammas, early=False):
     return hypercolumn(v, "osmn/seg", maps, int(image.shape[1]), int(image.shape[2]))
 
 
-def osvos_segmentation(v, image):
+def osvos_maps(v, image):
     x, maps = image, {}
     for block, channels in VGG.items():
         x = max_pool(x) if block > 1 else x
         for index in range(1, len(channels) + 1):
             x = nn.relu(convolve(x, v, f"osvos/conv{block}/conv{block}_{index}"))
         maps[block] = x
-    return hypercolumn(v, "osvos", maps, int(image.shape[1]), int(image.shape[2]))
+    return maps
+
+
+def osvos_segmentation(v, image):
+    """Image [1, H, W, 3], BGR minus mean -> logits [1, H, W, 1]."""
+    return hypercolumn(v, "osvos", osvos_maps(v, image), int(image.shape[1]), int(image.shape[2]))
+
+
+def osvos_side_scores(v, image):
+    """The logits of the four side outputs alone, fine to coarse."""
+    maps, height, width = osvos_maps(v, image), int(image.shape[1]), int(image.shape[2])
+    scores = []
+    for level, name in {2: "conv2_2_16", 3: "conv3_3_16", 4: "conv4_3_16", 5: "conv5_3_16"}.items():
+        score = convolve(convolve(maps[level], v, f"osvos/{name}"), v, f"osvos/score-dsn_{level}")
+        stride = 2 ** (level - 1)
+        shape = [1, (int(score.shape[1]) + 1) * stride, (int(score.shape[2]) + 1) * stride, 1]
+        kernel = v[f"osvos/score-dsn_{level}-up/weights"]
+        up = nn.conv2d_transpose(score, kernel, shape, [1, stride, stride, 1], "VALID")
+        top, left = (shape[1] - height) // 2, (shape[2] - width) // 2
+        scores.append(tf1.slice(up, [0, top, left, 0], [1, height, width, 1]))
+    return scores
 
 
 def mobilenet_layer(x, v, root, index):

@@ -216,10 +216,12 @@ def test_modulator_weights_are_for_osvos_only(lite_checkpoint, tmp_path, capsys)
     arguments = ["--out", str(tmp_path / "x"), "--modulator-weights", "vgg_16.ckpt"]
     assert main(["import-tf1", lite_checkpoint, *arguments]) == 2
     assert "--modulator-weights: only for OSVOS parents; OSMN lite" in capsys.readouterr().err
+    assert main(["import-tf1", lite_checkpoint, *arguments, "--network", "OSVOS"]) == 2
+    assert "--network: OSMN lite (MobileNet-v1) becomes an OSMN, received OSVOS" in capsys.readouterr().err
 
 
 def test_export_refuses_what_the_release_does_not_have(tiny_reconvnet, tiny_osmn, tmp_path):
-    with pytest.raises(InputError, match="expected one of OSMN, received a ReConvNet"):
+    with pytest.raises(InputError, match="expected one of OSMN, OSVOS, received a ReConvNet"):
         tf1_checkpoint.export_checkpoint(tiny_reconvnet, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"not of the release's form.*visual_hidden=8 instead of 2048"):
         tf1_checkpoint.export_checkpoint(tiny_osmn, tmp_path / "a.ckpt")
@@ -258,7 +260,14 @@ def test_each_form_is_recognised_with_all_its_shapes(key, shapes, count, paramet
 
 
 def test_forms_have_keys_of_their_own():
-    assert [form.key for form in all_forms()] == ["osmn_lite", "osmn_vgg16", "osmn_vgg16_early", "osvos", "slim_vgg16"]
+    assert [form.key for form in all_forms()] == [
+        "osmn_lite",
+        "osmn_vgg16",
+        "osmn_vgg16_early",
+        "osvos",
+        "osvos_as_osmn",
+        "slim_vgg16",
+    ]
 
 
 def test_training_state_is_told_from_weights():

@@ -58,7 +58,7 @@ def test_shifted_mean_gives_the_sources_values_inside():
     [
         ("slim_vgg16", "rgb", (123.68, 116.779, 103.939), None),
         ("slim_vgg16", "rgb", (120.0, 110.0, 100.0), (120.0, 110.0, 100.0)),
-        ("osvos", "bgr", (122.67892, 116.66877, 104.00699), None),
+        ("osvos_as_osmn", "bgr", (122.67892, 116.66877, 104.00699), None),
     ],
 )
 def test_channels_and_mean_of_each_source(key, channels, mean_rgb, stored_mean):
@@ -331,7 +331,7 @@ def test_osvos_parent_gives_its_fused_output(tmp_path, slim_values):
     classifier = release.write_checkpoint(tmp_path / "vgg_16.ckpt", slim_values)
     folder = tmp_path / "preset"
     arguments = ["import-tf1", checkpoint, "--out", str(folder), "--modulator-weights", classifier]
-    assert main(arguments) == 0
+    assert main([*arguments, "--network", "OSMN"]) == 0
     record = json.loads((folder / "import.json").read_text())
     assert len(record["used"]) == 26 + 8 + 2
     assert record["skipped"]["osvos/score-dsn_3/weights"].startswith("score of a single side")

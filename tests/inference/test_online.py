@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from support import TINY, box_mask, count_calls, randomise
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
+from osmn_tf.inference.adaptation.training import Budget
 from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
@@ -61,6 +63,13 @@ def scene(red: int, green: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return frame, mask
 
 
+def samples_of(
+    tuner: OnlineFineTuner, annotated: list[tuple[np.ndarray, np.ndarray]], steps: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """What the first steps are trained on."""
+    return itertools.islice(tuner._samples(annotated, np.random.default_rng(0)), steps)
+
+
 def scores(segmenter: VideoSegmenter, frame: np.ndarray, mask: np.ndarray) -> list[float]:
     """J of every object in a second look at an annotated frame."""
     segmenter.start(frame, mask)
@@ -97,7 +106,7 @@ def test_several_annotated_frames(segmenter: VideoSegmenter, tuner: OnlineFineTu
     only_green = np.where(second[1] == 2, 2, 0).astype(np.uint8)
     pairs = [(first[0], only_red), (second[0], only_green)]
     seen = set()
-    for frames, masks, *_ in tuner._samples(pairs, np.random.default_rng(0), 2):
+    for frames, masks, *_ in samples_of(tuner, pairs, 2):
         seen |= {(int(frame.sum()), int(mask.sum())) for frame, mask in zip(frames, masks)}
     assert seen == {(int(first[0].sum()), 24 * 24), (int(second[0].sum()), 24 * 24)}
     with segmenter.finetune(pairs, 60, RATE):
@@ -110,7 +119,7 @@ def test_every_object_is_taken_in_turn(tuner: OnlineFineTuner) -> None:
     boxes = [(4 + 10 * k, 12 + 10 * k, 4, 12 + k) for k in range(5)]
     mask = box_mask(*SIZE, *boxes)
     counts: dict[int, int] = {}
-    for _, masks, guides, *_ in tuner._samples([(scene(8, 60)[0], mask)], np.random.default_rng(0), 5):
+    for _, masks, guides, *_ in samples_of(tuner, [(scene(8, 60)[0], mask)], 5):
         assert guides.shape == (3, 32, 32, 3)
         for sample in masks:
             counts[int(sample.sum())] = counts.get(int(sample.sum()), 0) + 1
@@ -278,9 +287,10 @@ def test_small_gradients_are_not_lost_in_half_precision(mixed_precision: str) ->
     model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
     tuner = OnlineFineTuner(model, SIZE, FineTuneOptions())
     loss = tuner._loss
-    tuner._clip_network.compile(optimizer=tuner._optimizer, loss=lambda y, x: 1e-5 * loss(y, x))
-    before = {variable.path: variable.numpy() for variable in tuner._variables}
-    tuner.fit([scene(8, 60)], 3, 1e-3)
+    training = tuner._training
+    training.model.compile(optimizer=training.model.optimizer, loss=lambda y, x: 1e-5 * loss(y, x))
+    before = {variable.path: variable.numpy() for variable in training.variables}
+    tuner.fit([scene(8, 60)], Budget(3), 1e-3)
     still = {path for path, value in tuner.weights().items() if (value == before[path]).all()}
     assert still == {path for path in before if path.endswith("recurrent_kernel")}  # the clip has one frame
 
@@ -290,5 +300,5 @@ def test_small_objects_are_trained_too(tuner: OnlineFineTuner) -> None:
     frame = np.zeros((2 * SIZE[0], 2 * SIZE[1], 3), np.uint8)
     mask = np.zeros(frame.shape[:2], np.uint8)
     mask[40, 50] = 1
-    _, masks, *_ = next(tuner._samples([(frame, mask)], np.random.default_rng(0), 1))
+    _, masks, *_ = next(samples_of(tuner, [(frame, mask)], 1))
     assert (masks.sum(axis=(1, 2)) > 0).all()

@@ -23,6 +23,10 @@ def test_shipped_stages() -> None:
         "osmn_match_clips",
         "osmn_match_frames",
         "osmn_match_prompts",
+        "osvos_davis_1",
+        "osvos_davis_2",
+        "osvos_davis_3",
+        "osvos_lite",
         "reconvnet_davis",
         "reconvnet_lite_clips",
         "reconvnet_lite_frames",
@@ -46,12 +50,15 @@ def test_weight_decay_does_something_or_is_not_there(name: str) -> None:
 def test_trial_of_a_stage(name: str) -> None:
     """All that makes it long is gone, and nothing else."""
     whole, trial = cfg.load(name), cfg.load(name, smoke=True)
-    assert (trial.train.steps, trial.train.batch_size, trial.data.size) == (2, 2, (64, 96))
-    assert (trial.validation.max_frames, trial.validation.every) == (3, 2)
+    steps = 2 * whole.optimizer.accumulate
+    assert (trial.train.steps, trial.train.batch_size, trial.data.size) == (steps, 2, (64, 96))
+    assert (trial.validation is None) == (whole.validation is None)
+    assert trial.validation is None or (trial.validation.max_frames, trial.validation.every) == (3, steps)
     assert trial.data.length <= 3
     assert (trial.model, trial.loss, trial.task) == (whole.model, whole.loss, whole.task)
     assert (trial.data.sources, trial.data.augment) == (whole.data.sources, whole.data.augment)
-    assert cfg.load(name, ["train.steps=7"], smoke=True).train.steps == 7
+    longer = 3 * whole.optimizer.accumulate
+    assert cfg.load(name, [f"train.steps={longer}"], smoke=True).train.steps == longer
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -92,7 +99,7 @@ def test_task_by_name_with_settings_or_the_networks_own() -> None:
     assert [cfg.load(name).task.kind for name in ("osmn_coco", "reconvnet_davis")] == ["osmn", "reconvnet"]
     # A ReConvNet may be trained like an OSMN, but not the other way round.
     assert cfg.load("reconvnet_lite_frames", ["task=osmn"]).task.kind == "osmn"
-    with pytest.raises(InputError, match=r"task\.kind: expected one of .*osmn, reconvnet.*, received 'dance'"):
+    with pytest.raises(InputError, match=r"task\.kind: expected one of .*osmn, .*reconvnet.*, received 'dance'"):
         cfg.load("osmn_coco", ["task=dance"])
     with pytest.raises(InputError, match=r"task\.speed: unknown key"):
         cfg.load("osmn_coco", ["task={kind: osmn, speed: 3}"])
@@ -128,7 +135,7 @@ def test_task_by_name_with_settings_or_the_networks_own() -> None:
         ("model.arguments.guide_size=big", r"model\.arguments\.guide_size: expected a whole number, received 'big'"),
         (
             "optimizer.group_rates.tail=1e-5",
-            r"optimizer\.group_rates: expected groups of the task osmn \(recurrent\), ",
+            r"optimizer\.group_rates: expected groups of the task osmn \(recurrent, ",
         ),
         ("optimizer.group_rates.recurrent=0", r"optimizer\.group_rates\.recurrent: expected a positive number"),
         ("model.network=OSMM", r"model\.network: expected one of .*OSMN.*, received 'OSMM'"),

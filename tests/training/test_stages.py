@@ -42,7 +42,9 @@ def load(name: str, data_root: Path, *settings: str) -> cfg.Config:
         narrow = ["backbone=mobilenet", f"block_channels={list(NARROW_MOBILENET)}", "hidden_channels=8"]
         return _trial(name, data_root, [f"model.arguments.{argument}" for argument in narrow], *settings)
     lite = "lite" in name or "match" in name
-    arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if lite else NARROW_VGG)]
+    arguments = []
+    if not name.startswith("osvos"):  # it has no visual modulator
+        arguments = [f"model.arguments.{argument}" for argument in (NARROW_LITE if lite else NARROW_VGG)]
     if not lite:
         arguments.append(NARROW_VGG_SETTING)
     if name.startswith("reconvnet_lite"):
@@ -135,7 +137,7 @@ def test_stage_can_begin(name: str, data_root: Path) -> None:
         tensor.name: tuple(b or a for a, b in zip(inputs[tensor.name].shape[1:], tensor.shape[1:]))
         for tensor in specification
     }
-    assert labels.shape[-3:] == (64, 96, 1)
+    assert {tuple(label.shape[-3:]) for label in keras.tree.flatten(labels)} == {(64, 96, 1)}
 
 
 # BatchNorm's statistics, dropout's seed, Adam's moments, the schedule and the averages: all that has to go on after an

@@ -8,7 +8,6 @@ differ: they were chosen by measurement (`osmn_tf.inference.adaptation.quality`)
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from osmn_tf.augment import (
 )
 from osmn_tf.errors import InputError
 from osmn_tf.guides import SpatialGuide, full_guide, spatial_guide, visual_guide
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE
+from osmn_tf.inference.adaptation.training import Budget, Training
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.predictor import Progress
 from osmn_tf.losses import binary_cross_entropy, lovasz_hinge
@@ -180,14 +179,7 @@ class OnlineFineTuner:
         self.network_size = network_size
         self.options = options
         self._clip_network = _ClipNetwork(self.network, options)
-        self._variables = list(self._clip_network.trainable_variables)
-        self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
-        if network.compute_dtype == "float16":
-            # Gradients below 6e-8 are zero in half precision, and most are.
-            self._optimizer = keras.optimizers.LossScaleOptimizer(self._optimizer)
-        self._optimizer.build(self._variables)
-        self._optimizer_start = [ops.convert_to_numpy(variable) for variable in self._optimizer.variables]
-        self._clip_network.compile(optimizer=self._optimizer, loss=self._loss)
+        self._training = Training(self._clip_network, self._loss, network.compute_dtype)
         self._compiled_describe = compile_function(self._describe, [self.network.visual_modulator])
         self._compiled_prepare = compile_function(self._prepare, [self.network.frame_encoder])
 
@@ -263,8 +255,8 @@ class OnlineFineTuner:
     def fit(
         self,
         annotated: Sequence[tuple[Array, Array]],
-        steps: int,
-        learning_rate: float,
+        budget: Budget,
+        learning_rate: float | None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
@@ -273,35 +265,21 @@ class OnlineFineTuner:
         Args:
             annotated: (frame uint8 [H, W, 3], mask uint8 [H, W] with labels) of one or more frames. A label is the same
                 object in all of them.
-            steps: iterations; 0 leaves the weights as they are.
+            budget: how long.
             learning_rate: of Adam.
             seed: of the order of the samples and of their transformations.
             progress: see `Progress`.
 
         Raises:
-            InputError: a number is out of its range, or the learning rate is so high that the loss is lost.
+            InputError: as `Training.run`.
         """
-        if steps < 0:
-            raise InputError(f"steps: expected 0 or more, received {steps}")
-        if not learning_rate > 0:
-            raise InputError(f"learning_rate: expected a positive number, received {learning_rate}")
         self.network.copy_weights()
-        for variable, value in zip(self._optimizer.variables, self._optimizer_start):
-            variable.assign(value)
-        self._optimizer.learning_rate = learning_rate
-        samples = self._samples(annotated, np.random.default_rng(seed), steps)
-        for step, arguments in enumerate(samples):
-            inputs, labels = self._compiled_prepare(*arguments)
-            self._clip_network.reset_metrics()
-            logs = self._clip_network.train_on_batch(inputs, labels, return_dict=True)
-            loss = float(logs["loss"])
-            if not math.isfinite(loss):
-                raise InputError(f"learning_rate: with {learning_rate:g} the loss is {loss} at step {step + 1}")
-            if progress is not None:
-                progress(step + 1, steps, loss)
+        samples = self._samples(annotated, np.random.default_rng(seed))
+        batches = (self._compiled_prepare(*arguments) for arguments in samples)
+        self._training.run(batches, budget, learning_rate, progress)
 
     def _samples(
-        self, annotated: Sequence[tuple[Array, Array]], generator: np.random.Generator, steps: int
+        self, annotated: Sequence[tuple[Array, Array]], generator: np.random.Generator
     ) -> Iterator[tuple[Array, ...]]:
         """The arguments of `_prepare` for every step."""
         frames: list[Array] = []
@@ -321,7 +299,7 @@ class OnlineFineTuner:
         # Guides of the same object in any frame: its looks in one annotated frame help to find it in another.
         same = [[other for other, owner in enumerate(owners) if owner[1] == label] for _, label in owners]
         order: list[int] = []
-        for _ in range(steps):
+        while True:
             while len(order) < self.options.batch:
                 order += generator.permutation(len(owners)).tolist()
             chosen, order = order[: self.options.batch], order[self.options.batch :]
@@ -336,7 +314,7 @@ class OnlineFineTuner:
 
     def weights(self) -> dict[str, Array]:
         """The trained weights, by path, for `load`."""
-        return {variable.path: ops.convert_to_numpy(variable) for variable in self._variables}
+        return {variable.path: ops.convert_to_numpy(variable) for variable in self._training.variables}
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Gives the copy the weights that `weights` returned after an earlier `fit`.
@@ -344,9 +322,9 @@ class OnlineFineTuner:
         Raises:
             InputError: they are of another network or of other parts of it.
         """
-        expected = {variable.path: tuple(variable.shape) for variable in self._variables}
+        expected = {variable.path: tuple(variable.shape) for variable in self._training.variables}
         if {path: tuple(value.shape) for path, value in weights.items()} != expected:
             raise InputError("weights: expected those of this network's trained parts, received others")
         self.network.copy_weights()
-        for variable in self._variables:
+        for variable in self._training.variables:
             variable.assign(weights[variable.path])

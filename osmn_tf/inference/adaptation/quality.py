@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from osmn_tf.errors import InputError
 
 # Measured with osmn_match_lite at its own size, 256x448, one seed, on six sequences of DAVIS 2016's training set that
@@ -12,6 +14,10 @@ from osmn_tf.errors import InputError
 STEPS = 25
 LEARNING_RATE = 1e-4
 
+# For OSVOS, an object.
+OBJECT_STEPS = 100
+OBJECT_LEARNING_RATE = 2e-4
+
 QUALITIES = {"fast": 0, "good": STEPS, "best": 300}
 """Name -> steps of online fine-tuning."""
 
@@ -19,27 +25,30 @@ SCORES = {"fast": (83.4, 0), "good": (85.3, 21)}
 """Name -> (mean J in percent, seconds that the steps took), as measured above; "best" is not measured yet."""
 
 
-def finetune_steps(quality: str | None, steps: int | None) -> int:
-    """Steps of `--finetune`, or of `--quality` where it is not given.
+def finetune_steps(quality: str | None, steps: int | None, seconds: float | None = None) -> int | None:
+    """Steps of `--finetune`, or of `--quality` where it is not given; None where neither is: as the network does it.
+
+    Args:
+        seconds: the value of `--time`.
 
     Raises:
-        InputError: both are given, or the number is negative.
+        InputError: two of the three are given, or a number is out of its range.
     """
-    if steps is None:
-        return QUALITIES[quality or "fast"]
-    if quality is not None:
-        raise InputError("--finetune: the number of steps is also set by --quality; give one of them")
-    if steps < 0:
+    if sum(value is not None for value in (quality, steps, seconds)) > 1:
+        raise InputError("--finetune: the steps are also set by --quality and by --time; give one of the three")
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise InputError(f"--time: expected seconds above 0, received {seconds}")
+    if steps is not None and steps < 0:
         raise InputError(f"--finetune: expected 0 steps or more, received {steps}")
-    return steps
+    return steps if quality is None else QUALITIES[quality]
 
 
-def check_rate(rate: float) -> float:
-    """The value of `--finetune-rate`.
+def check_rate(rate: float | None) -> float | None:
+    """The value of `--finetune-rate`; None: as the network does it.
 
     Raises:
         InputError: it is not positive.
     """
-    if not rate > 0:
+    if rate is not None and not rate > 0:
         raise InputError(f"--finetune-rate: expected a positive number such as 1e-5, received {rate}")
     return rate

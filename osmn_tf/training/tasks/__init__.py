@@ -60,8 +60,8 @@ class Task(abc.ABC):
     Attributes:
         kind: its name.
         groups: parts of the network that may have a learning rate of their own (`optimizer.group_rates`): name ->
-            patterns of layer names. Their layers are also those that a network may have more than the one whose
-            weights it starts from, or less.
+            patterns of layer names, or of "LAYER/NAME" of weights. Their layers are also those that a network may have
+            more than the one whose weights it starts from, or less.
     """
 
     kind: ClassVar[str] = ""
@@ -113,7 +113,7 @@ class Task(abc.ABC):
 
         return make_loss(config.loss)
 
-    def metrics(self, config: Config) -> list[Any]:
+    def metrics(self, config: Config) -> Any:
         """What `compile` takes as its metrics: by default the mean IoU, for one output of logits."""
         from osmn_tf.evaluation.keras_metrics import MeanIoU
 
@@ -121,8 +121,10 @@ class Task(abc.ABC):
 
 
 def group_of(path: str, groups: Mapping[str, tuple[str, ...]]) -> str | None:
-    """The group of a weight with the path "LAYER/.../NAME": the first that has a pattern for one of its parts."""
+    """The group of a weight with the path ".../LAYER/NAME": the first that has a pattern for one of its parts, or one
+    like "LAYER/NAME" for its last two."""
     parts = path.split("/")
+    parts.append("/".join(parts[-2:]))
     for name, patterns in groups.items():
         if any(fnmatch.fnmatchcase(part, pattern) for part in parts for pattern in patterns):
             return name

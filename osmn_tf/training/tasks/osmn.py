@@ -27,8 +27,11 @@ class OSMNTask(Task):
         prompts: likewise.
     """
 
+    # An OSVOS has no modulation, and scores of its side outputs.
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "recurrent": ("*_lstm", "*_lstm_in", "*_lstm_out", "modulator_recurrent")
+        "recurrent": ("*_lstm", "*_lstm_in", "*_lstm_out", "modulator_recurrent"),
+        "modulation": ("modulator_*", "Conv2d_out_*"),
+        "side_scores": ("seg_score_dsn_*",),
     }
 
     mask_errors: float = 0.8
