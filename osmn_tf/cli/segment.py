@@ -63,6 +63,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
   osmn segment dog.mp4 --mask dog.png --time 10                    the same, for ten seconds an object
+  osmn segment frames/ --mask dog.png --detections found.json      with what a detector has found in every frame
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
   osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
   osmn segment clips/*.mp4 --mask 'masks/{name}.png' --workers 2   many videos, {name} is each one's name
@@ -171,6 +172,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
         " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
+    )
+    semantics = parser.add_argument_group("a detector's instances")
+    semantics.add_argument(
+        "--detections", metavar="JSON", help="what a detector has found in the frames: COCO results, or YouTube-VIS"
+    )
+    semantics.add_argument(
+        "--detection-images", metavar="JSON", help="the list of images or videos, where it is in another file"
+    )
+    semantics.add_argument(
+        "--explain", action="store_true", help="draw the instances into the overlay, white where they were taken"
     )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
@@ -410,6 +421,9 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         time=arguments.time,
+        detections=arguments.detections,
+        detection_images=arguments.detection_images,
+        explain=arguments.explain,
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,
         outputs=outputs,

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from osmn_tf.errors import InputError
-from osmn_tf.inference.adaptation.object_tuner import ObjectTuneOptions, ObjectTuner
+from osmn_tf.inference.adaptation.object_tuner import Example, ObjectTuneOptions, ObjectTuner
 from osmn_tf.inference.adaptation.pool import TunerPool
 from osmn_tf.inference.adaptation.quality import OBJECT_LEARNING_RATE, OBJECT_STEPS
 from osmn_tf.inference.adaptation.training import Budget
@@ -27,6 +27,7 @@ from osmn_tf.inference.predictor import (
     Progress,
     register_predictor,
 )
+from osmn_tf.models.osvos import CONDITIONAL
 from osmn_tf.resampling import resize_frame
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class _Shared:
         self.tuners: TunerPool[ObjectTuner] = TunerPool(
             lambda size, options: ObjectTuner(network, size, options), most_idle=1
         )
+        self._conditional: OSVOS | None = None
         self.graphs = CompiledGraphs()
         # Weights are arguments, so that one graph runs the objects of all predictors.
         self.scores: Callable[..., Tensor] = compile_function(self._scores, [], self.graphs)
@@ -63,8 +65,17 @@ class _Shared:
             shared: _Shared = vars(network)["_osmn_tf_shared"]
             return shared
 
+    def conditional(self) -> OSVOS:
+        """The network with conditional heads: itself, or one copy for all predictors."""
+        if self.network.conditional:
+            return self.network
+        with self._lock:
+            if self._conditional is None:
+                self._conditional = self.network.with_conditional_heads()
+            return self._conditional
+
     def _scores(self, small: Tensor, weights: Sequence[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """Logits float32 [H, W] of the object that `weights` know.
+        """Logits float32 [H, W, 1] of the object that `weights` know; [H, W, 3] with conditional heads.
 
         Args:
             small: uint8 [h, w, 3], the frame at network size.
@@ -73,10 +84,12 @@ class _Shared:
         """
         mapping = list(zip(self.network.variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            logits = self._folded({"frame": small[None]})["logits"]
+            outputs = self._folded({"frame": small[None]})
+        heads = ("logits", *CONDITIONAL) if self.network.conditional else ("logits",)
+        logits = ops.concatenate([outputs[head] for head in heads], axis=-1)
         if tuple(logits.shape[1:3]) != size:
             logits = ops.image.resize(logits, size, interpolation="bilinear", data_format="channels_last")
-        return logits[0, ..., 0]
+        return logits[0]
 
 
 @register_predictor("OSVOS")
@@ -84,6 +97,10 @@ class OSVOSPredictor(Predictor):
     """Runs an `OSVOS`. Objects are learnt when they are taken up, each for itself; then every frame is on its own.
 
     With `adapt` they are learnt before, from all annotated frames: `begin` knows an object again by its mask.
+
+    Attributes:
+        instances_of: of (frame, mask of an object), what a detector has found of it there, [H, W]; for conditional
+            heads.
 
     Args:
         network: the network; it never changes from here.
@@ -106,6 +123,7 @@ class OSVOSPredictor(Predictor):
         self.network, self.merge = network, options.merge
         self._size = (int(height), int(width))
         self._shared = _Shared.of(network)
+        self.instances_of: Callable[[Array, Array], Array] | None = None
         self._learnt: list[tuple[frozenset[bytes], list[Tensor]]] = []  # by `adapt`: masks of an object, its weights
         self.forget()
 
@@ -134,11 +152,19 @@ class OSVOSPredictor(Predictor):
     def keep(self, indices: Sequence[int]) -> None:
         self._weights = [self._weights[index] for index in indices]
 
-    def advance(self, frame: Array) -> Prediction:
+    def with_conditional_heads(self) -> OSVOSPredictor:
+        """A predictor of the network with conditional heads, with the same options, and nothing of a video."""
+        return OSVOSPredictor(self._shared.conditional(), PredictorOptions(self._size, self.merge))
+
+    def heads(self, frame: Array) -> Array:
+        """The logits of all heads, float32 [N, H, W, heads]: the first one alone, or with "inside" and "outside"."""
         size = (int(frame.shape[0]), int(frame.shape[1]))
         small = resize_frame(frame, self._size)
         scores = [self._shared.scores(small, weights, size=size) for weights in self._weights]
-        logits = np.stack([ops.convert_to_numpy(score) for score in scores])
+        return np.stack([ops.convert_to_numpy(score) for score in scores])
+
+    def advance(self, frame: Array) -> Prediction:
+        logits = self.heads(frame)[..., 0]
         return Prediction(merge_logits(logits, self.merge), lambda: logits)
 
     # Interruption -----------------------------------------------------------------------------------------------
@@ -206,7 +232,11 @@ class OSVOSPredictor(Predictor):
                 progress(made + done, made + total * (len(annotated) - len(found)), loss)
 
         for pairs in annotated:
-            weights = tuner.learn(pairs, budget, options.learning_rate, options.seed + len(found), show)
+            examples = [
+                Example(frame, mask, None if self.instances_of is None else self.instances_of(frame, mask))
+                for frame, mask in pairs
+            ]
+            weights = tuner.learn(examples, budget, options.learning_rate, options.seed + len(found), show)
             made += budget.made
             found.append([ops.convert_to_tensor(value) for value in weights])
         self._shared.tuners.give_back(tuner, *settings)

@@ -166,8 +166,10 @@ class Predictor(abc.ABC):
         zero_shot: whether `begin` finds the objects by itself, without masks.
         takes_masks: whether `begin` takes masks of the objects.
         is_adapted: whether it runs with weights of its own now.
+        frame_number: of the frame that is begun or advanced, from 0; the segmenter counts.
     """
 
+    frame_number = -1
     can_adapt = False
     gives_scores = True
     adapts_itself = False

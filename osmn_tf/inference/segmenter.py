@@ -109,6 +109,7 @@ class VideoSegmenter:
         self._labels: list[int] = []
         self._scores: Callable[[], dict[int, np.ndarray]] | None = None  # of the last frame, with `keep_scores`
         self._searches = False  # for objects to begin with
+        self.predictor.frame_number = -1
         self.predictor.forget()
 
     @property
@@ -186,8 +187,9 @@ class VideoSegmenter:
         given = labels_of(mask)
         self._searches = False
         self.remove([label for label in self._labels if label in given])
+        self.predictor.frame_number += 1
         others = bool(self._labels)
-        result = self.step(frame) if others else np.zeros_like(mask)
+        result = self._step(frame) if others else np.zeros_like(mask)
         self.predictor.begin(frame, np.stack([mask == label for label in given]).astype(np.uint8))
         self._labels += given
         if self.keep_scores and (self._scores is not None or not others):
@@ -237,12 +239,14 @@ class VideoSegmenter:
             InputError: the frame has another size or dtype.
         """
         frame = self._check_frame(frame)
+        self.predictor.frame_number += 1
         if self._searches:
             self.predictor.begin(frame, None)
             self._labels = list(range(1, self.predictor.objects + 1))
             self._searches = not self._labels
-        if not self._labels:
-            return np.zeros(frame.shape[:2], np.uint8)
+        return self._step(frame) if self._labels else np.zeros(frame.shape[:2], np.uint8)
+
+    def _step(self, frame: np.ndarray) -> np.ndarray:
         prediction = self.predictor.advance(frame)
         self._scores = None
         if self.keep_scores and prediction.logits is not None:
@@ -356,6 +360,7 @@ class VideoSegmenter:
         self.reset()
         for index, frame in zip(range(length - 1, -1, -1), reversed(head)):
             starting = [label for label, start in first.items() if start == index]
+            self.predictor.frame_number = index - 1
             if starting:
                 annotation = np.where(np.isin(given[index], starting), given[index], 0).astype(np.uint8)
                 # From its first mask on, an object is the forward pass's.
@@ -377,6 +382,7 @@ class VideoSegmenter:
         return {
             "frame_size": np.array(self._frame_size),
             "labels": np.array(self._labels),
+            "frame_number": np.array(self.predictor.frame_number),
             **self.predictor.snapshot(),
         }
 
@@ -386,7 +392,7 @@ class VideoSegmenter:
         Raises:
             InputError: the snapshot is of another network or of other settings.
         """
-        if not {"frame_size", "labels"} <= set(snapshot):
+        if not {"frame_size", "labels", "frame_number"} <= set(snapshot):
             raise InputError("snapshot: expected what a segmenter's snapshot() has given, received something else")
         self.predictor.restore(snapshot)
         if self.predictor.objects != len(snapshot["labels"]):
@@ -394,6 +400,7 @@ class VideoSegmenter:
             raise InputError("snapshot: its labels are not those of its objects")
         self._frame_size = (int(snapshot["frame_size"][0]), int(snapshot["frame_size"][1]))
         self._labels = [int(label) for label in snapshot["labels"]]
+        self.predictor.frame_number = int(snapshot["frame_number"])
         self._scores = None
 
     # Online fine-tuning -----------------------------------------------------------------------------------------

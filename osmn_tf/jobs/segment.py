@@ -29,6 +29,7 @@ from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.source import FrameSource, open_source
 
 if TYPE_CHECKING:
+    from osmn_tf.datasets.detections import FileDetections
     from osmn_tf.inference.segmenter import VideoSegmenter
 
 SNAPSHOT_INTERVAL = 100  # frames between two snapshots of the state, for runs that are killed
@@ -48,8 +49,10 @@ class SegmentOptions:
             behind those in `masks`, in the order of the frames and of the boxes. With neither, the network finds the
             objects, if it is one that does.
         ends: label of an object -> number of the frame from which on it is not tracked.
-        detections: instead of masks: a detector's results (`osmn_tf.datasets.detections`); the objects are what it has
-            found in the first frame, numbered from the best score on.
+        detections: a detector's results (`osmn_tf.datasets.detections`). With masks or boxes they help in every frame
+            (`osmn_tf.inference.semantic`); without, the objects are what it has found in the first frame, numbered from
+            the best score on.
+        detection_images: file with the list of images or videos that they belong to, where it is not in the same file.
         min_score: of the detections that count.
         resize_mask: accept masks of another size than the video's.
         both_ways: also go backward, to the frames before an object's first mask.
@@ -59,6 +62,7 @@ class SegmentOptions:
         finetune: steps of online fine-tuning on the given masks; None: `time`, or what the network needs.
         finetune_rate: their learning rate; None: the network's own.
         time: seconds of fine-tuning for every object, instead of steps.
+        explain: draw what the detector has found into the overlay and the contact sheet, white where it was taken.
         out: folder of the results.
         outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
             "masks" are always written, to OUT/NAME.
@@ -71,6 +75,7 @@ class SegmentOptions:
     boxes: Mapping[int, Sequence[Box]] = dataclasses.field(default_factory=dict)
     ends: Mapping[int, int] = dataclasses.field(default_factory=dict)
     detections: str | os.PathLike[str] | None = None
+    detection_images: str | os.PathLike[str] | None = None
     min_score: float = 0.5
     resize_mask: bool = False
     both_ways: bool = False
@@ -82,6 +87,7 @@ class SegmentOptions:
     finetune: int | None = None
     finetune_rate: float | None = None
     time: float | None = None
+    explain: bool = False
     out: str | os.PathLike[str] = "osmn_output"
     outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
         default_factory=lambda: {"overlay": None, "sheet": None}
@@ -161,6 +167,7 @@ def segment(
     with (open_segmenter or default_segmenter)(options) as segmenter:
         if options.finetunes and not segmenter.predictor.can_adapt:
             raise InputError("--finetune: this network cannot be trained")
+        segmenter = job.with_detections(segmenter)
         if "scores" in options.outputs and not segmenter.predictor.gives_scores:
             raise InputError("--scores: this network keeps them, expected one that gives them")
         if not job.given and not segmenter.predictor.zero_shot:
@@ -209,6 +216,12 @@ class _Job:
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
         self.given, self.boxed = _given_masks(options, self.source)
         self.ends = _ends(options, self.given)
+        if options.detections is None and (options.explain or options.detection_images is not None):
+            raise InputError("--explain and --detection-images: expected --detections with them")
+        semantic = options.detections is not None and bool(options.masks or any(options.boxes.values()))
+        if options.explain and not semantic:
+            raise InputError("--explain: expected a --mask or a --box with --detections")
+        self.detections = _read_detections(options, self.source) if semantic else None
         self.network = find_source(options)
         if options.finetunes and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
@@ -253,7 +266,7 @@ class _Job:
 
     def _inputs(self) -> list[Path]:
         """The files that are read, but for the masks, whose values count."""
-        return [*self.source.files, *network_files(self.network)]
+        return [*self.source.files, *network_files(self.network), *_detection_files(self.options)]
 
     def _facts(self) -> list[object]:
         options = self.options
@@ -263,8 +276,27 @@ class _Job:
         facts += [dataclasses.asdict(network), options.both_ways, dataclasses.asdict(options.look)]
         facts += [sorted(self.ends.items()), self.uses_scores, "scores" in self.targets]
         facts += [options.start, options.end, options.every]
-        facts += [options.finetune, options.time, options.finetune_rate]
+        facts += [options.finetune, options.time, options.finetune_rate, options.explain]
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
+
+    def with_detections(self, segmenter: VideoSegmenter) -> VideoSegmenter:
+        """A segmenter that takes the detector's word too, where there is one."""
+        detections, source = self.detections, self.source
+        if detections is None:
+            return segmenter
+        from osmn_tf.inference.segmenter import VideoSegmenter
+        from osmn_tf.inference.semantic import SemanticPredictor
+
+        annotated = {index: source[index] for index in self.given}
+        merge = self.options.network.merge
+        return VideoSegmenter(
+            SemanticPredictor(
+                segmenter.predictor,
+                lambda index, frame: detections(source.number(index)),
+                annotated=annotated,
+                merge=merge,
+            )
+        )
 
     def _folders(self) -> list[OwnFolder]:
         return [OwnFolder(path) for kind, path in self.targets.items() if outputs.get(kind).is_folder]
@@ -457,6 +489,8 @@ class _Job:
             for frame, mask, maps in self._pairs(segmenter, clock, interrupted):
                 scores = Scores(self.confidence.get(self.done, {}), maps)
                 files.submit(write, self.done, frame, mask, scores)
+                if self.options.explain and self.done >= self.resumed:
+                    frame = _explained(segmenter, frame)
                 pictures.submit(present, self.done, frame, mask, scores)
                 self.done += 1
                 self.progress(self.video.name, self.done, self.source.info.frames, "")
@@ -604,6 +638,37 @@ class _Clock:
         return time.perf_counter() - self._began
 
 
+def _detection_files(options: SegmentOptions) -> list[Path]:
+    return [Path(path) for path in (options.detections, options.detection_images) if path is not None]
+
+
+def _read_detections(options: SegmentOptions, source: FrameSource) -> FileDetections:
+    """The instances of all frames of the video, whichever are selected; all of them checked.
+
+    Raises:
+        InputError: a file is damaged, or of another video.
+    """
+    from osmn_tf.datasets.detections import read_detections
+
+    whole = open_source(options.video)
+    names = [file.name for file in whole.files] if whole.path.is_dir() else whole.count_frames()
+    return read_detections(
+        options.detections or "",
+        names,
+        source.size,
+        images=options.detection_images,
+        video=source.name,
+        min_score=options.min_score,
+    )
+
+
+def _explained(segmenter: VideoSegmenter, frame: np.ndarray) -> np.ndarray:
+    from osmn_tf.inference.semantic import SemanticPredictor
+
+    predictor = segmenter.predictor
+    return predictor.explain(frame) if isinstance(predictor, SemanticPredictor) else frame
+
+
 def network_files(network: NetworkSource) -> list[Path]:
     if network.path is None or network.path.is_file():
         return [network.path] if network.path else []
@@ -638,13 +703,11 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
             nothing was found in it; or there is none of them where they are needed.
     """
     boxes = {number: tuple(some) for number, some in sorted(options.boxes.items()) if some}
-    if not (options.masks or boxes or options.detections) and (options.both_ways or options.finetune):
+    if not (options.masks or boxes or options.detections) and (options.both_ways or options.finetunes):
         what = "--both-ways" if options.both_ways else "--finetune"
         raise InputError(f"{what}: needs the objects as --mask PNG or as --box X,Y,W,H")
-    if options.detections and (options.masks or boxes):
-        raise InputError("give the objects either as --mask PNG and --box X,Y,W,H or as --detections JSON")
     size = (source.info.height, source.info.width)
-    if options.detections:
+    if options.detections and not (options.masks or boxes):
         return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
     for number, mask in options.masks.items():
@@ -690,15 +753,9 @@ def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int,
 
 def _detected(options: SegmentOptions, source: FrameSource) -> np.ndarray:
     """The objects that a detector has found in the first frame: uint8 [H, W], 1 is the one with the best score."""
-    from osmn_tf.datasets.detections import read_detections
-
     number = source.number(0)
-    size = (source.info.height, source.info.width)
-    whole = open_source(options.video)
-    names = [file.name for file in whole.files] if whole.path.is_dir() else whole.count_frames()
-    found = read_detections(options.detections or "", names, size, video=source.name, min_score=options.min_score)(
-        number
-    )
+    size = source.size
+    found = _read_detections(options, source)(number)
     mask = np.zeros(size, np.uint8)
     # The best one is painted last, over the others.
     for label, instance in reversed(list(enumerate(found[:254], start=1))):

@@ -25,37 +25,41 @@ def side_output(features: Tensor, channels: int, name: str, kernel_initializer: 
     return layers.Conv2D(channels, 3, padding="same", kernel_initializer=kernel_initializer, name=name)(features)
 
 
-def hypercolumn_vgg16(sides: Sequence[Tensor], guide: Tensor, kernel_initializer: Any = "glorot_uniform") -> Tensor:
+def hypercolumn_vgg16(
+    sides: Sequence[Tensor], guide: Tensor, kernel_initializer: Any = "glorot_uniform", head: str = ""
+) -> Tensor:
     """Release decoder of the VGG form: one 1x1 over all sides, fixed bilinear upsampling, floor centre crop.
 
     Args:
         sides: linear side outputs at strides 2, 4, 8, 16; the first is the frame's (batch 1 or N).
         guide: [N, H, W, 1], gives the output size.
         kernel_initializer: of the 1x1.
+        head: ending of the layers' names, for a second score from the same sides.
     """
-    *scores, bias = SideFusion(kernel_initializer, dtype="float32", name="seg_upscore_fuse")(sides)
+    *scores, bias = SideFusion(kernel_initializer, dtype="float32", name=f"seg_upscore_fuse{head}")(sides)
     channels = sides[0].shape[-1]
     upsampled = []
     for level, score in enumerate(scores, start=2):
-        name = f"seg_score_multi{level}_up"
+        name = f"seg_score_multi{level}_up{head}"
         x = BilinearTransposedConv(2 ** (level - 1), channels, dtype="float32", name=name)(score)
-        upsampled.append(CentreCropLike(dtype="float32", name=f"seg_crop{level}")(x, guide))
-    return layers.Add(dtype="float32", name="seg_hypercolumn")([*upsampled, bias])
+        upsampled.append(CentreCropLike(dtype="float32", name=f"seg_crop{level}{head}")(x, guide))
+    return layers.Add(dtype="float32", name=f"seg_hypercolumn{head}")([*upsampled, bias])
 
 
-def hypercolumn_mobilenet(sides: Sequence[Tensor]) -> Tensor:
+def hypercolumn_mobilenet(sides: Sequence[Tensor], head: str = "") -> Tensor:
     """Release decoder of the MobileNet form: one 1x1 over all sides, to half resolution, to full resolution.
 
     Args:
         sides: linear side outputs at strides 4, 8, 16, 32; the first may be the frame's (batch 1 or N).
+        head: as `hypercolumn_vgg16`.
     """
-    *scores, bias = SideFusion(dtype="float32", name="seg_score")(sides)
+    *scores, bias = SideFusion(dtype="float32", name=f"seg_score{head}")(sides)
     upsampled = [
-        CornerUpsampling(2**level, dtype="float32", name=f"seg_side{level}_up")(score)
+        CornerUpsampling(2**level, dtype="float32", name=f"seg_side{level}_up{head}")(score)
         for level, score in enumerate(scores, start=1)
     ]
-    x = layers.Add(dtype="float32", name="seg_hypercolumn")([*upsampled, bias])
-    return CornerUpsampling(2, dtype="float32", name="seg_score_up")(x)
+    x = layers.Add(dtype="float32", name=f"seg_hypercolumn{head}")([*upsampled, bias])
+    return CornerUpsampling(2, dtype="float32", name=f"seg_score_up{head}")(x)
 
 
 def refinement_skip(features: Tensor, stride: int) -> Tensor:
@@ -72,6 +76,11 @@ def refinement(skips: dict[int, Tensor], guide: Tensor, modulation: Tensor) -> T
         guide: [N, H, W, 1], gives the output size.
         modulation: [N, M], gives the number of objects.
     """
+    return refinement_score(refined(skips, modulation), guide)
+
+
+def refined(skips: dict[int, Tensor], modulation: Tensor) -> Tensor:
+    """The features from which `refinement` scores, at stride 2."""
     coarsest, *finer = sorted(skips, reverse=True)
     x = skips[coarsest]
     for stride in finer:
@@ -82,5 +91,10 @@ def refinement(skips: dict[int, Tensor], guide: Tensor, modulation: Tensor) -> T
         x = layers.Concatenate(name=f"seg_refine{stride}_merge")([x, skip])
         channels = REFINEMENT_CHANNELS[stride.bit_length() - 2]
         x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"seg_refine{stride}")(x)
-    x = layers.Conv2D(1, 3, padding="same", dtype="float32", name="seg_refine_score")(x)
-    return ResizeLike(dtype="float32", name="seg_refine_score_up")(x, guide)
+    return x
+
+
+def refinement_score(x: Tensor, guide: Tensor, head: str = "") -> Tensor:
+    """The logits of `refinement`; `head` as in `hypercolumn_vgg16`."""
+    x = layers.Conv2D(1, 3, padding="same", dtype="float32", name=f"seg_refine_score{head}")(x)
+    return ResizeLike(dtype="float32", name=f"seg_refine_score_up{head}")(x, guide)

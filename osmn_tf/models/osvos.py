@@ -1,4 +1,4 @@
-"""OSVOS: one network for one object, learned from its first frame (Caelles et al., CVPR 2017)."""
+"""OSVOS: one network for one object, learned from its first frame (Caelles et al., CVPR 2017); the heads of OSVOS-S."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from osmn_tf.backbones.registry import BACKBONES
 from osmn_tf.layers.preprocessing import NORMALIZATIONS, FrameNormalization, PadToMultiple
@@ -20,6 +20,7 @@ from osmn_tf.models.vgg16_network import SIDES
 
 Tensor = Any
 
+CONDITIONAL = ("inside", "outside")  # outputs of the conditional heads
 LEVELS = (2, 3, 4, 5)  # of the side outputs, fine to coarse
 # Names that OSMN shares, so that its weights fit.
 _LIGHT_SIDES = {"mobilenet": {level: f"seg_conv{index}_16" for level, index in zip(LEVELS, MODULATED)}}
@@ -36,7 +37,8 @@ class OSVOS(Network):
 
     Outputs (a dict): "logits", float32 [B, H, W, 1], and with the hypercolumn decoder "side2" to "side5", the scores
     of the side outputs alone, of the same size: they get losses of their own when a parent is trained. A pixel is the
-    object's where the logit is above 0 (the paper cuts the probability at 162 / 255).
+    object's where the logit is above 0 (the paper cuts the probability at 162 / 255). With `conditional` also "inside"
+    and "outside", logits of the same size (OSVOS-S; see `osmn_tf.layers.conditional_classifier`).
 
     Args:
         backbone: "vgg16" (the release; 14,917,637 parameters that are trained), or "mobilenet" or another one that
@@ -49,6 +51,8 @@ class OSVOS(Network):
             weights.
         batch_statistics: False trains with BatchNorm's stored statistics (see `BatchNorm`).
         network_size: (H, W) at which videos are segmented unless told otherwise; the network itself takes any size.
+        conditional: two more heads on the same features, as deep as the first one, for the pixels inside and outside of
+            a detector's instances (Maninis et al., 2018, do not say how deep theirs are).
 
     Raises:
         ValueError: an argument is none of its choices, or a number is out of its range.
@@ -66,6 +70,7 @@ class OSVOS(Network):
         normalization: str | None = None,
         batch_statistics: bool = True,
         network_size: tuple[int, int] = (480, 854),
+        conditional: bool = False,
         **kwargs: Any,
     ) -> None:
         unknown = sorted(set(kwargs) - {"name", "trainable"})
@@ -89,13 +94,15 @@ class OSVOS(Network):
         missing = [] if release else [stride for stride in (2, 4, 8, 16, 32) if stride not in maps]
         if missing:
             raise ValueError(f"backbone: expected feature maps at strides 2 to 32, {backbone!r} has none at {missing}")
+        heads = {"logits": ""} | ({name: f"_{name}" for name in CONDITIONAL} if conditional else {})
         if decoder == "refinement":
             skips = {stride: decoders.refinement_skip(maps[stride], stride) for stride in maps if stride > 1}
-            outputs = {"logits": decoders.refinement(skips, x, x)}
+            refined = decoders.refined(skips, x)
+            outputs = {name: decoders.refinement_score(refined, x, head) for name, head in heads.items()}
         elif release:
-            outputs = _release_outputs(maps, frame, side_channels)
+            outputs = _release_outputs(maps, frame, side_channels, heads)
         else:
-            outputs = _light_outputs(maps, side_channels, _LIGHT_SIDES.get(backbone, {}))
+            outputs = _light_outputs(maps, side_channels, _LIGHT_SIDES.get(backbone, {}), heads)
         if not release:
             outputs = {
                 name: TopLeftCropLike(dtype="float32", name=f"seg_unpad_{name}")(x, frame)
@@ -109,6 +116,20 @@ class OSVOS(Network):
         self.normalization = normalization
         self.batch_statistics = batch_statistics
         self.network_size = (int(network_size[0]), int(network_size[1]))
+        self.conditional = conditional
+
+    def with_conditional_heads(self) -> OSVOS:
+        """A copy of this network with the heads "inside" and "outside", which begin as copies of the first one: for
+        any weight, the conditional classifier gives what the network gives."""
+        copy = OSVOS(**{**self.get_config(), "conditional": True, "name": f"{self.name}_conditional"})
+        own = {weight.path: weight for weight in self.weights}
+        for weight in copy.weights:
+            path = weight.path
+            for name in CONDITIONAL:
+                path = path.replace(f"_{name}/", "/")
+            # JAX would share the buffer.
+            weight.assign(ops.copy(own[weight.path] if weight.path in own else own[path]))
+        return copy
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
         """Initialises the trunk from a classifier of `keras.applications`.
@@ -130,15 +151,19 @@ class OSVOS(Network):
             "normalization": self.normalization,
             "batch_statistics": self.batch_statistics,
             "network_size": list(self.network_size),
+            "conditional": self.conditional,
         }
 
 
-def _release_outputs(maps: Mapping[int, Tensor], frame: Tensor, side_channels: int) -> dict[str, Tensor]:
+def _release_outputs(
+    maps: Mapping[int, Tensor], frame: Tensor, side_channels: int, heads: Mapping[str, str]
+) -> dict[str, Tensor]:
     """VGG-16: side outputs at strides 2 to 16, fixed bilinear kernels, floor centre crop."""
     sides = {
         level: decoders.side_output(maps[2 ** (level - 1)], side_channels, SIDES[level], _small()) for level in LEVELS
     }
-    outputs = {"logits": decoders.hypercolumn_vgg16(list(sides.values()), frame, _small())}
+    fused = list(sides.values())
+    outputs = {name: decoders.hypercolumn_vgg16(fused, frame, _small(), head) for name, head in heads.items()}
     for level, side in sides.items():
         x = _side_score(side, level, _small())
         x = BilinearTransposedConv(2 ** (level - 1), dtype="float32", name=f"seg_score_dsn_{level}_up")(x)
@@ -146,13 +171,15 @@ def _release_outputs(maps: Mapping[int, Tensor], frame: Tensor, side_channels: i
     return outputs
 
 
-def _light_outputs(maps: Mapping[int, Tensor], side_channels: int, names: Mapping[int, str]) -> dict[str, Tensor]:
+def _light_outputs(
+    maps: Mapping[int, Tensor], side_channels: int, names: Mapping[int, str], heads: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Side outputs at strides 4 to 32, as OSMN's small form has them."""
     sides = {
         level: decoders.side_output(maps[2**level], side_channels, names.get(level, f"seg_side{level}"))
         for level in LEVELS
     }
-    outputs = {"logits": decoders.hypercolumn_mobilenet(list(sides.values()))}
+    outputs = {name: decoders.hypercolumn_mobilenet(list(sides.values()), head) for name, head in heads.items()}
     for level, side in sides.items():
         upsampling = CornerUpsampling(2**level, dtype="float32", name=f"seg_score_dsn_{level}_up")
         outputs[f"side{level}"] = upsampling(_side_score(side, level))

@@ -120,7 +120,7 @@ def test_weights_fit_osmn_both_ways(direction: str, tmp_path: Path) -> None:
 
 def test_light_recipe_starts(data: Path, tmp_path: Path) -> None:
     settings = [
-        "model.backbone_weights=null",
+        "model.initial=null",
         f"model.arguments.block_channels={list(NARROW_MOBILENET)}",
         f"data.root={data}",
         "data.sources.stills=null",

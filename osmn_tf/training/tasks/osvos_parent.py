@@ -11,6 +11,7 @@ from osmn_tf.data.targets import Foreground, Target
 from osmn_tf.errors import InputError
 from osmn_tf.training.config import Config
 from osmn_tf.training.tasks import Task, register_task
+from osmn_tf.training.tasks.osmn import OSMNTask
 
 if TYPE_CHECKING:
     import keras
@@ -30,7 +31,9 @@ class OSVOSParentTask(Task):
     """
 
     # Those of the release: other rates for biases, for the sides' own scores, and for the last convolution.
+    # An OSMN or a ReConvNet has modulation, and perhaps recurrence, which are left out.
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "recurrent": OSMNTask.groups["recurrent"],
         "modulation": ("modulator_*", "Conv2d_out_*"),
         "side_score_biases": ("seg_score_dsn_*/bias",),
         "side_scores": ("seg_score_dsn_*",),
@@ -60,7 +63,8 @@ class OSVOSParentTask(Task):
     def _trained(self, model: keras.Model) -> tuple[str, ...]:
         """The outputs that have a loss."""
         outputs: Any = model.output
-        return tuple(outputs) if self.side_weight else (LOGITS,)
+        sides = [name for name in outputs if name.startswith("side")]
+        return (LOGITS, *sides) if self.side_weight else (LOGITS,)
 
     def target(self, config: Config) -> Target:
         return Foreground()
