@@ -25,6 +25,7 @@ class ScoredVideo:
     Attributes:
         given: index of a frame -> its mask, to be given.
         labels: of the objects.
+        merged: whether annotations are one object, whatever their labels.
         truth: index of a scored frame -> its annotation, uint8 [H, W].
     """
 
@@ -32,11 +33,12 @@ class ScoredVideo:
         self._paths = frame_files(video)
         self.given = given_masks(video, protocol, [path.stem for path in self._paths])
         self.labels = video.labels
+        self.merged = bool(video.binary or protocol.merge_objects)
         self.truth: dict[int, Array] = {}
         for index, path in enumerate(self._paths):
             if path.stem in video.frames:
                 mask = read_label_png(video.annotations / f"{path.stem}.png")
-                if video.binary or protocol.merge_objects:
+                if self.merged:
                     mask = ((mask != 0) & ((mask != VOID) | video.binary)).astype(np.uint8)
                 self.truth[index] = mask
 

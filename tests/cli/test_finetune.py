@@ -123,9 +123,9 @@ def test_damaged_state_of_an_interrupted_run(
     assert segment(*arguments, "--force") == 0
 
 
-@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], 0), (["--quality", "best"], 300)])
+@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], None), (["--quality", "best"], 300)])
 def test_quality_is_a_number_of_steps(
-    arguments: list[str], steps: int, segment: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], steps: int | None, segment: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 0 == QUALITIES["fast"] < QUALITIES["good"] < QUALITIES["best"]
     asked = []
@@ -143,6 +143,8 @@ def test_quality_is_a_number_of_steps(
     ("arguments", "message"),
     [
         (["--quality", "good", "--finetune", "5"], "--quality"),
+        (["--time", "3", "--finetune", "5"], "--time"),
+        (["--time", "0"], "--time: expected seconds above 0, received 0.0"),
         (["--finetune", "-1"], "--finetune: expected 0 steps or more"),
         (["--finetune", "1", "--finetune-rate", "0"], "--finetune-rate"),
     ],
