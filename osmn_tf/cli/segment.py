@@ -117,9 +117,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--detections",
         metavar="JSON",
-        help="what a detector has found (COCO or YouTube-VIS): its objects in the first frame",
+        help="what a detector has found (COCO or YouTube-VIS): with masks or boxes it helps in every frame, without"
+        " them the objects are what it has found in the first",
+    )
+    what.add_argument(
+        "--detection-images", metavar="JSON", help="the list of images or videos, where it is in another file"
     )
     what.add_argument("--min-score", type=float, default=0.5, metavar="S", help="of them, from 0 to 1 (%(default)s)")
+    what.add_argument(
+        "--explain", action="store_true", help="draw them into overlay and sheet, white where they were taken"
+    )
     what.add_argument("--resize-mask", action="store_true", help="accept masks of another size than the video's")
     what.add_argument("--both-ways", action="store_true", help="also go backward, to the frames before the mask")
     many = parser.add_argument_group("many videos")
@@ -172,16 +179,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
         " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
-    )
-    semantics = parser.add_argument_group("a detector's instances")
-    semantics.add_argument(
-        "--detections", metavar="JSON", help="what a detector has found in the frames: COCO results, or YouTube-VIS"
-    )
-    semantics.add_argument(
-        "--detection-images", metavar="JSON", help="the list of images or videos, where it is in another file"
-    )
-    semantics.add_argument(
-        "--explain", action="store_true", help="draw the instances into the overlay, white where they were taken"
     )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
@@ -401,6 +398,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         boxes=parse_boxes(arguments.box or [], arguments.start),
         ends=parse_ends(arguments.until or []),
         detections=arguments.detections,
+        detection_images=arguments.detection_images,
         min_score=arguments.min_score,
         resize_mask=arguments.resize_mask,
         both_ways=arguments.both_ways,
@@ -421,8 +419,6 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         time=arguments.time,
-        detections=arguments.detections,
-        detection_images=arguments.detection_images,
         explain=arguments.explain,
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,

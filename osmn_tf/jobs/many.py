@@ -155,7 +155,7 @@ def fingerprint_of(row: Row) -> Fingerprint:
     options = row.options
     facts = {name: value for name, value in row.columns.items() if name not in ("video", "preset", "force", *OBJECTS)}
     facts |= {"box": row.columns.get("box"), "frames": list(options.masks)}
-    network = _network_digest(str(options.preset), options.network, options.finetune > 0)
+    network = _network_digest(str(options.preset), options.network, options.finetunes)
     return Fingerprint.of([facts, network], files_read(options))
 
 
