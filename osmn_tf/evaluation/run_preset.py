@@ -102,7 +102,8 @@ def preset_track(
             settings[name] = getattr(options, name)
     tunes = tuning.wanted or segmenter.predictor.adapts_itself
     if tunes:
-        settings["finetune"] = dataclasses.asdict(tuning)
+        given = dataclasses.asdict(tuning)
+        settings["finetune"] = {name: value for name, value in given.items() if value is not None}
 
     def tuned_track(frames: Frames[Array], given: Mapping[int, Array] | None) -> Iterator[tuple[Array, Array]]:
         if given is None:
