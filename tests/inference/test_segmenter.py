@@ -359,7 +359,7 @@ def test_a_bool_mask_is_object_1(network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"merge": "mean"}, "merge: expected one of argmax, soft, received 'mean'"),
+        ({"merge": "mean"}, "merge: expected one of argmax, soft, painted, received 'mean'"),
         ({"network_size": (31, 64)}, "network_size: expected at least 32 x 32 pixels, received 31 x 64"),
     ],
 )
