@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from osmn_tf.masks.files import write_mask as write_mask
     from osmn_tf.masks.prompts import mask_from_box as mask_from_box
     from osmn_tf.masks.prompts import mask_from_click as mask_from_click
+    from osmn_tf.models.hub import pack_preset as pack_preset
+    from osmn_tf.models.hub import upload_preset as upload_preset
     from osmn_tf.models.osmn import OSMN as OSMN
     from osmn_tf.models.presets import list_presets as list_presets
     from osmn_tf.models.presets import load as load
@@ -51,9 +53,11 @@ _LAZY = {
     "mask_from_click": "osmn_tf.masks.prompts",
     "metrics": "osmn_tf.evaluation.metrics",
     "open_source": "osmn_tf.video.source",
+    "pack_preset": "osmn_tf.models.hub",
     "read_mask": "osmn_tf.masks.files",
     "read_video": "osmn_tf.video.source",
     "to_detections": "osmn_tf.masks.detections",
+    "upload_preset": "osmn_tf.models.hub",
     "write_mask": "osmn_tf.masks.files",
     "write_video": "osmn_tf.video.writer",
 }

@@ -149,7 +149,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--preset",
         default=DEFAULT_PRESET,
-        help="name, folder, .keras, .tflite file, or grpc://HOST:PORT/NAME (%(default)s)",
+        help="name, folder, .keras or .tflite file, hf://OWNER/NAME, kaggle://..., https://...zip, or"
+        " grpc://HOST:PORT/NAME (%(default)s)",
     )
     network.add_argument(
         "--engine",

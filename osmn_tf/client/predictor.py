@@ -14,6 +14,7 @@ import numpy as np
 from osmn_tf.client.transport import Patience, ServerError, Tensors, Transport
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
+from osmn_tf.models.hub import is_remote
 from osmn_tf.runtime.saved_model import find_saved_model
 
 ENCODINGS = ("png", "jpeg", "raw")
@@ -29,7 +30,7 @@ def find(x: Any) -> NetworkSource | None:
     """
     if not isinstance(x, str):
         return None
-    if "://" in x:
+    if "://" in x and not is_remote(x):
         address, name = split_address(x)
 
         def connect(options: PredictorOptions) -> Predictor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 
-from osmn_tf.models.presets import save_preset
+from osmn_tf.errors import InputError
+from osmn_tf.models.presets import load, save_preset
 
 
 class Network(keras.Model):
@@ -26,6 +27,26 @@ class Network(keras.Model):
     task_name: ClassVar[str | None] = None
     untrained: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     network_size: tuple[int, int]
+
+    @classmethod
+    def from_preset(cls, name: str | os.PathLike[str], precision: str | None = None) -> Self:
+        """Loads a network of this class (or of one derived from it) with its weights.
+
+        Args:
+            name, precision: as `osmn_tf.load`.
+
+        Raises:
+            InputError: as `osmn_tf.load`, or it is a network of another class.
+
+        Example:
+            >>> import osmn_tf as osmn
+            >>> osmn.OSMN.from_preset("osmn_match_lite").network_size
+            (256, 448)
+        """
+        network = load(name, precision)
+        if not isinstance(network, cls):
+            raise InputError(f"preset: {name} is a {type(network).__name__}, expected a {cls.__name__}")
+        return network
 
     def save_to_preset(
         self,

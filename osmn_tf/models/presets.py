@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import atomic_path, ensure_directory, file_digest, write_text
+from osmn_tf.models import hub
 from osmn_tf.precision import computing_in
 from osmn_tf.version import __version__
 
@@ -51,14 +52,17 @@ def list_presets() -> dict[str, Path]:
 
 
 def find_preset(name: str | os.PathLike[str]) -> Path:
-    """The folder of a preset, or a `.keras` file, given its name or its path.
+    """The folder of a preset, or a `.keras` file, given its name, its path, or where it is to be fetched from.
 
     Raises:
-        InputError: there is no such preset; the message lists those that ship.
+        InputError: there is no such preset; the message lists those that ship. Or it cannot be fetched.
+        MissingDependencyError: the package that asks its hub is not installed.
     """
     presets = list_presets()
     if str(name) in presets:
         return presets[str(name)]
+    if hub.is_remote(name):
+        return hub.fetch(str(name))
     path = Path(name)
     if (path / CONFIG_FILE).is_file():
         return path
@@ -93,7 +97,9 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
     """Loads a network with its weights.
 
     Args:
-        name: a shipped preset ("osmn_match_lite"), a preset folder or a `.keras` file.
+        name: a shipped preset ("osmn_match_lite"), a preset folder or a `.keras` file; or one that is fetched and
+            kept: "hf://owner/name", "kaggle://owner/model/framework/variation", "https://.../name.zip#sha256=..."
+            (`osmn_tf.models.hub.fetch`).
         precision: what it computes in, "float32", "mixed_bfloat16" or "mixed_float16" (Keras's dtype policies; its
             weights are float32 in all of them); default: Keras's global policy.
 
