@@ -166,3 +166,24 @@ def test_davis_frames() -> None:
         scores.append(iou(mask_from_box(np.ascontiguousarray(frame), box) == 1, expected))
     assert np.mean(scores) > 0.8
     assert min(scores) > 0.6
+
+
+@pytest.mark.real_data
+def test_one_click_in_the_middle_of_davis_objects() -> None:
+    """On the frames 0, 20 and 40 of the six held-out sequences; the README has the mean."""
+    root = os.environ.get("OSMN_DATA_ROOT")
+    if not root:
+        pytest.skip("OSMN_DATA_ROOT is not set")
+    scores = []
+    for sequence in Path(root, "davis/ImageSets/2016/dev.txt").read_text().split():
+        for index in (0, 20, 40):
+            path = Path(root, f"davis/JPEGImages/480p/{sequence}/{index:05d}.jpg")
+            if path.is_file():
+                frame = np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1])
+                annotation = Path(root, f"davis/Annotations/480p/{sequence}/{index:05d}.png")
+                expected = read_label_png(annotation) > 0
+                depth = cv2.distanceTransform(expected.astype(np.uint8), cv2.DIST_L2, 5)
+                y, x = np.unravel_index(depth.argmax(), depth.shape)
+                scores.append(iou(mask_from_click(frame, (int(x), int(y))) == 1, expected))
+    assert len(scores) == 16
+    assert np.mean(scores) == pytest.approx(0.46, abs=0.02)
