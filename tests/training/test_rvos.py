@@ -138,8 +138,8 @@ def test_the_loss_is_the_mean_over_objects() -> None:
 LOSSES = [1.188121, 1.168159, 1.154766]
 
 
-def trained(batch: slice = slice(None), steps: int = 3) -> tuple[list[float], keras.Model]:
-    """Losses of `fit` on one batch of two clips, the first without masks, and the network."""
+def trained(batch: slice = slice(None), steps: int = 3, eagerly: bool = False) -> tuple[list[float], keras.Model]:
+    """Losses of steps on one batch of two clips, the first without masks, and the network."""
     config = cfg.parse(
         {
             "model": {"network": "RVOS", "arguments": {"backbone": "mobilenet"}},
@@ -164,6 +164,7 @@ def trained(batch: slice = slice(None), steps: int = 3) -> tuple[list[float], ke
     }
     inputs["previous_masks"][0] = 0
     model.compile(optimizer=keras.optimizers.SGD(1.0), loss=config.task.losses(config), jit_compile=JIT)
+    model.run_eagerly = eagerly  # for a single step, building the graph is nearly all the time
     found = [
         float(model.train_on_batch({name: x[batch] for name, x in inputs.items()}, masks[batch])) for _ in range(steps)
     ]
@@ -175,9 +176,10 @@ def test_a_step_is_the_same_on_every_backend() -> None:
     np.testing.assert_allclose(trained()[0], LOSSES, rtol=1e-4)
 
 
+@needs_tensorflow
 def test_replicas_that_share_a_batch_out_give_its_step() -> None:
     """Nothing in the matching or the loss mixes clips: the step of a batch is the mean of its clips' steps."""
-    whole, first, second = (trained(batch, 1) for batch in (slice(None), slice(0, 1), slice(1, 2)))
+    whole, first, second = (trained(batch, 1, True) for batch in (slice(None), slice(0, 1), slice(1, 2)))
     assert whole[0][0] == pytest.approx((first[0][0] + second[0][0]) / 2, rel=1e-5)
     start = randomise(whole[1].__class__.from_config(whole[1].get_config()), seed=5).trainable_weights
     moved = 0.0
@@ -191,7 +193,19 @@ def test_replicas_that_share_a_batch_out_give_its_step() -> None:
 # A run ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def eagerly():
+    """Runs functions without building graphs: for a few tiny steps, building is nearly all the time."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @needs_tensorflow
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
+@pytest.mark.usefixtures("eagerly")
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,149 @@
+"""What RVOS's recurrences are worth, and training with own masks: the paper's ablation on synthetic clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
+from osmn_tf.datasets.stills import open_stills
+from osmn_tf.errors import InputError
+from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.masks.labels import labels_of
+from osmn_tf.training import config as cfg
+from osmn_tf.training import stages
+
+# Of a seed of their own: none of them is a clip of the training, whose clips have the seed 0.
+CLIP_SEED = 1_000_003
+
+VARIANTS: dict[str, tuple[str, float]] = {
+    "spatial": ("spatial", 1.0),
+    "temporal": ("temporal", 1.0),
+    "both": ("both", 1.0),
+    "annotated": ("both", 0.0),
+}
+"""Name -> recurrence, and the probability that a previous mask in training is the network's own. "annotated" is "both",
+trained with annotated masks only."""
+
+PUBLISHED = {
+    "spatial": (54.7, 37.3),
+    "temporal": (59.9, 39.2),
+    "both": (63.1, 44.5),
+    "annotated": (60.8, 44.6),
+}
+"""J over seen and unseen categories, YouTube-VOS one-shot, a split of its training set (Ventura et al., table 1). The
+first two were trained with annotated masks only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A variant on the held-out clips.
+
+    Attributes:
+        variant: of `VARIANTS`.
+        j: mean J over objects and frames but the first.
+        switches: share of an object's frames, while it is seen, in which another label covers more of it than its own.
+        objects: how many objects were scored.
+    """
+
+    variant: str
+    j: float
+    switches: float
+    objects: int
+
+
+def variant_config(config: cfg.Config, variant: str) -> cfg.Config:
+    """The stage with another recurrence and other previous masks: masks are always given, and nothing is validated."""
+    recurrence, own = VARIANTS[variant]
+    arguments = {**config.model.arguments, "recurrence": recurrence, "one_shot": True}
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, arguments=arguments),
+        data=dataclasses.replace(config.data, own_guide=cfg.CurriculumConfig(own, own)),
+        task=dataclasses.replace(config.task, find=0.0),  # type: ignore[call-arg]
+        validation=None,
+    )
+
+
+def score_clips(network: Any, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, int]:
+    """(mean J, share of switches, number of objects) of a network on clips, from the masks of their first frames.
+
+    Args:
+        network: as `VideoSegmenter` takes it.
+        clips: (frames uint8 [T, H, W, 3], labels uint8 [T, H, W]).
+    """
+    segmenter = VideoSegmenter(network)
+    js: list[float] = []
+    switched: list[float] = []
+    for frames, masks in clips:
+        found = [mask for _, mask in segmenter.track(list(frames), masks[0])]
+        for label in labels_of(masks[0]):
+            values, wrong, seen = [], 0, 0
+            for guess, truth in zip(found[1:], masks[1:], strict=True):
+                own, there = guess == label, truth == label
+                union = np.count_nonzero(own | there)
+                values.append(np.count_nonzero(own & there) / union if union else 1.0)
+                if there.any():
+                    seen += 1
+                    counts = np.bincount(guess[there], minlength=256)[1:255]
+                    wrong += bool(counts.max() > counts[label - 1])
+            js.append(float(np.mean(values)))
+            switched.append(wrong / seen if seen else 0.0)
+    return float(np.mean(js)), float(np.mean(switched)), len(js)
+
+
+def measure(
+    config: cfg.Config,
+    run_dir: str | os.PathLike[str],
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    clips: int = 40,
+    frames: int = 12,
+    stills: str | None = None,
+    options: ClipOptions | None = None,
+    progress: bool = True,
+) -> Iterator[Row]:
+    """Trains each variant of an RVOS stage as long as the stage says, and scores it on clips of several objects.
+
+    An interrupted training goes on with the same call.
+
+    Args:
+        config: a stage of the task `rvos` with masks.
+        run_dir: folder; each variant has its run below.
+        variants: of `VARIANTS`.
+        clips, frames: how many clips are scored, and their length.
+        stills: folder below `data.root` from which objects are cut; None: drawn ones.
+        options: of the clips.
+        progress: show the trainings' progress bars.
+
+    Raises:
+        InputError: the stage is of another task, or a number is out of its range.
+    """
+    if config.task.kind != "rvos":
+        raise InputError(f"CONFIG: expected a stage of the task rvos, received {config.task.kind}")
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown:
+        raise InputError(f"--variants: expected some of {', '.join(VARIANTS)}, received {unknown[0]!r}")
+    if clips < 1 or frames < 2:
+        raise InputError(f"--clips, --frames: expected at least 1 and 2, received {clips} and {frames}")
+    images = open_stills(Path(config.data.root) / stills) if stills is not None else None
+    held_out = SyntheticClips(images, config.data.size, frames, CLIP_SEED, options)
+    for variant in variants:
+        result = stages.train(variant_config(config, variant), Path(run_dir) / variant, progress)
+        yield Row(variant, *score_clips(result.model, (held_out[number] for number in range(clips))))
+
+
+def format_table(rows: Iterable[Row]) -> str:
+    """A line a variant, beside what the paper has measured on other data."""
+    width = len("annotated") + 2
+    lines = [f"{'recurrence':<{width}}{'J':>8}{'switches':>10}{'objects':>9}    paper: J seen, unseen"]
+    for row in rows:
+        seen, unseen = PUBLISHED[row.variant]
+        numbers = f"{100 * row.j:8.1f}{100 * row.switches:10.1f}{row.objects:9d}"
+        lines.append(f"{row.variant:<{width}}{numbers}    {seen:12.1f}{unseen:8.1f}")
+    return "\n".join(lines)
