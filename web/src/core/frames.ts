@@ -47,12 +47,6 @@ export function taps(length: number, target: number): Taps {
   return { first, second, weight };
 }
 
-/** Half of the values lie between two integers more often than one thinks: NumPy rounds those to the even one. */
-function roundEven(value: number): number {
-  const rounded = Math.round(value);
-  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
-}
-
 /** For every target coordinate the source coordinates from `first` to `last`, and how much of each lies in its area. */
 export interface Shares {
   first: Int32Array;
@@ -83,48 +77,62 @@ export function shares(length: number, target: number): Shares {
 }
 
 /** RGB uint8 [h, w, 3] of a frame at network size: `resize_frame` of `osmn_tf/resampling.py`. */
-export function resizeFrame(frame: Frame, height: number, width: number, out?: Uint8Array): Uint8Array {
-  const result = out ?? new Uint8Array(height * width * 3);
-  if (height <= frame.height && width <= frame.width) averageFrame(frame, height, width, result);
-  else interpolateFrame(frame, height, width, result);
+export function resizeFrame(frame: Frame, height: number, width: number): Uint8Array {
+  const result = new Uint8Array(height * width * 3);
+  // Half of the values lie between two integers more often than one thinks: NumPy rounds those to the even one, and so
+  // does what is stored in an array of this type.
+  const rounded = new Uint8ClampedArray(result.buffer);
+  if (height <= frame.height && width <= frame.width) averageFrame(frame, height, width, rounded);
+  else interpolateFrame(frame, height, width, rounded);
   return result;
 }
 
-function averageFrame(frame: Frame, height: number, width: number, result: Uint8Array): void {
+function averageFrame(frame: Frame, height: number, width: number, result: Uint8ClampedArray): void {
   const { data } = frame;
   const rows = shares(frame.height, height);
   const columns = shares(frame.width, width);
-  const line = new Float32Array(frame.width * 3);
+  const length = frame.width * 3;
+  const line = new Float64Array(length);
   let target = 0;
   for (let y = 0; y < height; y++) {
-    line.fill(0);
-    for (let row = rows.first[y]!, at = rows.start[y]!; row <= rows.last[y]!; row++, at++) {
+    const firstRow = rows.first[y]!;
+    for (let row = firstRow, at = rows.start[y]!; row <= rows.last[y]!; row++, at++) {
       const weight = rows.share[at]!;
       let source = row * frame.width * 4;
-      for (let i = 0; i < line.length; i += 3, source += 4) {
-        line[i]! += weight * data[source]!;
-        line[i + 1]! += weight * data[source + 1]!;
-        line[i + 2]! += weight * data[source + 2]!;
+      if (row === firstRow) {
+        for (let i = 0; i < length; i += 3, source += 4) {
+          line[i] = weight * data[source]!;
+          line[i + 1] = weight * data[source + 1]!;
+          line[i + 2] = weight * data[source + 2]!;
+        }
+      } else {
+        for (let i = 0; i < length; i += 3, source += 4) {
+          line[i]! += weight * data[source]!;
+          line[i + 1]! += weight * data[source + 1]!;
+          line[i + 2]! += weight * data[source + 2]!;
+        }
       }
     }
     for (let x = 0; x < width; x++) {
       let red = 0;
       let green = 0;
       let blue = 0;
-      for (let column = columns.first[x]!, at = columns.start[x]!; column <= columns.last[x]!; column++, at++) {
+      const last = columns.last[x]!;
+      let at = columns.start[x]!;
+      for (let column = columns.first[x]!, i = column * 3; column <= last; column++, at++, i += 3) {
         const weight = columns.share[at]!;
-        red += weight * line[column * 3]!;
-        green += weight * line[column * 3 + 1]!;
-        blue += weight * line[column * 3 + 2]!;
+        red += weight * line[i]!;
+        green += weight * line[i + 1]!;
+        blue += weight * line[i + 2]!;
       }
-      result[target++] = roundEven(red);
-      result[target++] = roundEven(green);
-      result[target++] = roundEven(blue);
+      result[target++] = red;
+      result[target++] = green;
+      result[target++] = blue;
     }
   }
 }
 
-function interpolateFrame(frame: Frame, height: number, width: number, result: Uint8Array): void {
+function interpolateFrame(frame: Frame, height: number, width: number, result: Uint8ClampedArray): void {
   const { data } = frame;
   const stride = frame.width * 4;
   const rows = taps(frame.height, height);
@@ -143,7 +151,7 @@ function interpolateFrame(frame: Frame, height: number, width: number, result: U
         const b = data[bottom + left + c]!;
         const upper = a + wx * (data[top + right + c]! - a);
         const lower = b + wx * (data[bottom + right + c]! - b);
-        result[target++] = roundEven(upper + wy * (lower - upper));
+        result[target++] = upper + wy * (lower - upper);
       }
     }
   }

@@ -11,7 +11,9 @@ export interface Box {
   height: number;
 }
 
-const PASSES = 3;
+const BOX_PASSES = 3;
+const CLICK_PASSES = 6; // from a small disc it grows
+const SETTLED = 0.002; // of the mask: fewer pixels than this change, and another pass would change nothing
 const BOX_MARGIN = 0.05; // an object may stick out of its box by so much of the box's sides
 const CLICK_RADIUS = 0.04; // of the frame's height: what surely belongs to the object that was clicked
 const MIN_SHARE = 0.05; // of the box: a smaller answer is none, and the mask before it is kept
@@ -33,31 +35,27 @@ export function ellipse(width: number, height: number, box: Box): Mask {
   return mask;
 }
 
-/** Keeps of label 1 what is connected (by edges) to a pixel; returns the number of its pixels, 0 if it has not label 1. */
-export function keepComponent(mask: Mask, x: number, y: number): number {
+/** Keeps of label 1 what is connected (by edges) to any of these pixels; returns how much that is, 0 if none has label 1. */
+export function keepConnected(mask: Mask, seeds: readonly number[]): number {
   const { width, height, data } = mask;
-  const start = y * width + x;
-  if (data[start] !== 1) return 0;
-  const stack = [start];
-  data[start] = 2;
+  const stack: number[] = [];
+  const take = (at: number) => {
+    if (data[at] !== 1) return;
+    data[at] = 2;
+    stack.push(at);
+  };
+  for (const seed of seeds) take(seed);
   let count = 0;
   while (stack.length) {
     const at = stack.pop()!;
     count++;
     const column = at % width;
-    for (const next of [
-      column > 0 ? at - 1 : -1,
-      column < width - 1 ? at + 1 : -1,
-      at - width,
-      at + width < width * height ? at + width : -1,
-    ]) {
-      if (next >= 0 && data[next] === 1) {
-        data[next] = 2;
-        stack.push(next);
-      }
-    }
+    if (column > 0) take(at - 1);
+    if (column < width - 1) take(at + 1);
+    if (at >= width) take(at - width);
+    if (at + width < width * height) take(at + width);
   }
-  for (let i = 0; i < data.length; i++) data[i] = data[i] === 2 ? 1 : 0;
+  if (count) for (let i = 0; i < data.length; i++) data[i] = data[i] === 2 ? 1 : 0;
   return count;
 }
 
@@ -74,7 +72,7 @@ export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box):
   if (!inside) throw new UserError("The box lies outside of the picture, or is too small. Draw it around the object.");
   const mask = ellipse(frame.width, frame.height, inside);
   const [dx, dy] = [inside.width * BOX_MARGIN, inside.height * BOX_MARGIN];
-  return refine(segmenter, frame, mask, MIN_SHARE * inside.width * inside.height, (answer) => {
+  return refine(segmenter, frame, mask, BOX_PASSES, MIN_SHARE * inside.width * inside.height, (answer) => {
     for (let y = 0; y < answer.height; y++) {
       const row = y * answer.width;
       if (y < Math.floor(inside.y - dy) || y > Math.floor(inside.y + inside.height + dy)) {
@@ -89,38 +87,56 @@ export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box):
   });
 }
 
-/** @throws UserError the click is outside of the frame. */
-export async function maskFromClick(segmenter: Segmenter, frame: Frame, x: number, y: number): Promise<Prompted> {
-  if (x < 0 || y < 0 || x >= frame.width || y >= frame.height) {
+/**
+ * @param before - label 1 is what the person has marked of the object in this frame: every click adds to it.
+ * @throws UserError the click is outside of the frame.
+ */
+export async function maskFromClick(
+  segmenter: Segmenter,
+  frame: Frame,
+  x: number,
+  y: number,
+  before: Mask | null = null,
+): Promise<Prompted> {
+  const { width, height } = frame;
+  if (x < 0 || y < 0 || x >= width || y >= height) {
     throw new UserError("The click is outside of the picture. Click on the object.");
   }
-  const radius = Math.max(2, CLICK_RADIUS * frame.height);
-  const disc = { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius };
-  const [column, row] = [Math.floor(x), Math.floor(y)];
-  return refine(segmenter, frame, ellipse(frame.width, frame.height, disc), 1, (answer) => {
-    // What is not connected to the click is another object, unless the network says nothing of the click itself.
-    const kept = { ...answer, data: answer.data.slice() };
-    if (keepComponent(kept, column, row)) answer.data.set(kept.data);
-  });
+  const radius = Math.max(2, CLICK_RADIUS * height);
+  const rough = ellipse(width, height, { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius });
+  const seeds = [Math.floor(y) * width + Math.floor(x)];
+  for (let at = 0; before && at < before.data.length; at++) {
+    if (before.data[at] !== 1) continue;
+    rough.data[at] = 1;
+    seeds.push(at);
+  }
+  // What is not connected to what was clicked is another object, unless the network says nothing of the clicks themselves.
+  return refine(segmenter, frame, rough, CLICK_PASSES, 1, (answer) => void keepConnected(answer, seeds));
 }
 
 async function refine(
   segmenter: Segmenter,
   frame: Frame,
   rough: Mask,
+  passes: number,
   least: number,
   limit: (answer: Mask) => void,
 ): Promise<Prompted> {
   const [h, w] = segmenter.network.metadata.networkSize;
   let mask = rough;
-  for (let pass = 0; pass < PASSES; pass++) {
+  for (let pass = 0; pass < passes; pass++) {
     const logits = resizePlane(await segmenter.probe(frame, mask, 1), h, w, frame.height, frame.width);
     const answer = emptyMask(frame.width, frame.height);
     for (let i = 0; i < logits.length; i++) if (logits[i]! > 0) answer.data[i] = 1;
     limit(answer);
-    let count = 0;
-    for (let i = 0; i < answer.data.length; i++) count += answer.data[i]!;
-    if (count >= Math.max(1, least)) mask = answer;
+    let [count, different] = [0, 0];
+    for (let i = 0; i < answer.data.length; i++) {
+      count += answer.data[i]!;
+      if (answer.data[i] !== mask.data[i]) different++;
+    }
+    if (count < Math.max(1, least)) break;
+    mask = answer;
+    if (different < SETTLED * count) break;
   }
   return { mask, rough: mask === rough };
 }

@@ -19,7 +19,7 @@ const webgpu = $<HTMLInputElement>("webgpu");
 
 const HINTS: Record<Tool, string> = {
   box: "Drag a box around the object.",
-  click: "Click on the object.",
+  click: "Click on the object, and again on what is missing.",
   paint: "Paint over what belongs to the object.",
   erase: "Wipe away what does not belong to the object.",
 };
@@ -344,7 +344,7 @@ function afterMark(found: boolean | undefined): void {
   if (found === undefined) return;
   say(
     found
-      ? "Marked. Correct it with Paint and Erase if need be, then track it."
+      ? "Marked. Click on what is missing or correct it with Paint and Erase, then track it."
       : "The network did not find an object there: this is only a rough shape. Correct it, or undo and mark it again.",
   );
 }

@@ -10,55 +10,86 @@ type Context = OffscreenCanvasRenderingContext2D;
 export class Painter {
   private layer: OffscreenCanvas | null = null;
 
-  /** Lays the objects over what is drawn already, in the colours of the labels. */
+  /** Lays the objects over what is drawn already, in the colours of the labels. Only their surroundings are worked on. */
   overlay(context: Context, mask: Mask, hidden: ReadonlySet<number>): void {
     const { width, height } = context.canvas;
+    const labels = scaled(mask, width, height, hidden);
+    const reach = Math.max(1, Math.round(Math.min(width, height) / 300));
+    const region = surroundings(labels, width, height, reach);
+    if (!region) return;
     if (this.layer?.width !== width || this.layer.height !== height) this.layer = new OffscreenCanvas(width, height);
     const layer = this.layer.getContext("2d")!;
-    const image = layer.createImageData(width, height);
+    const image = layer.createImageData(region.width, region.height);
     const pixels = new Uint32Array(image.data.buffer);
     const fills = new Uint32Array(256);
     const lines = new Uint32Array(256);
     for (let label = 1; label < 255; label++) {
-      if (hidden.has(label)) continue;
       const [r, g, b] = screenColor(label);
       fills[label] = rgba(r, g, b, 255 * OPACITY);
       lines[label] = rgba(0.75 * r + 64, 0.75 * g + 64, 0.75 * b + 64, 255);
     }
     const dark = rgba(0, 0, 0, 150);
-    const labels = this.scaled(mask, width, height, hidden);
-    const reach = Math.max(1, Math.round(Math.min(width, height) / 300));
-    for (let y = 0; y < height; y++) {
+    for (let y = region.y, at = 0; y < region.y + region.height; y++) {
       const up = Math.max(0, y - reach) * width;
       const down = Math.min(height - 1, y + reach) * width;
       const row = y * width;
-      for (let x = 0; x < width; x++) {
+      for (let x = region.x; x < region.x + region.width; x++, at++) {
         const label = labels[row + x]!;
         const left = labels[row + Math.max(0, x - reach)]!;
         const right = labels[row + Math.min(width - 1, x + reach)]!;
         const above = labels[up + x]!;
         const below = labels[down + x]!;
         const edge = label !== left || label !== right || label !== above || label !== below;
-        if (label) pixels[row + x] = edge ? lines[label]! : fills[label]!;
-        else if (edge) pixels[row + x] = dark;
+        if (label) pixels[at] = edge ? lines[label]! : fills[label]!;
+        else if (edge) pixels[at] = dark;
       }
     }
-    layer.putImageData(image, 0, 0);
-    context.drawImage(this.layer, 0, 0);
+    layer.putImageData(image, region.x, region.y);
+    const { x, y } = region;
+    context.drawImage(this.layer, x, y, region.width, region.height, x, y, region.width, region.height);
   }
+}
 
-  private scaled(mask: Mask, width: number, height: number, hidden: ReadonlySet<number>): Uint8Array {
-    const result = new Uint8Array(width * height);
-    const columns = Int32Array.from({ length: width }, (_, x) => Math.floor(((x + 0.5) * mask.width) / width));
-    for (let y = 0; y < height; y++) {
-      const row = Math.floor(((y + 0.5) * mask.height) / height) * mask.width;
-      for (let x = 0; x < width; x++) {
-        const label = mask.data[row + columns[x]!]!;
-        if (label && !hidden.has(label)) result[y * width + x] = label;
-      }
-    }
-    return result;
+/** The labels of a mask that are not hidden, at another size. */
+function scaled(mask: Mask, width: number, height: number, hidden: ReadonlySet<number>): Uint8Array {
+  const result = new Uint8Array(width * height);
+  const shown = Uint8Array.from({ length: 256 }, (_, label) => (label === 255 || hidden.has(label) ? 0 : label));
+  const columns = Int32Array.from({ length: width }, (_, x) => Math.floor(((x + 0.5) * mask.width) / width));
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = Math.floor(((y + 0.5) * mask.height) / height) * mask.width;
+    for (let x = 0; x < width; x++, at++) result[at] = shown[mask.data[row + columns[x]!]!]!;
   }
+  return result;
+}
+
+/** The box around all labels and what is so near; null if there is no label. */
+function surroundings(
+  labels: Uint8Array,
+  width: number,
+  height: number,
+  reach: number,
+): { x: number; y: number; width: number; height: number } | null {
+  const [first, final] = [labels.findIndex((label) => label > 0), labels.findLastIndex((label) => label > 0)];
+  if (first < 0) return null;
+  const top = Math.floor(first / width);
+  const bottom = Math.floor(final / width);
+  let [left, right] = [width, -1];
+  for (let y = top; y <= bottom; y++) {
+    const row = y * width;
+    let x = 0;
+    while (x < left && !labels[row + x]) x++;
+    left = Math.min(left, x);
+    x = width - 1;
+    while (x > right && !labels[row + x]) x--;
+    right = Math.max(right, x);
+  }
+  const [x, y] = [Math.max(0, left - reach), Math.max(0, top - reach)];
+  return {
+    x,
+    y,
+    width: Math.min(width, right + reach + 1) - x,
+    height: Math.min(height, bottom + reach + 1) - y,
+  };
 }
 
 function rgba(r: number, g: number, b: number, a: number): number {

@@ -16,7 +16,7 @@ import { MaskStore, ScratchFile } from "./storage";
 const MAX_CANVAS = 1280; // of the longer side: what is shown, not what is tracked
 const MAX_UNDO = 30;
 const MAX_OBJECTS = 20;
-const DRAW_EVERY = 100; // milliseconds between pictures that are shown while tracking
+const DRAW_EVERY = 200; // milliseconds between pictures that are shown while tracking: drawing takes time from the network
 const REVERSE_CHUNK = 24; // frames at network size that wait in memory on the way back
 
 export class Cancelled extends UserError {
@@ -339,7 +339,10 @@ export class Session {
   }
 
   async click(label: number, x: number, y: number): Promise<boolean> {
-    return this.mark(label, (segmenter, frame) => maskFromClick(segmenter, frame, x, y));
+    // What the person has marked in this frame grows with every click; what was tracked is marked anew.
+    const given = this.given?.get(this.frame);
+    const before = given && { ...given, data: given.data.map((value) => (value === label ? 1 : 0)) };
+    return this.mark(label, (segmenter, frame) => maskFromClick(segmenter, frame, x, y, before));
   }
 
   /** Gives an object the mask that the network makes; false if it made none and the mask is a rough shape. */

@@ -9,7 +9,7 @@ import { sentence, UserError } from "../../src/core/errors";
 import { emptyMask, mergeLogits, resizeFrame, resizePlane, type Mask } from "../../src/core/frames";
 import { networkMask, spatialGuide, visualGuide } from "../../src/core/guides";
 import { readMetadata } from "../../src/core/metadata";
-import { ellipse, keepComponent, maskFromBox, maskFromClick } from "../../src/core/prompts";
+import { ellipse, keepConnected, maskFromBox, maskFromClick } from "../../src/core/prompts";
 import { packMask, unpackMask } from "../../src/core/rle";
 import { labelsIn, Segmenter, type Held, type Network } from "../../src/core/segmenter";
 import { BACKGROUND, FRAME, golden, GUIDE_SIZE, labels, logits, NETWORK, picture, values } from "./inputs";
@@ -144,6 +144,27 @@ test("a box and a click become what the network says, inside the box and around 
   await assert.rejects(maskFromClick(segmenter, frame, -1, 5), /outside of the picture/);
 });
 
+test("a click adds to what is marked", async () => {
+  const two = new MadeUpNetwork(1);
+  const said = new Float32Array(NETWORK[0] * NETWORK[1]).fill(-1);
+  const put = (x: number) => {
+    for (let row = 8; row < 14; row++) said.fill(1, row * NETWORK[1] + x, row * NETWORK[1] + x + 5);
+  };
+  put(4);
+  put(20);
+  two.step = async () => ({ logits: said, state: { delete() {} } });
+  const segmenter = new Segmenter(two);
+  const frame = picture(...FRAME, 0);
+  const at = (x: number, y: number) => Math.floor((y * FRAME[0]) / NETWORK[0]) * FRAME[1] + Math.floor((x * FRAME[1]) / NETWORK[1]);
+  const click = (x: number, y: number, before?: Mask) =>
+    maskFromClick(segmenter, frame, (x * FRAME[1]) / NETWORK[1], (y * FRAME[0]) / NETWORK[0], before);
+  const left = (await click(6.5, 11)).mask;
+  assert.deepEqual([left.data[at(6.5, 11)], left.data[at(22.5, 11)]], [1, 0]);
+  const both = (await click(22.5, 11, left)).mask;
+  assert.deepEqual([both.data[at(6.5, 11)], both.data[at(22.5, 11)]], [1, 1]);
+  same((await click(6.5, 11, both)).mask.data, both.data);
+});
+
 test("a network that says nothing leaves the rough shape, and says so", async () => {
   const silent = new MadeUpNetwork(1);
   silent.step = async () => ({ logits: new Float32Array(NETWORK[0] * NETWORK[1]).fill(-1), state: { delete() {} } });
@@ -158,9 +179,12 @@ test("an ellipse fills pi / 4 of its box, and what is not connected is cut off",
   const area = mask.data.reduce((sum, value) => sum + value, 0);
   assert.ok(Math.abs(area / (100 * 60) - Math.PI / 4) < 0.01);
   mask.data[99 * 200 + 199] = 1;
-  assert.equal(keepComponent(mask, 70, 40), area);
-  assert.equal(mask.data[99 * 200 + 199], 0);
-  assert.equal(keepComponent(mask, 199, 99), 0);
+  const corner = 99 * 200 + 199;
+  assert.equal(keepConnected({ ...mask, data: mask.data.slice() }, [40 * 200 + 70, corner]), area + 1);
+  assert.equal(keepConnected(mask, [40 * 200 + 70]), area);
+  assert.equal(mask.data[corner], 0);
+  assert.equal(keepConnected(mask, [corner]), 0);
+  assert.equal(mask.data.reduce((sum, value) => sum + value, 0), area);
 });
 
 test("masks survive packing", () => {
