@@ -1,7 +1,7 @@
 /** Draws frames with their objects coloured in, as `osmn segment` draws its overlay. */
 
 import { screenColor } from "../core/colors";
-import type { Mask } from "../core/frames";
+import type { Frame, Mask } from "../core/frames";
 
 const OPACITY = 0.45;
 
@@ -9,6 +9,34 @@ type Context = OffscreenCanvasRenderingContext2D;
 
 export class Painter {
   private layer: OffscreenCanvas | null = null;
+  private stage: OffscreenCanvas | null = null;
+
+  /** Draws a frame over the whole canvas. */
+  frame(context: Context, frame: Frame): void {
+    this.image(context, pixelsOf(frame));
+  }
+
+  /** Draws uint8 RGB [h, w, 3] over the whole canvas. */
+  small(context: Context, rgb: Uint8Array, h: number, w: number): void {
+    const image = new ImageData(w, h);
+    for (let i = 0; i < h * w; i++) {
+      image.data[4 * i] = rgb[3 * i]!;
+      image.data[4 * i + 1] = rgb[3 * i + 1]!;
+      image.data[4 * i + 2] = rgb[3 * i + 2]!;
+      image.data[4 * i + 3] = 255;
+    }
+    this.image(context, image);
+  }
+
+  private image(context: Context, image: ImageData): void {
+    const { width, height } = context.canvas;
+    if (image.width === width && image.height === height) return context.putImageData(image, 0, 0);
+    if (this.stage?.width !== image.width || this.stage.height !== image.height) {
+      this.stage = new OffscreenCanvas(image.width, image.height);
+    }
+    this.stage.getContext("2d", { willReadFrequently: true })!.putImageData(image, 0, 0);
+    context.drawImage(this.stage, 0, 0, width, height);
+  }
 
   /** Lays the objects over what is drawn already, in the colours of the labels. Only their surroundings are worked on. */
   overlay(context: Context, mask: Mask, hidden: ReadonlySet<number>): void {
@@ -48,6 +76,11 @@ export class Painter {
     const { x, y } = region;
     context.drawImage(this.layer, x, y, region.width, region.height, x, y, region.width, region.height);
   }
+}
+
+/** The frame's own memory as an image. */
+export function pixelsOf({ width, height, data }: Frame): ImageData {
+  return new ImageData(new Uint8ClampedArray(data.buffer as ArrayBuffer, data.byteOffset, 4 * width * height), width, height);
 }
 
 /** The labels of a mask that are not hidden, at another size. */

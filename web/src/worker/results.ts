@@ -17,7 +17,7 @@ import { emptyMask, type Frame, type Mask } from "../core/frames";
 import { maskPng, rgbaPng } from "../core/png";
 import { ZipWriter } from "../core/zip";
 import type { ObjectState } from "../messages";
-import { Painter } from "./painter";
+import { Painter, pixelsOf } from "./painter";
 import type { Picture, Source } from "./source";
 import { ScratchFile } from "./storage";
 
@@ -137,7 +137,7 @@ export async function saveOverlay(input: ResultInput): Promise<Result> {
   const hidden = new Set(objects.filter((object) => !object.visible).map((object) => object.label));
   const painter = new Painter();
   const encoded = await encode(input, ["avc", "vp9", "vp8"], false, async (context, picture, index) => {
-    picture.draw(context, context.canvas.width, context.canvas.height);
+    painter.frame(context, await picture.frame());
     const mask = maskAt(index);
     if (mask) painter.overlay(context, mask, hidden);
   });
@@ -151,10 +151,8 @@ export async function saveAlpha(input: ResultInput): Promise<Result> {
   const encoded = await encode(input, ["vp9", "vp8"], true, async (context, picture, index) => {
     const frame = await picture.frame();
     cutOut(frame, maskAt(index), hidden);
-    const pixels = new Uint8ClampedArray(frame.data.buffer as ArrayBuffer, frame.data.byteOffset, frame.data.byteLength);
-    const image = new ImageData(pixels, frame.width, frame.height);
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
-    context.putImageData(image, 0, 0);
+    context.putImageData(pixelsOf(frame), 0, 0);
   });
   return { ...encoded, name: `${stem(source.name)}_alpha.${encoded.ending}` };
 }

@@ -66,6 +66,8 @@ export class Session {
   private objects: ObjectState[] = [];
   private frame = 0;
   private picture: Picture | null = null;
+  private readonly background = new OffscreenCanvas(1, 1).getContext("2d")!; // the frame that is shown, without objects
+  private showings = 0;
   private current: Mask | null = null; // of the frame that is shown, while a stroke is painted
   private undos: Undo[] = [];
   private playing = false;
@@ -77,7 +79,7 @@ export class Session {
   private work: Promise<unknown> | null = null;
   private loading: Promise<Segmenter<HeldState>> | null = null;
   private device = "";
-  private size = "";
+  private networkSize: [number, number] | null = null;
   private results: ScratchFile[] = [];
   private lastPoint = { x: 0, y: 0 };
   private seekTarget: number | null = null;
@@ -111,7 +113,7 @@ export class Session {
       marked: source ? this.given.indices() : [],
       done: source ? this.masks.indices().length : 0,
       canUndo: this.undos.length > 0,
-      network: { ready: this.size !== "", size: this.size, device: this.device },
+      network: { ready: this.networkSize !== null, size: this.networkSize?.join(" × ") ?? "", device: this.device },
     });
   }
 
@@ -171,8 +173,7 @@ export class Session {
     const onProcessor = await LiteRtNetwork.compile(files, "wasm", runtime.threads);
     this.device = runtime.threads === 1 ? "1 thread" : `${runtime.threads} threads`;
     const network = (webgpu && (await this.onGraphics(files, onProcessor, Boolean(adapter)))) || onProcessor;
-    const [h, w] = files.metadata.networkSize;
-    this.size = `${h} × ${w}`;
+    this.networkSize = files.metadata.networkSize;
     // What this worker has loaded, LiteRT's files among it: the page does not know of them.
     this.listener.keep([...files.urls, ...performance.getEntriesByType("resource").map((entry) => entry.name)]);
     this.tell();
@@ -229,11 +230,11 @@ export class Session {
     this.objects = [{ label: 1, name: "Object 1", visible: true }];
     this.undos = [];
     const scale = Math.min(1, MAX_CANVAS / Math.max(source.width, source.height));
-    this.options.canvas.width = Math.round(source.width * scale);
-    this.options.canvas.height = Math.round(source.height * scale);
-    this.frame = 0;
-    this.picture = picture;
-    this.draw();
+    for (const canvas of [this.options.canvas, this.background.canvas]) {
+      canvas.width = Math.round(source.width * scale);
+      canvas.height = Math.round(source.height * scale);
+    }
+    await this.show(0, picture);
   }
 
   async close(): Promise<void> {
@@ -246,6 +247,7 @@ export class Session {
   }
 
   private async closeVideo(): Promise<void> {
+    this.showings++;
     this.picture?.close();
     this.picture = null;
     this.current = null;
@@ -256,13 +258,8 @@ export class Session {
     for (const file of this.results.splice(0)) await file.dispose();
   }
 
-  private draw(): void {
-    const { width, height } = this.options.canvas;
-    this.picture?.draw(this.context, width, height);
-    this.lay(this.current ?? this.masks.get(this.frame));
-  }
-
-  private lay(mask: Mask | null): void {
+  private draw(mask = this.current ?? this.masks.get(this.frame)): void {
+    this.context.drawImage(this.background.canvas, 0, 0);
     if (mask) this.painter.overlay(this.context, mask, this.hidden());
   }
 
@@ -283,11 +280,21 @@ export class Session {
     while (this.seekTarget !== null && this.source) {
       const target: number = this.seekTarget;
       this.seekTarget = null;
-      this.show(target, await this.source.at(target));
+      await this.show(target, await this.source.at(target));
     }
   }
 
-  private show(frame: number, picture: Picture): void {
+  private async show(frame: number, picture: Picture): Promise<void> {
+    const showing = ++this.showings;
+    let pixels: Frame | null = null;
+    try {
+      pixels = await picture.frame();
+    } finally {
+      // Meanwhile another one was asked for, or the video was closed.
+      if (!pixels || showing !== this.showings) picture.close();
+    }
+    if (showing !== this.showings) return;
+    this.painter.frame(this.background, pixels);
     this.picture?.close();
     this.picture = picture;
     this.frame = frame;
@@ -319,7 +326,7 @@ export class Session {
           picture.close();
           break;
         }
-        this.show(index++, picture);
+        await this.show(index++, picture);
       }
     } finally {
       if (!stopped()) this.stopPlaying();
@@ -431,7 +438,7 @@ export class Session {
       this.masks.setPacked(last.frame, last.mask);
       // Names and switches stay as they are now.
       this.objects = last.objects.map((old) => this.objects.find((object) => object.label === old.label) ?? old);
-      if (last.frame !== this.frame) this.show(last.frame, await this.video().at(last.frame));
+      if (last.frame !== this.frame) await this.show(last.frame, await this.video().at(last.frame));
       else this.draw();
       return last.frame;
     });
@@ -557,7 +564,7 @@ export class Session {
 
   /** Shows the frame that tracking came to, from the file: what is drawn meanwhile may be small. */
   private async showAgain(): Promise<void> {
-    if (this.source) this.show(this.frame, await this.source.at(this.frame));
+    if (this.source) await this.show(this.frame, await this.source.at(this.frame));
   }
 
   /** Label -> first frame in which it is marked. */
@@ -606,7 +613,7 @@ export class Session {
           const before = this.masks.get(index);
           if (before) for (let i = 0; i < mask.data.length; i++) mask.data[i] ||= before.data[i]!;
         }
-        this.finishFrame(run, index, mask, picture);
+        this.finishFrame(run, index, mask, frame);
       } finally {
         picture.close();
       }
@@ -659,7 +666,6 @@ export class Session {
     segmenter.reset();
     if (keepStarts && last === 0) return 0;
     const source = this.video();
-    const [h, w] = segmenter.network.metadata.networkSize;
     for (let end = last + 1; end > 0; end -= REVERSE_CHUNK) {
       const begin = Math.max(0, end - REVERSE_CHUNK);
       // A video is decoded forward only. What waits is at network size: a few megabytes, whatever the video's size.
@@ -678,15 +684,16 @@ export class Session {
         if (starting) {
           const picture = await source.at(index);
           try {
-            mask = await segmenter.add(await picture.frame(), starting);
+            const frame = await picture.frame();
+            mask = await segmenter.add(frame, starting);
             if (keepStarts) for (let i = 0; i < mask.data.length; i++) if (starting.data[i]) mask.data[i] = 0;
-            this.finishFrame(run, index, mask, picture);
+            this.finishFrame(run, index, mask, frame);
           } finally {
             picture.close();
           }
         } else {
           mask = await segmenter.step(small[index - begin]!);
-          this.finishFrame(run, index, mask, null, small[index - begin], h, w);
+          this.finishFrame(run, index, mask, small[index - begin]!);
         }
         run.waited += await this.checkpoint();
       }
@@ -694,23 +701,14 @@ export class Session {
     return last;
   }
 
-  private finishFrame(
-    run: Run,
-    index: number,
-    mask: Mask,
-    picture: Picture | null,
-    small?: SmallFrame,
-    h = 0,
-    w = 0,
-  ): void {
+  private finishFrame(run: Run, index: number, mask: Mask, frame: Frame | SmallFrame): void {
     const start = performance.now();
     this.masks.set(index, mask);
     this.frame = index;
     if (run.frameDone()) {
-      const { width, height } = this.options.canvas;
-      if (picture) picture.draw(this.context, width, height);
-      else if (small) drawSmall(this.context, small.small, h, w);
-      this.lay(mask);
+      if ("small" in frame) this.painter.small(this.background, frame.small, ...this.networkSize!);
+      else this.painter.frame(this.background, frame);
+      this.draw(mask);
       this.tell();
     }
     run.own += performance.now() - start;
@@ -788,19 +786,6 @@ class Run {
     parts["decode"] = Math.max(0, total / frames - Object.values(parts).reduce((a, b) => a + b, 0));
     return { frames: this.done, objects, seconds: total / 1000, parts };
   }
-}
-
-function drawSmall(context: OffscreenCanvasRenderingContext2D, small: Uint8Array, h: number, w: number): void {
-  const image = new ImageData(w, h);
-  for (let i = 0; i < h * w; i++) {
-    image.data[4 * i] = small[3 * i]!;
-    image.data[4 * i + 1] = small[3 * i + 1]!;
-    image.data[4 * i + 2] = small[3 * i + 2]!;
-    image.data[4 * i + 3] = 255;
-  }
-  const canvas = new OffscreenCanvas(w, h);
-  canvas.getContext("2d")!.putImageData(image, 0, 0);
-  context.drawImage(canvas, 0, 0, context.canvas.width, context.canvas.height);
 }
 
 /** Mean IoU of two networks' masks on a made-up frame with a disc in it. */

@@ -14,7 +14,6 @@ import { UserError } from "../core/errors";
 import type { Frame } from "../core/frames";
 
 export interface Picture {
-  draw(context: OffscreenCanvasRenderingContext2D, width: number, height: number): void;
   /** Its pixels, in memory that the next call for any picture of the same source uses again. */
   frame(): Promise<Frame>;
   close(): void;
@@ -80,10 +79,6 @@ class VideoPicture implements Picture {
     private readonly source: VideoFile,
   ) {}
 
-  draw(context: OffscreenCanvasRenderingContext2D, width: number, height: number): void {
-    this.sample.draw(context, 0, 0, width, height);
-  }
-
   async frame(): Promise<Frame> {
     const { width, height } = this.source;
     const { sample } = this;
@@ -100,6 +95,7 @@ class VideoPicture implements Picture {
         this.source.copies = false; // this browser does not convert: through a canvas, then
       }
     }
+    // Where it can be helped, frames are not drawn: Chromium without a graphics card keeps memory of every one that was.
     return this.source.pixels.of(width, height, (context) => sample.draw(context, 0, 0, width, height));
   }
 
@@ -285,10 +281,6 @@ class ImagePicture implements Picture {
     private readonly bitmap: ImageBitmap,
     private readonly pixels: Pixels,
   ) {}
-
-  draw(context: OffscreenCanvasRenderingContext2D, width: number, height: number): void {
-    context.drawImage(this.bitmap, 0, 0, width, height);
-  }
 
   async frame(): Promise<Frame> {
     const { width, height } = this.bitmap;
