@@ -334,13 +334,13 @@ class Lines:
         from tqdm import tqdm
 
         self._bar = tqdm(
+            desc=f"{self._ended}/{self._rows} videos",
             total=summary.rows,
             initial=summary.before,
             dynamic_ncols=True,
             # Parts of videos count: as a number they would have as many digits as a float has.
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
         )
-        self._describe()
 
     def _describe(self) -> None:
         if self._bar is not None:

@@ -156,7 +156,7 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
     """Keeps other processes from adding at the same time, where the file system can."""
     try:
         import fcntl
-    except ImportError:  # not on Windows, where no two processes can have it open for this at once
+    except ImportError:  # not on Windows: one run at a time in a folder there
         yield
         return
     with contextlib.suppress(OSError):

@@ -30,6 +30,9 @@ class Many(Benchmark):
             "--singles", type=int, default=10, metavar="N", help="clips with a command of their own (%(default)s)"
         )
         parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the network (%(default)s)")
+        parser.add_argument(
+            "--threads", type=int, metavar="N", help="of every process (default: its share of the cores)"
+        )
         parser.add_argument("--rows", type=int, metavar="N", help="time a table of so many rows alone, without videos")
 
     @staticmethod
@@ -54,12 +57,14 @@ class Many(Benchmark):
             columns = ("videos", "seconds", "videos/s", "times", "CPU s", "times", "MiB")
             print(f"{'':<16}" + "".join(f"{column:>9}" for column in columns) + "  masks")
             first = None
+            words = ["--engine", arguments.engine]
+            words += ["--threads", str(arguments.threads)] if arguments.threads is not None else []
             for row in measure(
                 table,
                 workers=arguments.workers,
                 singles=arguments.singles,
                 frames=arguments.frames,
-                words=["--engine", arguments.engine],
+                words=words,
             ):
                 wall, cpu = row.seconds / row.videos, row.cpu_seconds / row.videos
                 first = first or (wall, cpu)
