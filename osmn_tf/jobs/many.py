@@ -29,7 +29,7 @@ from osmn_tf.inference.predictor import Predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs.background import deferred_interrupt
 from osmn_tf.jobs.manifest import CLAIMS, Claim, Fingerprint, Manifest, Record
-from osmn_tf.jobs.rows import OBJECTS, Row, files_read
+from osmn_tf.jobs.rows import FILES, Row, files_read
 from osmn_tf.jobs.segment import Progress, SegmentOptions, default_segmenter, find_source, network_files, segment
 
 MOST_NETWORKS = 2  # that a process keeps loaded
@@ -153,8 +153,8 @@ def fingerprint_of(row: Row) -> Fingerprint:
         OSError: a file is not there.
     """
     options = row.options
-    facts = {name: value for name, value in row.columns.items() if name not in ("video", "preset", "force", *OBJECTS)}
-    facts |= {"box": row.columns.get("box"), "frames": list(options.masks)}
+    facts = {name: value for name, value in row.columns.items() if name not in ("preset", "force", *FILES)}
+    facts["mask"] = list(options.masks)  # of which frames they are; what is in them is content
     network = _network_digest(str(options.preset), options.network, options.finetunes)
     return Fingerprint.of([facts, network], files_read(options))
 

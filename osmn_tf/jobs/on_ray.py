@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,8 @@ def _run_on_ray(
     try:
         workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         while rows:
             busy = []
             waiting = {row.name: row for row in rows}
@@ -95,7 +97,7 @@ def _records(rows: Sequence[Row], workers: int, threads: int, setting: Setting) 
     records = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Actor,
         fn_constructor_args=(setting,),
-        concurrency=min(workers, len(rows)),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
         num_cpus=threads,
     )
     for item in records.iter_rows():

@@ -24,7 +24,7 @@ Columns = Mapping[str, Any]
 """What is given of one video: column -> value, as JSON has values."""
 
 OBJECTS = ("mask", "box", "detections")
-_READ = ("video", "mask", "detections")  # paths beside the list
+FILES = ("video", "mask", "detections", "detection_images")  # that a row reads
 _MOST_NAMED = 3  # problems that a message names
 
 
@@ -103,7 +103,7 @@ def make_rows(
         inherited = {
             key: _filled(value, name)
             for key, value in (base or {}).items()
-            if key not in own and not (key in OBJECTS and any(own.get(kind) for kind in OBJECTS))
+            if key not in own and not (key in ("mask", "box") and any(own.get(kind) for kind in OBJECTS))
         }
         columns = {**inherited, **own}
         name = os.path.normpath(os.path.join(columns.get("out") or "", name))
@@ -154,7 +154,7 @@ def check(rows: Sequence[Row], where: str) -> None:
 def files_read(options: SegmentOptions) -> list[Path]:
     """The video, the masks and the detections of a job, where they are files or folders."""
     paths = [options.video, *(mask for mask in options.masks.values() if isinstance(mask, str | os.PathLike))]
-    return [Path(path) for path in (*paths, options.detections) if path is not None]
+    return [Path(path) for path in (*paths, options.detections, options.detection_images) if path is not None]
 
 
 # A row as options, and back ---------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ def columns_of(options: SegmentOptions) -> dict[str, Any]:
         found["box"] = [f"{n}:{','.join(map(str, box))}" for n, boxes in options.boxes.items() for box in boxes]
     if options.ends:
         found["until"] = [f"{label}:{number}" for label, number in options.ends.items()]
-    for name in ("detections", "preset"):
-        if name in found and (name == "detections" or os.path.exists(found[name])):
+    for name in ("detections", "detection_images", "preset"):
+        if name in found and (name != "preset" or os.path.exists(found[name])):
             found[name] = os.path.abspath(found[name])
     for name in outputs.names():
         if name != "masks" and (name in options.outputs) != (name in default.outputs):
@@ -357,7 +357,7 @@ def _several(name: str, value: Any) -> list[str]:
 def _beside(columns: Columns, folder: Path) -> dict[str, Any]:
     """With the paths of what is read relative to the current folder, rather than to the table's."""
     found = dict(columns)
-    for name in _READ:
+    for name in FILES:
         value = found.get(name)
         if name == "mask":
             masks = [_numbered(text) for text in _several(name, value)]

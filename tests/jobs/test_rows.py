@@ -95,12 +95,13 @@ def test_what_a_command_says_holds_for_the_rows_that_do_not(folder: Path) -> Non
     )
     base = columns_of(options)
     (folder / "a.csv").write_text('video,every,box\nbear.mp4,,\ndog.mp4,3,"1,1,2,2"\n')
-    base["mask"] = [f"0:{folder}/{{name}}.png"]
+    base |= {"mask": [f"0:{folder}/{{name}}.png"], "detections": f"{folder}/found.json"}
     first, second = read_table(folder / "a.csv", folder / "out", base)
     assert first.options.masks == {0: f"{folder}/bear.png"}
     assert (first.options.every, first.options.finetune, first.options.network) == (2, 3, options.network)
     assert set(first.options.outputs) == {"sheet", "cutouts", "coco"}
     assert Path(first.options.outputs["coco"] or "").name == "bear.json"
+    assert second.options.detections == f"{folder}/found.json"
     assert (second.options.every, second.options.masks, second.options.boxes) == (3, {}, {0: ((1, 1, 2, 2),)})
 
 
