@@ -23,6 +23,7 @@ from osmn_tf.video.images import IMAGE_SUFFIXES, read_image, stored_size
 DEFAULT_FOLDER_FPS = Fraction(24)  # the rate of the DAVIS videos
 FAR_AWAY = 1 << 40  # index of a frame that no video has
 _MOST_THREADS = 4
+_MATRICES = (1, 5, 6, 7, 9)  # that FFmpeg converts from and to; the others say nothing, or are not of Y, Cb and Cr
 
 
 class TruncatedVideoError(InputError):
@@ -444,9 +445,8 @@ class FileReader(Reader):
 
 def _colors(frame: Any) -> Colors | None:
     """What a decoded frame says of its colours, where it says how they were coded."""
-    unspecified = 2
     matrix = int(frame.colorspace)
-    if matrix == unspecified or matrix == 0:  # 0: RGB, or nothing known
+    if matrix not in _MATRICES:
         return None
     return Colors(int(frame.color_primaries), int(frame.color_trc), matrix)
 

@@ -135,6 +135,18 @@ def test_colours_and_rate_are_the_source_s(name: str, clip: Path, tmp_path: Path
     assert error[:, :, -8:].mean() < 4
 
 
+@pytest.mark.parametrize("matrix", [1, 5, 6, 7, 9])
+def test_every_matrix_is_undone_by_the_reader(matrix: int, tmp_path: Path) -> None:
+    colors = Colors(primaries=9 if matrix == 9 else 1, transfer=16 if matrix == 9 else 1, matrix=matrix)
+    frame = np.full((*SIZE, 3), (200, 40, 30), np.uint8)
+    with VideoWriter(tmp_path / "a.mp4", 25, SIZE, colors=colors) as target:
+        for _ in range(3):
+            target.write(frame)
+    source = open_source(tmp_path / "a.mp4")
+    assert source.info.colors == colors
+    assert np.abs(source[1].astype(int) - frame).max() <= 5
+
+
 def moving_alpha() -> np.ndarray:
     """uint8 [T, H, W]: an opaque square and a translucent one."""
     alpha = np.zeros((COUNT, *SIZE), np.uint8)
