@@ -218,12 +218,13 @@ def _cvat(annotations: Annotations, name: str) -> bytes:
     return _document(root)
 
 
-def _cvat_images(annotations: Annotations, name: str) -> bytes:
+def _cvat_images(annotations: Annotations, title: str) -> bytes:
     """CVAT for images 1.1, whose importer keeps groups: the objects."""
-    root = _cvat_root(annotations, name, "annotation")
+    root = _cvat_root(annotations, title, "annotation")
     height, width = annotations.size
     for index, mask in sorted(annotations.masks.items()):
-        facts = {"id": str(index), "name": annotations.frame_name(index), "width": str(width), "height": str(height)}
+        name = f"{annotations.frame_name(index)}.png"
+        facts = {"id": str(index), "name": name, "width": str(width), "height": str(height)}
         image = ElementTree.SubElement(root, "image", facts)
         for label in labels_of(mask):
             kind = {"label": annotations.name(label), "source": "auto", "occluded": "0", "group_id": str(label)}
