@@ -14,8 +14,10 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
+from osmn_tf.inference.adaptation.quality import finetune_steps
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import parse_size
+from osmn_tf.masks.labels import VOID, labels_of
 
 if TYPE_CHECKING:
     from osmn_tf.video.source import FrameSource
@@ -25,6 +27,7 @@ EXAMPLES = """examples:
   osmn export --preset reconvnet_lite --format saved-model --out models --model-version 2 --state-dtype float16
   osmn export --preset reconvnet_lite --format litert --out device --quantize dynamic --network-size 256x448
   osmn export --preset reconvnet_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
+  osmn export --preset osvos_lite --format litert --out my_dog --object dog.mp4:dog.png --time 30
 """
 # Options of one format, by their names in the parsed arguments.
 FORMATS = {
@@ -45,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="frame size inside the network (default: the preset's)",
     )
+    parser.add_argument(
+        "--object",
+        metavar="VIDEO:PNG",
+        help="of an OSVOS: the object that it is to know, in the first frame of a video or folder of images",
+    )
+    parser.add_argument("--finetune", type=int, metavar="N", help="with --object: steps of learning it")
+    parser.add_argument("--time", type=float, metavar="S", help="with --object: seconds instead")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     # None where an option is not given: an option of the other format is an error, not ignored.
     saved = parser.add_argument_group("saved-model")
@@ -77,7 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
         if given and name != arguments.format:
             raise InputError(f"{given[0]}: is not an option of --format {arguments.format}")
     size = parse_size(arguments.network_size) if arguments.network_size else None
-    calibration = [_read_clip(text) for text in arguments.calibration or ()]
+    calibration = [_read_clip("--calibration", text) for text in arguments.calibration or ()]
+    learnt = None if arguments.object is None else _read_clip("--object", arguments.object)
+    finetune_steps(None, arguments.finetune, arguments.time)
+    if learnt is None and (arguments.finetune is not None or arguments.time is not None):
+        raise InputError("--finetune and --time: expected --object VIDEO:PNG with them")
     from osmn_tf.inference.predictor import find_network
     from osmn_tf.models.presets import load, read_metadata
 
@@ -89,9 +103,40 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.cli.quiet import start_backend
 
     start_backend()
+    model = load(arguments.preset)
+    if learnt is not None:
+        model, facts = _learnt(arguments, model, size, *learnt)
+        preset_metadata = {**preset_metadata, "learnt_object": facts}
+        # The weights are not those of the preset any more.
+        preset_metadata.pop("sha256", None)
     if arguments.format == "saved-model":
-        return _run_saved_model(arguments, load(arguments.preset), size, preset_metadata)
-    return _run_litert(arguments, load(arguments.preset), size, preset_metadata, calibration)
+        return _run_saved_model(arguments, model, size, preset_metadata)
+    return _run_litert(arguments, model, size, preset_metadata, calibration)
+
+
+def _learnt(
+    arguments: argparse.Namespace, model: Any, size: tuple[int, int] | None, source: FrameSource, mask: np.ndarray
+) -> tuple[Any, dict[str, Any]]:
+    """An OSVOS that has learnt an object, and what should be known of that."""
+    from osmn_tf.cli.options import Bars
+    from osmn_tf.inference.osvos import OSVOSPredictor
+    from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, open_predictor
+
+    predictor = open_predictor(model, PredictorOptions(size))
+    if not isinstance(predictor, OSVOSPredictor):
+        raise InputError(f"--object: only an OSVOS learns one for an export, received a {type(model).__name__}")
+    pixels = np.where(mask == VOID, 0, mask)
+    if len(labels := labels_of(pixels)) != 1:
+        raise InputError(f"--object: expected a mask with one object, received {len(labels)}")
+    options = AdaptOptions(arguments.finetune, seconds=arguments.time)
+    with Bars(False) as bars:
+        predictor.adapt(
+            [(source[0], pixels)], options, lambda done, total, loss: bars.show("learning", done, total, "")
+        )
+    facts = {"video": source.name, "steps": arguments.finetune, "seconds": arguments.time}
+    if arguments.finetune is None and arguments.time is None:
+        facts["steps"] = predictor.adaptation.steps
+    return predictor.learnt_networks()[0], facts
 
 
 def _run_saved_model(
@@ -152,13 +197,13 @@ def _run_litert(
     return 0
 
 
-def _read_clip(text: str) -> tuple[FrameSource, np.ndarray]:
-    """A value of --calibration: frames, and the mask of the first one."""
+def _read_clip(option: str, text: str) -> tuple[FrameSource, np.ndarray]:
+    """A value of --calibration or --object: frames, and the mask of the first one."""
     from osmn_tf.masks.files import read_mask
     from osmn_tf.video.source import open_source
 
     video, _, mask = text.rpartition(":")
     if not video:
-        raise InputError(f"--calibration: expected VIDEO:PNG, received {text!r}")
+        raise InputError(f"{option}: expected VIDEO:PNG, received {text!r}")
     source = open_source(video)
     return source, read_mask(mask, size=(source.info.height, source.info.width))

@@ -8,7 +8,7 @@ A folder with three graphs of fixed size, built-in operators only, and `metadata
                        frame and batch of objects.
 
 The guides are made outside, in NumPy: their medians do not convert to built-in operators. An RVOS has other graphs: see
-`osmn_tf.export.litert_rvos`.
+`osmn_tf.export.litert_rvos`; an OSVOS has a step only: `osmn_tf.export.osvos_graphs`.
 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
 nearly all of the time and most of the weights are, unless the trunk is shared. The encoder stays float32 in it: without
@@ -37,10 +37,12 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert_rvos import RVOSGraphs
+from osmn_tf.export.osvos_graphs import OSVOSGraphs
 from osmn_tf.export.steps import step_of
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.inference.modulated import ModulatedStep
+from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
@@ -82,13 +84,13 @@ def export_litert(
     """Writes a network as LiteRT files.
 
     Args:
-        model: an `OSMN`, `ReConvNet` or `RVOS` that computes in float32.
+        model: an `OSMN`, `ReConvNet`, `OSVOS` or `RVOS` that computes in float32.
         out_dir: created if needed; an export in it is replaced.
         size: (h, w) of the frames inside the network; default: the model's `network_size`.
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
             modulator), "dynamic" (int8 weights, activations are quantised while it runs) or "int8" (weights and
-            activations; needs `calibration`; not of an RVOS).
+            activations; needs `calibration`; not of an OSVOS or RVOS).
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
@@ -118,8 +120,11 @@ def export_litert(
             "calibration: quantize='int8' needs clips (frames and the first mask) to measure the ranges of activations "
             "on, received none"
         )
-    if quantize == "int8" and isinstance(step, RVOSStep):
-        raise InputError("quantize: an RVOS is exported as none, float16, compact or dynamic, received 'int8'")
+    for kind, name in ((RVOSStep, "an RVOS"), (OSVOSStep, "an OSVOS")):
+        if quantize == "int8" and isinstance(step, kind):
+            raise InputError(f"quantize: {name} is exported as none, float16, compact or dynamic, received 'int8'")
+    if isinstance(step, OSVOSStep) and objects != 1:
+        raise InputError(f"objects: an OSVOS knows one object, expected 1, received {objects}")
     folder = ensure_directory(out_dir, "out_dir")
     graphs = _GRAPHS[type(step)](step, objects)
     files = {}
@@ -222,12 +227,16 @@ class _Graphs:
         return tf.function(functions[graph], autograph=False)
 
 
-_GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs]] = {ModulatedStep: _Graphs, RVOSStep: RVOSGraphs}
+_GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs] | type[OSVOSGraphs]] = {
+    ModulatedStep: _Graphs,
+    RVOSStep: RVOSGraphs,
+    OSVOSStep: OSVOSGraphs,
+}
 """What a predictor computes -> how it is cut into graphs."""
 
 
 @contextlib.contextmanager
-def _saved_model(graphs: _Graphs | RVOSGraphs, graph: str) -> Iterator[str]:
+def _saved_model(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str) -> Iterator[str]:
     """The path of a SavedModel of a graph, as long as the context lasts."""
     import tensorflow as tf
 
@@ -255,7 +264,7 @@ def passed_through(content: bytes) -> tuple[str, ...]:
     return tuple(sorted(name for name, detail in runner.get_output_details().items() if detail["index"] in inputs))
 
 
-def _convert(graphs: _Graphs | RVOSGraphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
+def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
     import tensorflow as tf
 
     with _saved_model(graphs, graph) as path:

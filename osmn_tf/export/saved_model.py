@@ -20,12 +20,14 @@ import tensorflow as tf
 
 from osmn_tf.errors import InputError
 from osmn_tf.export.graph import SegmenterModule
+from osmn_tf.export.osvos_graphs import OSVOSModule
 from osmn_tf.export.rvos_graph import RVOSModule
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
 from osmn_tf.export.steps import step_of
 from osmn_tf.files import ensure_directory, file_digest, write_text
 from osmn_tf.inference.modulated import ModulatedStep
+from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
@@ -34,7 +36,11 @@ from osmn_tf.version import __version__
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
 
-MODULES: dict[type, type[SegmenterModule]] = {ModulatedStep: SegmenterModule, RVOSStep: RVOSModule}
+MODULES: dict[type, type[SegmenterModule]] = {
+    ModulatedStep: SegmenterModule,
+    RVOSStep: RVOSModule,
+    OSVOSStep: OSVOSModule,
+}
 """What a predictor computes -> its functions behind the signatures."""
 
 STATE_DTYPES = ("float32", "float16", "bfloat16")
@@ -71,7 +77,8 @@ def export_saved_model(
       string [N] (see `osmn_tf.export.session_record`).
 
     Args:
-        model: an `OSMN`, a `ReConvNet`, or an `RVOS` that takes masks (see `osmn_tf.export.rvos_graph`).
+        model: an `OSMN`, a `ReConvNet`, an `OSVOS` that has learnt its object (`osmn_tf.export.osvos_graphs`), or an
+            `RVOS` that takes masks (`osmn_tf.export.rvos_graph`).
         out_dir: created if needed.
         name: of the served model; default: the model's.
         version: positive; TensorFlow Serving serves the highest.
@@ -184,7 +191,7 @@ def _quiet_tensorflow() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def make_record(step: ModulatedStep | RVOSStep, state_dtype: str, digest: bytes) -> SessionRecord:
+def make_record(step: ModulatedStep | RVOSStep | OSVOSStep, state_dtype: str, digest: bytes) -> SessionRecord:
     """The layout of the sessions of a network and how it is used."""
     state, module = step.network.initial_state(1, *step.network_size), MODULES[type(step)]
     return SessionRecord(

@@ -22,5 +22,7 @@ def step_of(network: Any, options: PredictorOptions, kinds: Container[type]) -> 
     """
     step = getattr(open_predictor(network, options), "step", None)
     if type(step) not in kinds:
-        raise InputError(f"model: expected an OSMN, a ReConvNet or an RVOS, received a {type(network).__name__}")
+        raise InputError(
+            f"model: expected an OSMN, a ReConvNet, an OSVOS or an RVOS, received a {type(network).__name__}"
+        )
     return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,24 @@ if TYPE_CHECKING:
 
 Tensor = Any
 Array = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class OSVOSStep:
+    """What is computed of a network, for the formats that export it: the object that its own weights know.
+
+    Attributes:
+        network: it.
+        network_size: (H, W) of its frames.
+    """
+
+    network: OSVOS
+    network_size: tuple[int, int]
+
+    def merged(self, logits: Tensor) -> Tensor:
+        """uint8 [H, W] of logits [1, H, W]: 1 where the object is."""
+        return ops.cast(logits[0] > 0, "uint8")
+
 
 _DIGEST = 16  # bytes by which a mask is known again
 
@@ -134,6 +153,28 @@ class OSVOSPredictor(Predictor):
     @property
     def objects(self) -> int:
         return len(self._weights)
+
+    @property
+    def step(self) -> OSVOSStep:
+        """What an export takes: the network as it is."""
+        return OSVOSStep(self.network, self._size)
+
+    def learnt_networks(self) -> list[OSVOS]:
+        """A network for every object that `adapt` has learnt, with its weights: to be saved or exported.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self._learnt:
+            raise InputError("learnt_networks: call adapt first")
+        copies = []
+        for _, weights in self._learnt:
+            copy = type(self.network)(**self.network.get_config())
+            for variable, value in zip(copy.variables, weights, strict=True):
+                # JAX would share the buffer.
+                variable.assign(ops.copy(value))
+            copies.append(copy)
+        return copies
 
     def forget(self) -> None:
         self._weights: list[list[Tensor]] = []

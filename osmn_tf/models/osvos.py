@@ -118,6 +118,10 @@ class OSVOS(Network):
         self.network_size = (int(network_size[0]), int(network_size[1]))
         self.conditional = conditional
 
+    def initial_state(self, objects: int, height: int, width: int) -> dict[str, Tensor]:
+        """What goes on from frame to frame: nothing."""
+        return {}
+
     def with_conditional_heads(self) -> OSVOS:
         """A copy of this network with the heads "inside" and "outside", which begin as copies of the first one: for
         any weight, the conditional classifier gives what the network gives."""

@@ -90,6 +90,7 @@ class Metadata:
         files: graph -> (file name, SHA-256).
         sequence: of a network that takes its objects one after the other, without guides; None for the others, and
             those have no modulator.
+        one_object: the network knows one object by its weights, and has a step only (OSVOS).
     """
 
     network_size: tuple[int, int]
@@ -104,6 +105,7 @@ class Metadata:
     guide_channels: int = 1
     weights: str | None = None
     sequence: Sequence | None = None
+    one_object: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -127,7 +129,8 @@ class Metadata:
         try:
             height, width = content["network_size"]
             sequence = Sequence.read(content["sequence"]) if "sequence" in content else None
-            if sequence is not None:
+            one_object = bool(content.get("one_object", False))
+            if sequence is not None or one_object:
                 content = {"guide_background": [0, 0, 0], "guide_size": 0, "modulation_size": 0, **content}
             red, green, blue = content["guide_background"]
             return cls(
@@ -143,6 +146,7 @@ class Metadata:
                 guide_channels=int(content.get("guide_channels", 1)),
                 weights=content.get("source", {}).get("sha256"),
                 sequence=sequence,
+                one_object=one_object,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error

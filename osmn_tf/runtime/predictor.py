@@ -35,6 +35,10 @@ def find(x: Any) -> NetworkSource | None:
             from osmn_tf.runtime.rvos import ExportedRVOSPredictor
 
             return ExportedRVOSPredictor(folder, options)
+        if metadata.one_object:
+            from osmn_tf.runtime.osvos import ExportedOSVOSPredictor
+
+            return ExportedOSVOSPredictor(folder, options)
         return ExportedPredictor(folder, options)
 
     return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=metadata)
