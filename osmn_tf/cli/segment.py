@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
+  osmn segment dog.mp4 --preset runs/rvos/final --objects 3        no mask: an RVOS finds the objects by itself
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
