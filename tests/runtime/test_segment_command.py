@@ -196,7 +196,9 @@ def test_benchmark_has_a_row_for_every_network_and_precision(
         assert is_quotient(ratio, whole, alone)
         assert is_quotient(rate, 1e3, whole)
         assert 0 <= iou <= 1
-    assert [row.split()[-1] for row in (rows[0], rows[2])] == ["1.0000", "1.0000"]
+    assert rows[0].split()[-1] == "1.0000"
+    # The same network on another engine, whose sums are rounded in another order: pixels at an edge may change sides.
+    assert float(rows[2].split()[-1]) > 0.99
 
 
 @pytest.mark.parametrize(
