@@ -230,8 +230,8 @@ class Watcher(Protocol):
 
 
 Runner = Callable[[Sequence[Row], Callable[[Row], bool], Callable[[float], None]], Iterator[Record]]
-"""Takes the rows, what says whether one of them was done meanwhile, and what is told how much of those in hand is done.
-Gives the record of each; of one that was done meanwhile, none."""
+"""Takes the rows, what says whether another run has ended with one of them meanwhile, and what is told how much of
+those in hand is done. Gives the record of each row with which no other run has ended."""
 
 
 def segment_many(rows: Sequence[Row], runner: Runner, watcher: Watcher | None = None) -> Summary:
@@ -256,12 +256,12 @@ def segment_many(rows: Sequence[Row], runner: Runner, watcher: Watcher | None = 
         return summary
     ensure_directory(out, "--out")
 
-    def is_done(row: Row) -> bool:
+    def has_ended(row: Row) -> bool:
         manifest.refresh()
         known = manifest.get(row.name)
-        return (
-            known is not None and known is not before.get(row.name) and manifest.is_done(row.name, fingerprint_of(row))
-        )
+        if known is None or known is before[row.name]:
+            return False
+        return known["status"] == "failed" or manifest.is_done(row.name, fingerprint_of(row))
 
     def share(part: float) -> None:
         if watcher is not None:
@@ -269,7 +269,7 @@ def segment_many(rows: Sequence[Row], runner: Runner, watcher: Watcher | None = 
 
     before = {row.name: manifest.get(row.name) for row in to_do}
     ended = set()
-    with contextlib.closing(runner(to_do, is_done, share)) as records:  # type: ignore[type-var]
+    with contextlib.closing(runner(to_do, has_ended, share)) as records:  # type: ignore[type-var]
         for record in records:
             if record["status"] == "interrupted":
                 continue
@@ -345,7 +345,7 @@ def _run_here(
     workers: int,
     setting: Setting,
     rows: Sequence[Row],
-    is_done: Callable[[Row], bool],
+    has_ended: Callable[[Row], bool],
     share: Callable[[float], None],
 ) -> Iterator[Record]:
     waiting = collections.deque(rows)
@@ -362,7 +362,7 @@ def _run_here(
                 waiting.append(busy.pop(0)[1])
             while waiting and pool.has_room():
                 row = waiting.popleft()
-                if not is_done(row):
+                if not has_ended(row):
                     pool.submit(row)
             if not (waiting or busy or pool.is_working()):
                 return

@@ -50,7 +50,7 @@ def _run_on_ray(
     setting: Setting,
     address: str | None,
     rows: Sequence[Row],
-    is_done: Callable[[Row], bool],
+    has_ended: Callable[[Row], bool],
     share: Callable[[float], None],
 ) -> Iterator[Record]:
     import ray
@@ -76,7 +76,7 @@ def _run_on_ray(
                 row = waiting.pop(record["name"])
                 if record["status"] != "busy":
                     yield record
-                elif not is_done(row):
+                elif not has_ended(row):
                     busy.append(row)
             rows = busy
             if rows:  # others are at work on them

@@ -246,25 +246,27 @@ def test_a_process_that_dies_takes_only_its_own_row_with_it(clips, expected, tmp
 
 
 def test_two_runs_in_one_folder_do_no_row_twice(rows, expected, tmp_path) -> None:
-    """Another run has one of the rows in hand, and ends another meanwhile."""
-    table = rows(*NAMES)
+    """Another run has two of the rows in hand, one of them broken, and ends with them meanwhile."""
+    table = rows("a", "broken", *NAMES[1:])
     out = Path(table[0].out)
-    claim = many.Claim.take(out / CLAIMS, "b")
-    assert claim is not None
+    first, second = (many.Claim.take(out / CLAIMS, name) for name in ("b", "broken"))
+    assert first is not None
+    assert second is not None
 
     def other() -> None:
-        with claim:
+        with first, second:
             wait_for(lambda: len(Manifest(out)._records) == 3)
-            # What `process_one` does, with the claim in hand.
-            Manifest(out).add({**process_one(rows("b", out=tmp_path / "other")[0])})
+            # What another process does, with the claims in hand.
+            for row in rows("broken", "b", out=tmp_path / "other"):
+                Manifest(out).add(process_one(row))
             os.rename(tmp_path / "other" / "b", out / "b")
 
     thread = threading.Thread(target=other)
     thread.start()
     summary = segment_many(table, run_here(1))
     thread.join()
-    assert (summary.done, summary.failed, summary.left) == (4, [], 0)
-    assert sorted(record["name"] for record in records_in(out)) == list(NAMES)
+    assert (summary.done, [record["name"] for record in summary.failed], summary.left) == (4, ["broken"], 0)
+    assert sorted(record["name"] for record in records_in(out)) == sorted(["broken", *NAMES])
     assert_same(out, expected)
 
 
