@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from osmn_tf.jobs.many import BUSY, Runner, Setting, process_one
 from osmn_tf.jobs.rows import Row
 
 THREADS = 1  # of an actor, unless its setting says it
+_PATIENCE = 5.0  # seconds for a cluster to answer
 TRIES = 3  # actors that may die over a row: Ray itself would go on for ever
 
 
@@ -45,6 +47,21 @@ def run_on_ray(workers: int | None = None, setting: Setting | None = None, addre
     return functools.partial(_run_on_ray, workers, setting, address)
 
 
+def check_address(address: str | None) -> None:
+    """Finds out that nobody answers at HOST:PORT: Ray itself takes minutes for it.
+
+    Raises:
+        InputError: nobody does.
+    """
+    host, separator, port = (address or "").rpartition(":")
+    if not separator or not port.isdecimal() or "://" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise InputError(f"--address: nobody answers at {address} ({error.strerror or error})") from error
+
+
 def _run_on_ray(
     workers: int | None,
     setting: Setting,
@@ -57,6 +74,7 @@ def _run_on_ray(
     import ray.data
 
     threads = setting.threads or THREADS
+    check_address(address)
     mine = not ray.is_initialized()
     if mine:
         try:

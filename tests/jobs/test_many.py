@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.jobs import many
 from osmn_tf.jobs.manifest import CLAIMS, RESULTS, Manifest
 from osmn_tf.jobs.many import Setting, process_one, run_here, segment_many
+from osmn_tf.jobs.on_ray import check_address
 from osmn_tf.jobs.outputs import outputs
 from osmn_tf.jobs.rows import Row, make_rows
 from osmn_tf.jobs.segment import SegmentOptions, segment
@@ -377,6 +379,15 @@ def test_ray_makes_the_same_files_and_records(rows, clips, expected, tmp_path) -
     assert (summary.done, [(r["name"], r["kind"]) for r in summary.failed]) == (2, [("deadly", "ProcessDiedError")])
     for name, clip in (("unlucky", "b"), ("c", "c")):
         np.testing.assert_array_equal(masks_in(tmp_path / "deaths" / name), expected[clip])
+
+
+def test_nobody_at_the_address() -> None:
+    with socket.socket() as place:  # a port that is taken, and at which nobody listens
+        place.bind(("127.0.0.1", 0))
+        with pytest.raises(InputError, match="--address: nobody answers at 127"):
+            check_address(f"127.0.0.1:{place.getsockname()[1]}")
+    for other in (None, "auto", "ray://head:10001"):
+        check_address(other)
 
 
 def test_without_ray_a_line_names_the_extra(clips, tmp_path, capsys, monkeypatch) -> None:
