@@ -222,8 +222,12 @@ def test_interrupted_and_given_again(rows, clips, tmp_path, monkeypatch) -> None
     thread.start()
     summary = segment_many(table, run_here(1, Setting(strange.waiting)))
     thread.join()
-    assert (summary.done, summary.failed, summary.left) == (0, [], 2)
-    assert segment_many(table, run_here(1)).done == 2
+    # The worker may have ended its two frames before it was told; the second video was never begun.
+    assert summary.failed == []
+    assert summary.done + summary.left == 2
+    assert summary.left >= 1
+    again = segment_many(table, run_here(1))
+    assert (again.before, again.done) == (summary.done, summary.left)
 
 
 def deadly_rows(clips: Path, folder: Path) -> list[Row]:
