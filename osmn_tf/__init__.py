@@ -21,6 +21,8 @@ from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
+    from osmn_tf.inference.prompting import mask_from_box as mask_from_box
+    from osmn_tf.inference.prompting import mask_from_click as mask_from_click
     from osmn_tf.inference.segmenter import VideoSegmenter as VideoSegmenter
     from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2D as ModulatedConvLSTM2D
     from osmn_tf.masks.detections import from_detections as from_detections
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from osmn_tf.masks.drawing import draw_overlay as draw_overlay
     from osmn_tf.masks.files import read_mask as read_mask
     from osmn_tf.masks.files import write_mask as write_mask
-    from osmn_tf.masks.prompts import mask_from_box as mask_from_box
-    from osmn_tf.masks.prompts import mask_from_click as mask_from_click
     from osmn_tf.models.hub import pack_preset as pack_preset
     from osmn_tf.models.hub import upload_preset as upload_preset
     from osmn_tf.models.osmn import OSMN as OSMN
@@ -49,8 +49,8 @@ _LAZY = {
     "from_detections": "osmn_tf.masks.detections",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",
-    "mask_from_box": "osmn_tf.masks.prompts",
-    "mask_from_click": "osmn_tf.masks.prompts",
+    "mask_from_box": "osmn_tf.inference.prompting",
+    "mask_from_click": "osmn_tf.inference.prompting",
     "metrics": "osmn_tf.evaluation.metrics",
     "open_source": "osmn_tf.video.source",
     "pack_preset": "osmn_tf.models.hub",

@@ -2,9 +2,9 @@
 
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object).
-Without a mask, draw one or more boxes with --box; the masks inside them are made by GrabCut. Their labels are 1, 2 and
-so on, behind those of the masks. With neither, a preset that finds objects by itself (an RVOS) follows what it finds in
-the first frame.
+Without a mask, say where the objects are: --box around one, or --click on one; the default network makes the masks, and
+NAME_first_mask_preview.png shows them. Their labels are 1, 2 and so on, behind those of the masks. With none of these,
+a preset that finds objects by itself (an RVOS) follows what it finds in the first frame.
 
 Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
+  osmn segment dog.mp4 --click 270,190 --click 90,60+95,80         two objects, the second clicked twice
   osmn segment dog.mp4 --preset runs/rvos/final --objects 3        no mask: an RVOS finds the objects by itself
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
@@ -107,7 +108,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="box around an object, pixels, in the first frame or in frame N; repeatable",
     )
     what.add_argument(
-        "--objects", type=int, metavar="K", help="with neither: how many to look for, at most (default: the preset's)"
+        "--click",
+        action="append",
+        metavar="[N:]X,Y[+X,Y...]",
+        help="pixel of an object, or some, in the first frame or in frame N; repeatable, an object each",
+    )
+    what.add_argument(
+        "--objects",
+        type=int,
+        metavar="K",
+        help="with none of these: how many to look for, at most (default: the preset's)",
     )
     what.add_argument(
         "--until",
@@ -381,8 +391,9 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
     """
     from osmn_tf.inference.predictor import PredictorOptions
     from osmn_tf.jobs.outputs import Look
-    from osmn_tf.jobs.rows import parse_boxes, parse_ends, parse_masks
+    from osmn_tf.jobs.rows import parse_ends, parse_masks, parse_prompts
     from osmn_tf.jobs.segment import SegmentOptions
+    from osmn_tf.masks.prompts import parse_box, parse_clicks
 
     outputs: dict[str, str | None] = {}
     if not arguments.no_overlay:
@@ -397,7 +408,8 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
     return SegmentOptions(
         arguments.videos[0] if len(arguments.videos) == 1 else "",
         masks=parse_masks(arguments.mask or [], arguments.start),
-        boxes=parse_boxes(arguments.box or [], arguments.start),
+        boxes=parse_prompts(arguments.box or [], arguments.start, parse_box),
+        clicks=parse_prompts(arguments.click or [], arguments.start, parse_clicks),
         ends=parse_ends(arguments.until or []),
         detections=arguments.detections,
         detection_images=arguments.detection_images,

@@ -1,7 +1,8 @@
 """Tables of videos: what a row says, as the options of a job.
 
 The columns are the fields of `SegmentOptions`, of its `network`, its `look` and its `outputs`, each by its own name;
-"mask", "box" and "until" stand for `masks`, `boxes` and `ends`. A field that is added there is a column here.
+"mask", "box", "click" and "until" stand for `masks`, `boxes`, `clicks` and `ends`. A field that is added there is a
+column here.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import csv
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions, parse_size
 from osmn_tf.jobs.outputs import Look, outputs
 from osmn_tf.jobs.segment import SegmentOptions, find_source
-from osmn_tf.masks.prompts import Box, parse_box
+from osmn_tf.masks.prompts import parse_box, parse_clicks
+
+T = TypeVar("T")
 
 Columns = Mapping[str, Any]
 """What is given of one video: column -> value, as JSON has values."""
 
-OBJECTS = ("mask", "box", "detections")
+OBJECTS = ("mask", "box", "click", "detections")
 FILES = ("video", "mask", "detections", "detection_images")  # that a row reads
 _MOST_NAMED = 3  # problems that a message names
 
@@ -185,8 +188,13 @@ def options_of(columns: Columns, out: str | os.PathLike[str]) -> SegmentOptions:
             raise InputError(f"column {name!r}: expected one of {', '.join(column_names())}")
     own = settings.pop("")
     start = own.get("start", 0)
-    mask, box, until = (_several(name, columns.get(name)) for name in _LISTS)
-    own |= {"masks": parse_masks(mask, start), "boxes": parse_boxes(box, start), "ends": parse_ends(until)}
+    mask, box, click, until = (_several(name, columns.get(name)) for name in _LISTS)
+    own |= {
+        "masks": parse_masks(mask, start),
+        "boxes": parse_prompts(box, start, parse_box),
+        "clicks": parse_prompts(click, start, parse_clicks),
+        "ends": parse_ends(until),
+    }
     own["out"] = os.path.join(out, own.get("out", ""))
     parts = {part: _PARTS[part](**given) for part, given in settings.items()}
     return SegmentOptions(**own, **parts, outputs=kinds)
@@ -209,6 +217,12 @@ def columns_of(options: SegmentOptions) -> dict[str, Any]:
         found["mask"] = [f"{number}:{os.path.abspath(str(path))}" for number, path in options.masks.items()]
     if options.boxes:
         found["box"] = [f"{n}:{','.join(map(str, box))}" for n, boxes in options.boxes.items() for box in boxes]
+    if options.clicks:
+        found["click"] = [
+            f"{n}:{'+'.join(f'{x},{y}' for x, y in clicks)}"
+            for n, objects in options.clicks.items()
+            for clicks in objects
+        ]
     if options.ends:
         found["until"] = [f"{label}:{number}" for label, number in options.ends.items()]
     for name in ("detections", "detection_images", "preset"):
@@ -286,7 +300,7 @@ def _plain(options: Any) -> dict[str, str]:
     return {field.name: str(field.type) for field in dataclasses.fields(options) if str(field.type) in _TYPES}
 
 
-_LISTS = ("mask", "box", "until")
+_LISTS = ("mask", "box", "click", "until")
 _PARTS: dict[str, Any] = {"network": PredictorOptions, "look": Look}
 _FIELDS = {"": _plain(SegmentOptions), **{part: _plain(options) for part, options in _PARTS.items()}}
 _COLUMNS = ("video", *_LISTS, *sorted({name for fields in _FIELDS.values() for name in fields} - {"video"}))
@@ -308,18 +322,22 @@ def parse_masks(values: Sequence[str], start: int) -> dict[int, str]:
     return masks
 
 
-def parse_boxes(values: Sequence[str], start: int) -> dict[int, tuple[Box, ...]]:
-    """Texts '[N:]X,Y,W,H' as number of a frame -> boxes in it. Without a number a box is in frame `start`.
+def parse_prompts(values: Sequence[str], start: int, parse: Callable[[str], T]) -> dict[int, tuple[T, ...]]:
+    """Texts '[N:]X,Y,W,H' of boxes, or '[N:]X,Y+X,Y' of clicks, as number of a frame -> those in it.
+
+    Args:
+        start: the frame of those without a number.
+        parse: reads one.
 
     Raises:
-        InputError: one is no box.
+        InputError: one is not as `parse` wants it.
     """
-    boxes: dict[int, tuple[Box, ...]] = {}
+    prompts: dict[int, tuple[T, ...]] = {}
     for value in values:
         number, text = _numbered(value)
         frame = start if number is None else number
-        boxes[frame] = (*boxes.get(frame, ()), parse_box(text))
-    return boxes
+        prompts[frame] = (*prompts.get(frame, ()), parse(text))
+    return prompts
 
 
 def parse_ends(values: Sequence[str]) -> dict[int, int]:

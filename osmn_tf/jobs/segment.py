@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import time
@@ -17,13 +18,14 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
+from osmn_tf.inference.prompting import mask_from_box, mask_from_click
 from osmn_tf.jobs.background import Background, deferred_interrupt
 from osmn_tf.jobs.outputs import Look, Output, Scores, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
 from osmn_tf.masks.files import read_label_png, read_mask, write_mask
 from osmn_tf.masks.labels import VOID, labels_of
-from osmn_tf.masks.prompts import Box, mask_from_box
+from osmn_tf.masks.prompts import Box, Click
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.source import FrameSource, open_source
@@ -46,8 +48,10 @@ class SegmentOptions:
         video: video file, folder of images, or image.
         masks: number of a frame of the video (from 0) -> its mask, as a file or uint8 [H, W].
         boxes: number of a frame -> boxes around objects in it, (x, y, width, height) in pixels. Their labels go on
-            behind those in `masks`, in the order of the frames and of the boxes. With neither, the network finds the
-            objects, if it is one that does.
+            behind those in `masks`, in the order of the frames and of the boxes.
+        clicks: number of a frame -> objects that were clicked in it, each by one or more (x, y) in pixels. Their labels
+            go on behind those in boxes. With no mask, box or click the network finds the objects, if it is one that
+            does.
         ends: label of an object -> number of the frame from which on it is not tracked.
         detections: a detector's results (`osmn_tf.datasets.detections`). With masks or boxes they help in every frame
             (`osmn_tf.inference.semantic`); without, the objects are what it has found in the first frame, numbered from
@@ -73,6 +77,7 @@ class SegmentOptions:
     video: str | os.PathLike[str]
     masks: Mapping[int, str | os.PathLike[str] | np.ndarray] = dataclasses.field(default_factory=dict)
     boxes: Mapping[int, Sequence[Box]] = dataclasses.field(default_factory=dict)
+    clicks: Mapping[int, Sequence[Sequence[Click]]] = dataclasses.field(default_factory=dict)
     ends: Mapping[int, int] = dataclasses.field(default_factory=dict)
     detections: str | os.PathLike[str] | None = None
     detection_images: str | os.PathLike[str] | None = None
@@ -94,6 +99,11 @@ class SegmentOptions:
     )
     look: Look = dataclasses.field(default_factory=Look)
     force: bool = False
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is said where objects are: by masks, boxes or clicks."""
+        return bool(self.masks) or any(self.boxes.values()) or any(self.clicks.values())
 
     @property
     def finetunes(self) -> bool:
@@ -172,8 +182,8 @@ def segment(
             raise InputError("--scores: this network keeps them, expected one that gives them")
         if not job.given and not segmenter.predictor.zero_shot:
             raise InputError(
-                "--mask: this preset finds no objects by itself; give --mask PNG or --box X,Y,W,H, or a --preset that "
-                "finds them (an RVOS)"
+                "--mask: this preset finds no objects by itself; give --mask PNG, --box X,Y,W,H or --click X,Y, or a "
+                "--preset that finds them (an RVOS)"
             )
         if job.given and not segmenter.predictor.takes_masks:
             raise InputError(
@@ -214,13 +224,13 @@ class _Job:
     def __init__(self, options: SegmentOptions, progress: Progress, stop: Callable[[], bool] | None) -> None:
         self.options, self.progress, self.stop = options, progress, stop
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
-        self.given, self.boxed = _given_masks(options, self.source)
+        self.given, self.prompted = _given_masks(options, self.source)
         self.ends = _ends(options, self.given)
         if options.detections is None and (options.explain or options.detection_images is not None):
             raise InputError("--explain and --detection-images: expected --detections with them")
-        semantic = options.detections is not None and bool(options.masks or any(options.boxes.values()))
+        semantic = options.detections is not None and options.marked
         if options.explain and not semantic:
-            raise InputError("--explain: expected a --mask or a --box with --detections")
+            raise InputError("--explain: expected a --mask, --box or --click with --detections")
         self.detections = _read_detections(options, self.source) if semantic else None
         self.network = find_source(options)
         if options.finetunes and self.network.can_adapt is False:
@@ -304,7 +314,7 @@ class _Job:
     def _files(self) -> list[Path]:
         """The single files that are going to be written."""
         files = [path for kind, path in self.targets.items() if not outputs.get(kind).is_folder]
-        return files + (self.first_mask if self.boxed is not None else [])
+        return files + (self.first_mask if self.prompted is not None else [])
 
     def is_complete(self) -> bool:
         """Whether the same command has finished before and its results are still there."""
@@ -360,10 +370,10 @@ class _Job:
             for folder in self._folders():
                 folder.claim()
             remove_leftovers([*self._files(), self.record.path, self.snapshot.path])
-            if self.boxed is not None:
-                mask = self.given[self.boxed]
+            if self.prompted is not None:
+                mask = self.given[self.prompted]
                 write_mask(self.first_mask[0], mask)
-                write_image(self.first_mask[1], draw_overlay(self.source[self.boxed], mask))
+                write_image(self.first_mask[1], draw_overlay(self.source[self.prompted], mask))
         except OSError as error:
             self._withdraw()
             raise InputError(f"--out: {_reason(error)}") from error
@@ -380,7 +390,7 @@ class _Job:
                 return
             for folder in self._folders():
                 folder.remove()
-            if self.boxed is not None:
+            if self.prompted is not None:
                 for path in self.first_mask:
                     path.unlink(missing_ok=True)
             self.record.withdraw(keep=self.weights.path.exists() or self.backward.path.exists())
@@ -696,38 +706,63 @@ def _index(number: int, options: SegmentOptions, source: FrameSource, argument: 
 
 
 def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int, np.ndarray], int | None]:
-    """({index among the selected frames: uint8 [H, W]}, the first of them whose mask was made from boxes).
+    """({index among the selected frames: uint8 [H, W]}, the first of them whose mask was made from boxes
+    or clicks).
 
     Raises:
-        InputError: a mask is unreadable, unusable or of a frame that is not selected; a box is not inside its frame or
-            nothing was found in it; or there is none of them where they are needed.
+        InputError: a mask is unreadable, unusable or of a frame that is not selected; a box or a click is not inside
+            its frame or nothing was found there; or there is none of them where they are needed.
     """
-    boxes = {number: tuple(some) for number, some in sorted(options.boxes.items()) if some}
-    if not (options.masks or boxes or options.detections) and (options.both_ways or options.finetunes):
+    if not (options.marked or options.detections) and (options.both_ways or options.finetunes):
         what = "--both-ways" if options.both_ways else "--finetune"
-        raise InputError(f"{what}: needs the objects as --mask PNG or as --box X,Y,W,H")
+        raise InputError(f"{what}: needs the objects as --mask PNG, --box X,Y,W,H or --click X,Y")
     size = (source.info.height, source.info.width)
-    if options.detections and not (options.masks or boxes):
+    if options.detections and not options.marked:
         return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
     for number, mask in options.masks.items():
         index = _index(number, options, source, "--mask")
         given[index] = mask if isinstance(mask, np.ndarray) else read_mask(mask, size=size, resize=options.resize_mask)
     label = max((labels_of(mask)[-1] for mask in given.values() if labels_of(mask)), default=0)
-    boxed: int | None = None
-    for number, some in boxes.items():
-        index = _index(number, options, source, "--box")
-        boxed = index if boxed is None else boxed
+    prompted: int | None = None
+    for argument, number, count, make in _prompts(options):
+        index = _index(number, options, source, argument)
+        prompted = index if prompted is None else prompted
+        if label + count >= VOID:
+            raise InputError(f"{argument}: expected at most {VOID - 1} objects, received {label + count}")
         try:
-            found = mask_from_box(source[index], *some)
+            found = make(source[index])
         except IndexError:
-            raise InputError(f"--box: a box is given for frame {number}, which the video does not have") from None
-        if label + len(some) >= VOID:
-            raise InputError(f"--box: expected at most {VOID - 1} objects, received {label + len(some)}")
+            kind = argument.removeprefix("--")
+            raise InputError(
+                f"{argument}: a {kind} is given for frame {number}, which the video does not have"
+            ) from None
         found = np.where(found > 0, found + np.uint8(label), 0).astype(np.uint8)
-        label += len(some)
+        label += count
         given[index] = np.where(given[index] > 0, given[index], found) if index in given else found
-    return given, boxed
+        if hidden := set(range(label - count + 1, label + 1)) - set(labels_of(given[index])):
+            raise InputError(f"{argument}: the objects before it cover all of object {min(hidden)} in frame {number}")
+    return given, prompted
+
+
+def _prompts(options: SegmentOptions) -> Iterator[tuple[str, int, int, Callable[[np.ndarray], np.ndarray]]]:
+    """Of boxes and of clicks: argument, number of a frame, number of objects, what makes their mask of the frame."""
+    for number, boxes in sorted(options.boxes.items()):
+        if boxes:
+            yield "--box", number, len(boxes), functools.partial(_boxed, boxes)
+    for number, objects in sorted(options.clicks.items()):
+        for place, clicks in enumerate(objects):
+            # What was clicked as another object is not this one.
+            others = [click for other, some in enumerate(objects) if other != place for click in some]
+            yield "--click", number, 1, functools.partial(_clicked, clicks, others)
+
+
+def _boxed(boxes: Sequence[Box], frame: np.ndarray) -> np.ndarray:
+    return mask_from_box(frame, *boxes)
+
+
+def _clicked(clicks: Sequence[Click], others: Sequence[Click], frame: np.ndarray) -> np.ndarray:
+    return mask_from_click(frame, *clicks, background=others)
 
 
 def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int, int]:

@@ -117,6 +117,7 @@ def test_options_survive_as_columns() -> None:
         finetune_rate=1e-4,
         outputs={"sheet": None, "coco": "/m/a.json"},
         boxes={0: ((1, 2, 3, 4),), 5: ((5, 6, 7, 8),)},
+        clicks={0: (((9, 8), (7, 6)), ((5, 4),)), 3: (((2, 1),),)},
         ends={2: 9},
         look=Look(opacity=0.25),
         force=True,
@@ -139,7 +140,7 @@ def test_options_survive_as_columns() -> None:
         ("video,mask\nbear.mp4,bear.png,5\n", "row 1: expected 2 cells, as the header has"),
         (
             "video,mask\nbear.mp4,\n",
-            "row 1: expected the objects as one of mask, box, detections: the preset finds none",
+            "row 1: expected the objects as one of mask, box, click, detections: the preset finds none",
         ),
         ("video,mask,until\nbear.mp4,bear.png,1\n", "--until: expected LABEL:N"),
         ("video,mask,opacity\nbear.mp4,bear.png,3\n", r"--opacity: expected 0\.\.1"),

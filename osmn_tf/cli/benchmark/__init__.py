@@ -6,6 +6,7 @@ examples:
   osmn benchmark train reconvnet_lite_clips --set data.root=/data
   osmn benchmark recurrence rvos_lite --run-dir runs/ablation --set data.root=/data
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
+  osmn benchmark prompts DAVIS --split dev --every 20
   osmn benchmark litert DAVIS --split dev --network-size 256x448
   osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/reconvnet_lite/1
   osmn benchmark segment dog.mp4 --mask dog.png --presets reconvnet_lite exported/ --precisions float32 mixed_bfloat16
