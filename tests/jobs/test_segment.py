@@ -331,7 +331,7 @@ def test_without_a_mask_the_network_finds_the_objects(finder: Path, frames: Path
     nothing = tmp_path / "nothing"
     with pytest.raises(InputError, match="--mask: this preset takes none, it finds the objects by itself; leave it"):
         segment_job.segment(SegmentOptions(frames, {0: np.ones(SIZE, np.uint8)}, preset=finder, out=nothing))
-    with pytest.raises(InputError, match="--both-ways: needs the objects as --mask PNG or as --box"):
+    with pytest.raises(InputError, match="--both-ways: needs the objects as --mask PNG, --box"):
         segment_job.segment(SegmentOptions(frames, preset=finder, both_ways=True, out=nothing))
     assert not nothing.exists()
 
