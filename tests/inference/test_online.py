@@ -119,7 +119,7 @@ def test_every_object_is_taken_in_turn(tuner: OnlineFineTuner) -> None:
     boxes = [(4 + 10 * k, 12 + 10 * k, 4, 12 + k) for k in range(5)]
     mask = box_mask(*SIZE, *boxes)
     counts: dict[int, int] = {}
-    for _, masks, guides, *_ in samples_of(tuner, [(scene(8, 60)[0], mask)], 5):
+    for _, masks, _, guides, *_ in samples_of(tuner, [(scene(8, 60)[0], mask)], 5):
         assert guides.shape == (3, 32, 32, 3)
         for sample in masks:
             counts[int(sample.sum())] = counts.get(int(sample.sum()), 0) + 1

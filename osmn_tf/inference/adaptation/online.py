@@ -181,6 +181,7 @@ class OnlineFineTuner:
         self._clip_network = _ClipNetwork(self.network, options)
         self._training = Training(self._clip_network, self._loss, network.compute_dtype)
         self._compiled_describe = compile_function(self._describe, [self.network.visual_modulator])
+        self._compiled_key = compile_function(self._key, [self.network.frame_encoder])
         self._compiled_prepare = compile_function(self._prepare, [self.network.frame_encoder])
 
     # What is compiled -------------------------------------------------------------------------------------------
@@ -195,14 +196,19 @@ class OnlineFineTuner:
         guides = visual_guide(frame[None], masks, self.network.guide_size, self.network.guide_background)
         return guides, self.network.visual_modulator(guides, training=False)
 
+    def _key(self, frame: Tensor) -> Tensor:
+        """What later frames are matched with, of an annotated frame uint8 [H, W, 3] of the network's size."""
+        return self.network.frame_encoder({"frame": frame[None]}, training=False)["key"][0]
+
     def _prepare(
-        self, frames: Tensor, masks: Tensor, guides: Tensor, modulation: Tensor, seeds: Tensor
+        self, frames: Tensor, masks: Tensor, keys: Tensor, guides: Tensor, modulation: Tensor, seeds: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Random transformations of annotated frames as inputs of the network, and its targets.
 
         Args:
             frames: uint8 [B, H, W, 3].
             masks: uint8 [B, H, W], 1 where the object is.
+            keys: [B, h, w, K] of the frames, for a network with matching; [B, 0] for others.
             guides: float32 [B, S, S, 3], visual guides.
             modulation: [B, M].
             seeds: int32 [B, 2].
@@ -236,8 +242,7 @@ class OnlineFineTuner:
         else:
             encoded = encode_clip(network.frame_encoder, clips, training=False)
             if before:
-                first_key = network.frame_encoder({"frame": frames}, training=False)["key"]
-                state = {**network.begun_state(first_key, masks), "previous_key": encoded["key"][:, 0]}
+                state = {**network.begun_state(keys, masks), "previous_key": encoded["key"][:, 0]}
                 inputs.update({f"state/{name}": x for name, x in state.items()})
             inputs.update({f"feature/{name}": x[:, before:] for name, x in encoded.items()})
         return inputs, labels[:, 1:, ..., None]
@@ -284,6 +289,7 @@ class OnlineFineTuner:
         """The arguments of `_prepare` for every step."""
         frames: list[Array] = []
         masks: list[Array] = []
+        keys: list[Array] = []
         guides: list[Array] = []
         modulations: list[Array] = []
         owners: list[tuple[int, int]] = []  # (number of the frame, label) of every mask
@@ -292,6 +298,8 @@ class OnlineFineTuner:
             stacked = np.stack([mask == label for label in labels]).astype(np.uint8)
             described = [ops.convert_to_numpy(x) for x in self._compiled_describe(frame, stacked)]
             frames.append(resize_frame(frame, self.network_size))
+            matches = self.network.matching
+            keys.append(ops.convert_to_numpy(self._compiled_key(frames[-1])) if matches else np.zeros(0, np.float32))
             masks += [resize_mask(mask, self.network_size) for mask in stacked]
             for store, values in zip((guides, modulations), described):
                 store.extend(values)
@@ -307,6 +315,7 @@ class OnlineFineTuner:
             yield (
                 np.stack([frames[owners[sample][0]] for sample in chosen]),
                 np.stack([masks[sample] for sample in chosen]),
+                np.stack([keys[owners[sample][0]] for sample in chosen]),
                 np.stack([guides[look] for look in looks]),
                 np.stack([modulations[look] for look in looks]),
                 generator.integers(-(2**31), 2**31, (self.options.batch, 2)).astype(np.int32),
