@@ -29,7 +29,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate, finetune_steps
+from osmn_tf.inference.adaptation.quality import check_rate, finetune_steps
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
 from osmn_tf.precision import PRECISIONS
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--time", type=float, metavar="S", help="seconds of it for every object instead")
     parser.add_argument(
-        "--finetune-rate", type=float, metavar="RATE", help=f"learning rate of the steps (default: {LEARNING_RATE:g})"
+        "--finetune-rate", type=float, metavar="RATE", help="learning rate of the steps (default: as osmn segment)"
     )
     parser.add_argument(
         "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"

@@ -37,6 +37,7 @@ from osmn_tf.inference.adaptation.quality import (
     OBJECT_STEPS,
     QUALITIES,
     SCORES,
+    UNMATCHED_LEARNING_RATE,
     check_rate,
     finetune_steps,
 )
@@ -189,7 +190,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--finetune-rate",
         type=float,
         metavar="RATE",
-        help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
+        help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of networks that do not match"
+        f" {UNMATCHED_LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
         " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
     )
     output = parser.add_argument_group("the results")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from keras import ops
 from osmn_tf.errors import InputError
 from osmn_tf.guides import full_guide, visual_guide
 from osmn_tf.inference.adaptation.pool import TunerPool
+from osmn_tf.inference.adaptation.quality import UNMATCHED_LEARNING_RATE
 from osmn_tf.inference.adaptation.training import Budget
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
@@ -197,6 +199,8 @@ class ModulatedPredictor(Predictor):
         self._settings = ((int(height), int(width)), options.merge, options.exclusive, options.recover)
         self._shared = _Shared.of(network)
         self._tuner: OnlineFineTuner | None = None
+        if network.matching is None:
+            self.adaptation = dataclasses.replace(self.adaptation, learning_rate=UNMATCHED_LEARNING_RATE)
         self._run(network)
         self.forget()
 

@@ -11,8 +11,10 @@ from osmn_tf.errors import InputError
 # osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 25 80
 # Mean J 83.4 without, then 85.3 (21 s), 85.4 (68 s). Five of the six gain; rollerblade loses a point and a half.
 # reconvnet_lite, which does not match, needs more: 77.4 without, then 84.0 (25 steps), 87.7 (80), 89.4 (300).
-STEPS = 25
-LEARNING_RATE = 1e-4
+STEPS = 12
+LEARNING_RATE = 3e-4
+# Of networks that do not match, whose trunk is trained too.
+UNMATCHED_LEARNING_RATE = 1e-4
 
 # For OSVOS, an object.
 OBJECT_STEPS = 100
