@@ -1,8 +1,9 @@
-"""First masks from boxes and clicks, made by the network that tracks.
+"""First masks from boxes and clicks, made by a network of the kind that tracks.
 
 The network is shown a rough shape as if it were the object's mask, an ellipse in a box or discs around clicks, and
 segments the same picture; what it answers takes the shape's place, some times. Of a box it sees what is around it, at
-that part's full resolution. The shipped default network was trained to do this (`configs/osmn_match_prompts.yaml`).
+that part's full resolution. The shipped one was trained to do this (`configs/osmn_match_prompts.yaml`) from the
+default preset on, which it no longer equals where several objects look alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import Predictor, open_predictor
 from osmn_tf.masks.prompts import Box, Click, check_box, check_clicks, discs, ellipse
-from osmn_tf.models.presets import DEFAULT_PRESET
+from osmn_tf.models.presets import prompt_network
 
 Array = np.ndarray
 
@@ -29,7 +30,7 @@ _BEYOND_BOX = 0.05
 _LEAST = 0.05
 
 
-def mask_from_box(frame: Array, *boxes: Box, network: Any = DEFAULT_PRESET) -> Array:
+def mask_from_box(frame: Array, *boxes: Box, network: Any = None) -> Array:
     """Segments the object in each box. The result is the same in every run.
 
     Each box must hold the whole object and little else, and some of the frame must be outside it. Objects are cut out
@@ -38,13 +39,15 @@ def mask_from_box(frame: Array, *boxes: Box, network: Any = DEFAULT_PRESET) -> A
     Args:
         frame: uint8 RGB [H, W, 3].
         *boxes: (left, top, width, height) in pixels, 1 to 254 of them.
-        network: what makes the masks, as `open_predictor` takes it: one that was trained with prompts.
+        network: what makes the masks, as `open_predictor` takes it: one that was trained with prompts. Default: the
+            shipped one.
 
     Returns:
         uint8 [H, W]: value k is the object in box k, counted from 1.
 
     Raises:
         InputError: a box is not inside the frame, too small or all of it, or nothing was found in it.
+        MissingDependencyError: ai-edge-litert is not installed.
 
     Example:
         >>> import osmn_tf as osmn
@@ -79,9 +82,7 @@ def mask_from_box(frame: Array, *boxes: Box, network: Any = DEFAULT_PRESET) -> A
     return result
 
 
-def mask_from_click(
-    frame: Array, *clicks: Click, background: Sequence[Click] = (), network: Any = DEFAULT_PRESET
-) -> Array:
+def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = (), network: Any = None) -> Array:
     """Segments the object that was clicked. The result is the same in every run.
 
     A click says less than a box, above all how far the object reaches. Where one is not enough, add clicks on other
@@ -91,13 +92,15 @@ def mask_from_click(
         frame: uint8 RGB [H, W, 3].
         *clicks: (x, y) in pixels, one or more on the same object.
         background: (x, y) of points that are not part of it.
-        network: what makes the mask, as `open_predictor` takes it: one that was trained with prompts.
+        network: what makes the mask, as `open_predictor` takes it: one that was trained with prompts. Default: the
+            shipped one.
 
     Returns:
         uint8 [H, W]: 1 is the object. Parts without a click are not it, unless no part has one.
 
     Raises:
         InputError: there is no click, one is outside of the frame, or nothing was found around them.
+        MissingDependencyError: ai-edge-litert is not installed.
 
     Example:
         >>> import osmn_tf as osmn
@@ -127,6 +130,8 @@ def _opened_once(network: str) -> Predictor:
 
 
 def _opened(network: Any) -> Predictor:
+    if network is None:
+        network = str(prompt_network())
     return _opened_once(network) if isinstance(network, str) else open_predictor(network)
 
 

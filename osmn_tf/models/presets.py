@@ -28,12 +28,26 @@ METADATA_FILE = "metadata.json"
 
 DEFAULT_PRESET = "osmn_match_lite"
 """What a command runs unless it is told otherwise."""
+PROMPT_NETWORK = "osmn_prompt_lite"
+"""Folder beside the shipped presets; see `prompt_network`."""
 
 
 def _shipped_folders() -> list[Path]:
     """Where shipped presets are: inside an installed package, or beside it in a clone."""
     package = Path(__file__).resolve().parent.parent
     return [folder for folder in (package / "saved_models", package.parent / "saved_models") if folder.is_dir()]
+
+
+def prompt_network() -> Path:
+    """The LiteRT files of the network that makes first masks out of boxes and clicks.
+
+    Raises:
+        InputError: this installation came without them.
+    """
+    for folder in _shipped_folders():
+        if (folder / PROMPT_NETWORK).is_dir():
+            return folder / PROMPT_NETWORK
+    raise InputError(f"box, click: {PROMPT_NETWORK}, which makes masks of them, is not installed; give a mask")
 
 
 def list_presets() -> dict[str, Path]:

@@ -7,7 +7,6 @@ import argparse
 from osmn_tf.cli.benchmark import Benchmark, benchmarks
 from osmn_tf.cli.options import Bars
 from osmn_tf.errors import InputError
-from osmn_tf.models.presets import DEFAULT_PRESET
 
 
 @benchmarks.register("prompts")
@@ -25,7 +24,7 @@ class Prompts(Benchmark):
         parser.add_argument(
             "--min-area", type=float, default=0.005, metavar="SHARE", help="of the picture (default %(default)s)"
         )
-        parser.add_argument("--preset", default=DEFAULT_PRESET, help="a network trained with prompts (%(default)s)")
+        parser.add_argument("--preset", help="a network trained with prompts (default: the shipped one)")
 
     @staticmethod
     def run(arguments: argparse.Namespace) -> int:
