@@ -123,20 +123,31 @@ def test_damaged_state_of_an_interrupted_run(
     assert segment(*arguments, "--force") == 0
 
 
-@pytest.mark.parametrize(("arguments", "steps"), [(["--quality", "fast"], 0), ([], None), (["--quality", "best"], 300)])
-def test_quality_is_a_number_of_steps(
-    arguments: list[str], steps: int | None, segment: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "steps", "size"),
+    [
+        ([], None, None),
+        (["--quality", "fast"], 0, None),
+        (["--quality", "good"], QUALITIES["good"].steps, (352, 608)),
+        (["--quality", "good", "--network-size", "96x160"], QUALITIES["good"].steps, (96, 160)),
+    ],
+)
+def test_quality_is_a_number_of_steps_and_a_size(
+    arguments: list[str],
+    steps: int | None,
+    size: tuple[int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    assert 0 == QUALITIES["fast"] < QUALITIES["good"] < QUALITIES["best"]
     asked = []
 
     def job(options: segment_job.SegmentOptions, **keywords: object) -> segment_job.Outcome:
-        asked.append(options.finetune)
+        asked.append((options.finetune, options.network.network_size))
         return segment_job.Outcome("clip", already_done=True)
 
     monkeypatch.setattr(segment_job, "segment", job)
-    assert segment(*arguments) == 0
-    assert asked == [steps]
+    assert main(["segment", str(tmp_path), "--mask", "m.png", "--out", str(tmp_path / "out"), *arguments]) == 0
+    assert asked == [(steps, size)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 
 from osmn_tf.cli.benchmark import Benchmark, add_data_set, benchmarks
 from osmn_tf.cli.quiet import start_backend
-from osmn_tf.inference.adaptation.quality import LEARNING_RATE, check_rate
+from osmn_tf.inference.adaptation.quality import LEARNING_RATE, STEPS, check_rate
+from osmn_tf.inference.predictor import parse_size
 from osmn_tf.models.presets import DEFAULT_PRESET
 
 
@@ -22,13 +23,15 @@ class Finetune(Benchmark):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_data_set(parser)
         parser.add_argument("--preset", default=DEFAULT_PRESET, help="name, folder or .keras file (%(default)s)")
-        parser.add_argument("--steps", type=int, nargs="+", default=[0, 25, 50, 100, 200, 300], metavar="N")
+        parser.add_argument("--network-size", metavar="HxW", help="frame size inside it (default: the preset's)")
+        parser.add_argument("--steps", type=int, nargs="+", default=[0, STEPS, 2 * STEPS], metavar="N")
         parser.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
 
     @staticmethod
     def run(arguments: argparse.Namespace) -> int:
         for rate in arguments.rates:
             check_rate(rate)
+        size = parse_size(arguments.network_size) if arguments.network_size else None
 
         start_backend()
         from osmn_tf.benchmarks.finetune import format_table, measure_curves
@@ -37,7 +40,7 @@ class Finetune(Benchmark):
 
         points = []
         for point in measure_curves(
-            VideoSegmenter(load(arguments.preset)),
+            VideoSegmenter(load(arguments.preset), network_size=size),
             arguments.root,
             year=arguments.year,
             split=arguments.split,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from osmn_tf.errors import InputError
 
-# Measured with osmn_match_lite at its own size, 256x448, one seed, on six sequences of DAVIS 2016's training set that
-# it was not trained on (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), on two busy CPU cores:
-# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 25 80
-# Mean J 83.4 without, then 85.3 (21 s), 85.4 (68 s). Five of the six gain; rollerblade loses a point and a half.
-# reconvnet_lite, which does not match, needs more: 77.4 without, then 84.0 (25 steps), 87.7 (80), 89.4 (300).
 STEPS = 12
 LEARNING_RATE = 3e-4
 # Of networks that do not match, whose trunk is trained too.
@@ -20,11 +16,39 @@ UNMATCHED_LEARNING_RATE = 1e-4
 OBJECT_STEPS = 100
 OBJECT_LEARNING_RATE = 2e-4
 
-QUALITIES = {"fast": 0, "good": STEPS, "best": 300}
-"""Name -> steps of online fine-tuning."""
 
-SCORES = {"fast": (83.4, 0), "good": (85.3, 21)}
-"""Name -> (mean J in percent, seconds that the steps took), as measured above; "best" is not measured yet."""
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """What one of the names stands for.
+
+    Attributes:
+        steps: of online fine-tuning.
+        size: of the frames inside the network, in the preset's own sides.
+        score: what it gives and takes, measured.
+    """
+
+    steps: int
+    size: float
+    score: str
+
+
+# Measured with osmn_match_lite (256x448) on six sequences of DAVIS 2016's training set that it was not trained on
+# (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
+# osmn benchmark finetune DAVIS --year 2016 --split dev --network-size 352x608 --steps 0 12
+# Mean J by size and steps: 256x448 83.4 and 85.3, 288x512 84.8 and 86.5, 352x608 86.3 and 87.7. More steps are not
+# better (24 at 288x512: 85.6).
+QUALITIES = {
+    "fast": Quality(0, 1.0, "J 83.4"),
+    "good": Quality(STEPS, 1.375, "J 87.7; 8 s, then half as many frames a second"),
+}
+
+
+def quality_size(quality: str | None, own_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(H, W) of the frames inside a network whose own size is given; None: its own. Multiples of 32 pixels."""
+    size = QUALITIES[quality].size if quality else 1.0
+    if own_size is None or size == 1:
+        return None
+    return round(own_size[0] * size / 32) * 32, round(own_size[1] * size / 32) * 32
 
 
 def finetune_steps(quality: str | None, steps: int | None, seconds: float | None = None) -> int | None:
@@ -42,7 +66,7 @@ def finetune_steps(quality: str | None, steps: int | None, seconds: float | None
         raise InputError(f"--time: expected seconds above 0, received {seconds}")
     if steps is not None and steps < 0:
         raise InputError(f"--finetune: expected 0 steps or more, received {steps}")
-    return steps if quality is None else QUALITIES[quality]
+    return steps if quality is None else QUALITIES[quality].steps
 
 
 def check_rate(rate: float | None) -> float | None:
