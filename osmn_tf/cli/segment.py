@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars
+from osmn_tf.cli.quiet import captured_stderr
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import (
     LEARNING_RATE,
@@ -231,6 +232,11 @@ def run(arguments: argparse.Namespace) -> int:
     from osmn_tf.jobs.segment import segment
 
     options = read_options(arguments)
+    if any(options.boxes.values()) or any(options.clicks.values()):
+        from osmn_tf.inference.prompting import open_shipped
+
+        with captured_stderr():  # LiteRT reports that it has found its kernels
+            open_shipped()
     opening = functools.partial(open_quietly, say=not arguments.quiet, device=arguments.device)
     with Bars(arguments.quiet) as bars:
         outcome = segment(options, progress=bars.show, open_segmenter=opening)
@@ -456,7 +462,7 @@ def open_quietly(options: SegmentOptions, say: bool = False, device: str | None 
     Raises:
         InputError: there is no such device, or a backend cannot be told how many threads it has.
     """
-    from osmn_tf.cli.quiet import captured_stderr, choose_device, start_backend
+    from osmn_tf.cli.quiet import choose_device, start_backend
     from osmn_tf.jobs.segment import default_segmenter, find_source
 
     source = find_source(options)

@@ -124,6 +124,16 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
     return _clicked(found, clicks).astype(np.uint8)
 
 
+def open_shipped() -> Predictor:
+    """The shipped network that makes first masks, opened once in a process.
+
+    Raises:
+        InputError: this installation came without it.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    return _opened_once(str(prompt_network()))
+
+
 @functools.lru_cache(maxsize=2)
 def _opened_once(network: str) -> Predictor:
     return open_predictor(network)
@@ -131,7 +141,7 @@ def _opened_once(network: str) -> Predictor:
 
 def _opened(network: Any) -> Predictor:
     if network is None:
-        network = str(prompt_network())
+        return open_shipped()
     return _opened_once(network) if isinstance(network, str) else open_predictor(network)
 
 

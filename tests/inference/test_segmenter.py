@@ -82,6 +82,7 @@ def network():
         guide_size=16,
         guide_background=(0.0, 0.0, 0.0),
         guide="gaussian",
+        matching=None,
         network_size=(HEIGHT, WIDTH),
         visual_modulator=keras.Model(guide, unit),
         frame_encoder=keras.Model({"frame": frame}, {"colour": colour}),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import randomise
+from tiny_network import TinyNet
 
 import osmn_tf
 from osmn_tf.errors import InputError, MissingDependencyError
@@ -24,7 +25,6 @@ from osmn_tf.models import hub
 from osmn_tf.models.network import Network
 from osmn_tf.models.presets import find_preset
 from tests.models.hub_server import Server, serving
-from tests.tiny_network import TinyNet
 
 needs_hugging_face = pytest.mark.skipif(
     importlib.util.find_spec("huggingface_hub") is None,
