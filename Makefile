@@ -54,7 +54,8 @@ web: $(SITE)/index.html
 
 $(SITE)/index.html: web/node_modules/.installed $(WEB_NETWORK)/metadata.json \
 		$(wildcard web/src/*.ts web/src/*/*.ts web/public/*) web/build.mjs web/tsconfig.json
-	cd web && npm run --silent check && npm run --silent build -- --network $(abspath $(WEB_NETWORK))
+	cd web && npm run --silent check && npm run --silent build -- --network $(abspath $(WEB_NETWORK)) \
+		--prompts $(abspath saved_models/osmn_prompt_lite)
 
 web/node_modules/.installed: web/package.json web/package-lock.json
 	@command -v npm >/dev/null || { echo "make web needs Node.js with npm (Debian: apt-get install nodejs npm)"; exit 1; }

@@ -1,7 +1,9 @@
 /**
  * Builds the page into a folder of static files.
  *
- *     node build.mjs --network EXPORTED_FOLDER [--out FOLDER] [--example VIDEO]
+ *     node build.mjs --network EXPORTED_FOLDER [--prompts EXPORTED_FOLDER] [--out FOLDER] [--example VIDEO]
+ *
+ * The network of --prompts makes masks of boxes and clicks; without it, the one that tracks does.
  */
 
 import { createHash } from "node:crypto";
@@ -15,6 +17,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({
   options: {
     network: { type: "string" },
+    prompts: { type: "string" },
     out: { type: "string", default: path.join(here, "../osmn_tf/web/site") },
     example: { type: "string", default: path.join(here, "../osmn_tf/examples/meadow/meadow.mp4") },
   },
@@ -71,7 +74,7 @@ await cp(path.join(here, "node_modules/@litertjs/core/wasm"), path.join(out, lit
 const worker = await bundle("src/worker/worker.ts", { format: "iife" });
 const script = await bundle("src/page/main.ts", {
   format: "esm",
-  define: { WORKER_SCRIPT: JSON.stringify(worker), LITERT_FOLDER: JSON.stringify(`${litert}/`) },
+  define: { WORKER_SCRIPT: JSON.stringify(worker), LITERT_FOLDER: JSON.stringify(`${litert}/`), PROMPTS: String(Boolean(values.prompts)) },
 });
 const style = await bundle("public/style.css", {});
 
@@ -83,11 +86,12 @@ await writeFile(path.join(out, "index.html"), page);
 await mkdir(path.join(out, "example"));
 await cp(values.example, path.join(out, "example/meadow.mp4"));
 
-if (values.network) {
-  await mkdir(path.join(out, "network"));
-  const metadata = JSON.parse(await readFile(path.join(values.network, "metadata.json"), "utf8"));
+for (const folder of ["network", "prompts"]) {
+  if (!values[folder]) continue;
+  await mkdir(path.join(out, folder));
+  const metadata = JSON.parse(await readFile(path.join(values[folder], "metadata.json"), "utf8"));
   for (const name of ["metadata.json", ...Object.values(metadata.files).map((file) => file.name)]) {
-    await cp(path.join(values.network, name), path.join(out, "network", name));
+    await cp(path.join(values[folder], name), path.join(out, folder, name));
   }
 }
 

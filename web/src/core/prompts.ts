@@ -11,8 +11,7 @@ export interface Box {
   height: number;
 }
 
-const BOX_PASSES = 3;
-const CLICK_PASSES = 6; // from a small disc it grows
+const PASSES = 3;
 const SETTLED = 0.002; // of the mask: fewer pixels than this change, and another pass would change nothing
 const BOX_MARGIN = 0.05; // an object may stick out of its box by so much of the box's sides
 const CLICK_RADIUS = 0.04; // of the frame's height: what surely belongs to the object that was clicked
@@ -72,7 +71,7 @@ export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box):
   if (!inside) throw new UserError("The box lies outside of the picture, or is too small. Draw it around the object.");
   const mask = ellipse(frame.width, frame.height, inside);
   const [dx, dy] = [inside.width * BOX_MARGIN, inside.height * BOX_MARGIN];
-  return refine(segmenter, frame, mask, BOX_PASSES, MIN_SHARE * inside.width * inside.height, (answer) => {
+  return refine(segmenter, frame, mask, MIN_SHARE * inside.width * inside.height, (answer) => {
     for (let y = 0; y < answer.height; y++) {
       const row = y * answer.width;
       if (y < Math.floor(inside.y - dy) || y > Math.floor(inside.y + inside.height + dy)) {
@@ -111,20 +110,19 @@ export async function maskFromClick(
     seeds.push(at);
   }
   // What is not connected to what was clicked is another object, unless the network says nothing of the clicks themselves.
-  return refine(segmenter, frame, rough, CLICK_PASSES, 1, (answer) => void keepConnected(answer, seeds));
+  return refine(segmenter, frame, rough, 1, (answer) => void keepConnected(answer, seeds));
 }
 
 async function refine(
   segmenter: Segmenter,
   frame: Frame,
   rough: Mask,
-  passes: number,
   least: number,
   limit: (answer: Mask) => void,
 ): Promise<Prompted> {
   const [h, w] = segmenter.network.metadata.networkSize;
   let mask = rough;
-  for (let pass = 0; pass < passes; pass++) {
+  for (let pass = 0; pass < PASSES; pass++) {
     const logits = resizePlane(await segmenter.probe(frame, mask, 1), h, w, frame.height, frame.width);
     const answer = emptyMask(frame.width, frame.height);
     for (let i = 0; i < logits.length; i++) if (logits[i]! > 0) answer.data[i] = 1;

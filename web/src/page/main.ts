@@ -7,6 +7,7 @@ import { download, dropped, type Chosen } from "./files";
 
 declare const WORKER_SCRIPT: string;
 declare const LITERT_FOLDER: string;
+declare const PROMPTS: boolean;
 
 type Tool = "box" | "click" | "paint" | "erase";
 
@@ -77,6 +78,7 @@ function startWorker(): WorkerClient {
       type: "start",
       canvas: offscreen,
       networkUrl: new URL("network/", here).href,
+      promptsUrl: PROMPTS ? new URL("prompts/", here).href : null,
       litertUrl: new URL(LITERT_FOLDER, here).href,
       threads: Math.max(1, Math.min(4, Math.floor(wanted))),
       webgpu: webgpu.checked,

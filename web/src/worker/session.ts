@@ -26,6 +26,8 @@ export class Cancelled extends UserError {
 export interface SessionOptions {
   canvas: OffscreenCanvas;
   networkUrl: string;
+  /** Folder of the network that makes masks of boxes and clicks; null: the one that tracks does. */
+  promptsUrl: string | null;
   litertUrl: string;
   threads: number;
   webgpu: boolean;
@@ -78,6 +80,7 @@ export class Session {
   private busy: Busy = null;
   private work: Promise<unknown> | null = null;
   private loading: Promise<Segmenter<HeldState>> | null = null;
+  private loadingMarker: Promise<Segmenter<HeldState>> | null = null;
   private device = "";
   private networkSize: [number, number] | null = null;
   private results: ScratchFile[] = [];
@@ -152,9 +155,26 @@ export class Session {
     return this.loading;
   }
 
-  /** Begins to load the network, so that it is there when the first object is marked. */
+  /** The network that makes masks of boxes and clicks, loaded when it is first needed. */
+  private marker(): Promise<Segmenter<HeldState>> {
+    this.loadingMarker ??= this.loadMarker();
+    this.loadingMarker.catch(() => (this.loadingMarker = null));
+    return this.loadingMarker;
+  }
+
+  private async loadMarker(): Promise<Segmenter<HeldState>> {
+    const tracker = await this.network();
+    const { promptsUrl, litertUrl, threads } = this.options;
+    if (!promptsUrl) return tracker;
+    const load = { networkUrl: promptsUrl, litertUrl, threads, webgpu: false, onProgress: () => {} };
+    const [runtime, files] = await Promise.all([startRuntime(load), fetchNetwork(load)]);
+    this.listener.keep(files.urls);
+    return new Segmenter(await LiteRtNetwork.compile(files, "wasm", runtime.threads));
+  }
+
+  /** Begins to load the networks, so that they are there when the first object is marked. */
   async preload(): Promise<void> {
-    await this.network();
+    await this.marker();
     this.tell();
   }
 
@@ -360,7 +380,7 @@ export class Session {
     return this.exclusively("marking", async () => {
       this.video();
       this.object(label);
-      const segmenter = await this.network();
+      const segmenter = await this.marker();
       const { mask, rough } = await make(segmenter, await this.picture!.frame());
       const edited = this.editable();
       for (let i = 0; i < edited.data.length; i++) {
