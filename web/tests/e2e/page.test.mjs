@@ -443,7 +443,7 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
       const kept = async () => {
         const names = (await caches.keys()).filter((name) => name.startsWith("osmn-page-"));
         const urls = (await Promise.all(names.map(async (name) => (await caches.open(name)).keys()))).flat().map(({ url }) => url);
-        return urls.filter((url) => url.includes(".tflite")).length === 3 && urls.some((url) => url.includes(".wasm"));
+        return urls.filter((url) => url.includes(".tflite")).length === 6 && urls.some((url) => url.includes(".wasm"));
       };
       while (!(await kept())) await new Promise((done) => setTimeout(done, 200));
     });
