@@ -119,11 +119,10 @@ def _learnt(
 ) -> tuple[Any, dict[str, Any]]:
     """An OSVOS that has learnt an object, and what should be known of that."""
     from osmn_tf.cli.options import Bars
-    from osmn_tf.inference.osvos import OSVOSPredictor
     from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, open_predictor
 
     predictor = open_predictor(model, PredictorOptions(size))
-    if not isinstance(predictor, OSVOSPredictor):
+    if not predictor.adapts_itself:
         raise InputError(f"--object: only an OSVOS learns one for an export, received a {type(model).__name__}")
     pixels = np.where(mask == VOID, 0, mask)
     if len(labels := labels_of(pixels)) != 1:

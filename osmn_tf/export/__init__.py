@@ -1,4 +1,4 @@
 """Networks for production: SavedModels that TensorFlow and TensorFlow Serving run, and LiteRT files for devices."""
 
-QUANTIZATIONS = ("none", "float16", "compact", "dynamic", "int8")
+QUANTIZATIONS = ("none", "float16", "compact", "smallest", "dynamic", "int8")
 """Forms of a LiteRT export; here, so that the command line can list them without a backend."""

@@ -14,7 +14,8 @@ Which part gets which numbers was measured with `osmn benchmark litert` (docs/ex
 nearly all of the time and most of the weights are, unless the trunk is shared. The encoder stays float32 in it: without
 a shared trunk it has 31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with
 int8 activations it costs more accuracy than everything else together. "compact" is the smallest form that computes in
-float32 throughout, but for the modulator. The modulator runs once per object, and its scales lie closer to
+float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
+trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
 """
 
@@ -63,6 +64,7 @@ _BY_GRAPH = {
     "none": dict.fromkeys(GRAPHS, "none"),
     "float16": dict.fromkeys(GRAPHS, "float16"),
     "compact": {"modulator": "dynamic", "encoder": "float16", "step": "float16"},
+    "smallest": {"modulator": "dynamic", "encoder": "dynamic", "step": "float16"},
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
     "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
 }
@@ -89,8 +91,8 @@ def export_litert(
         size: (h, w) of the frames inside the network; default: the model's `network_size`.
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
-            modulator), "dynamic" (int8 weights, activations are quantised while it runs) or "int8" (weights and
-            activations; needs `calibration`; not of an OSVOS or RVOS).
+            modulator), "smallest" (in the encoder too), "dynamic" (int8 weights, activations are quantised while it
+            runs) or "int8" (weights and activations; needs `calibration`; not of an OSVOS or RVOS).
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
@@ -120,13 +122,13 @@ def export_litert(
             "calibration: quantize='int8' needs clips (frames and the first mask) to measure the ranges of activations "
             "on, received none"
         )
-    for kind, name in ((RVOSStep, "an RVOS"), (OSVOSStep, "an OSVOS")):
-        if quantize == "int8" and isinstance(step, kind):
-            raise InputError(f"quantize: {name} is exported as none, float16, compact or dynamic, received 'int8'")
-    if isinstance(step, OSVOSStep) and objects != 1:
-        raise InputError(f"objects: an OSVOS knows one object, expected 1, received {objects}")
+    kind = _GRAPHS[type(step)]
+    if quantize == "int8" and not kind.calibrates:
+        raise InputError(f"quantize: {kind.title} is exported as none, float16, compact or dynamic, received 'int8'")
+    if kind.one_object and objects != 1:
+        raise InputError(f"objects: {kind.title} knows one object, expected 1, received {objects}")
     folder = ensure_directory(out_dir, "out_dir")
-    graphs = _GRAPHS[type(step)](step, objects)
+    graphs = kind(step, objects)
     files = {}
     for graph in graphs.names:
         content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
@@ -158,7 +160,10 @@ def export_litert(
 class _Graphs:
     """The three functions of a network at a fixed size and batch, and what they exchange."""
 
+    title = "a modulated network"
     names = GRAPHS
+    calibrates = True  # "int8" has activations to measure
+    one_object = False
 
     def __init__(self, step: ModulatedStep, objects: int) -> None:
         self.model, self.size, self.objects = step.network, step.network_size, objects

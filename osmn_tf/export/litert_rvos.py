@@ -31,7 +31,10 @@ class RVOSGraphs:
         objects: K.
     """
 
+    title = "an RVOS"
     names = ("encoder", "step")
+    calibrates = False
+    one_object = False
 
     def __init__(self, step: RVOSStep, objects: int) -> None:
         self.model: RVOS = step.network

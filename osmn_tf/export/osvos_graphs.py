@@ -26,7 +26,10 @@ class OSVOSGraphs:
         objects: 1.
     """
 
+    title = "an OSVOS"
     names = ("step",)
+    calibrates = False
+    one_object = True
 
     def __init__(self, step: OSVOSStep, objects: int) -> None:
         self.model, self.size, self.objects = step.network, step.network_size, objects

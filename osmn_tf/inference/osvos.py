@@ -160,11 +160,6 @@ class OSVOSPredictor(Predictor):
         return OSVOSStep(self.network, self._size)
 
     def learnt_networks(self) -> list[OSVOS]:
-        """A network for every object that `adapt` has learnt, with its weights: to be saved or exported.
-
-        Raises:
-            InputError: there is none.
-        """
         if not self._learnt:
             raise InputError("learnt_networks: call adapt first")
         copies = []
@@ -193,9 +188,16 @@ class OSVOSPredictor(Predictor):
     def keep(self, indices: Sequence[int]) -> None:
         self._weights = [self._weights[index] for index in indices]
 
-    def with_conditional_heads(self) -> OSVOSPredictor:
-        """A predictor of the network with conditional heads, with the same options, and nothing of a video."""
-        return OSVOSPredictor(self._shared.conditional(), PredictorOptions(self._size, self.merge))
+    def for_instances(self, instances_of: Callable[[Array, Array], Array]) -> OSVOSPredictor:
+        other = OSVOSPredictor(self._shared.conditional(), PredictorOptions(self._size, self.merge))
+        other.instances_of = instances_of
+        return other
+
+    def conditional_logits(self, frame: Array) -> tuple[Array, Array, Array] | None:
+        if not self.network.conditional:
+            return None
+        first, inside, outside = np.moveaxis(self.heads(frame), -1, 0)
+        return first, inside, outside
 
     def heads(self, frame: Array) -> Array:
         """The logits of all heads, float32 [N, H, W, heads]: the first one alone, or with "inside" and "outside"."""

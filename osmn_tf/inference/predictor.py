@@ -270,8 +270,32 @@ class Predictor(abc.ABC):
         """
         raise InputError("load_adapted: this network cannot be fine-tuned")
 
+    def learnt_networks(self) -> list[Any]:
+        """A network for every object that `adapt` has learnt, with its weights: to be saved or exported.
+
+        Raises:
+            InputError: there is none, or the family has one set of weights for all objects.
+        """
+        raise InputError("learnt_networks: this network has no weights of its own for every object")
+
     def release(self) -> None:  # noqa: B027 (nothing to do without `adapt`)
         """Runs with the network's weights again; does nothing where it does already."""
+
+    # Beside a detector (`osmn_tf.inference.semantic`) -----------------------------------------------------------
+
+    def for_instances(self, instances_of: Callable[[Array, Array], Array]) -> Predictor:
+        """What runs the network beside a detector: a predictor with heads for it where the family has them, else this.
+
+        Args:
+            instances_of: of (frame, mask of an object), what the detector has found of it there, bool [H, W].
+        """
+        return self
+
+    def conditional_logits(self, frame: Array) -> tuple[Array, Array, Array] | None:
+        """As `advance`, of a predictor with heads for a detector: the logits of all objects, and those inside and
+        outside of what was detected, float32 [N, H, W] each. None where there are no such heads; nothing is done then.
+        """
+        return None
 
 
 predictors: Registry[Callable[[Any, PredictorOptions], Predictor]] = Registry("predictor", "osmn_tf.inference")

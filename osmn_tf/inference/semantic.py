@@ -22,7 +22,6 @@ import numpy as np
 from osmn_tf.datasets.detections import Detections, Instance
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
-from osmn_tf.inference.osvos import OSVOSPredictor
 from osmn_tf.inference.predictor import AdaptOptions, Prediction, Predictor, Progress
 from osmn_tf.inference.semantic_selection import classifier_weight, propagate_selection, select_instances
 
@@ -45,8 +44,8 @@ class SemanticPredictor(Predictor):
         for frame, mask in VideoSegmenter(predictor).track(frames, first_mask): ...
 
     Args:
-        base: the predictor that is wrapped, with nothing of a video yet. One of OSVOS is replaced by one of the same
-            network with two more heads.
+        base: the predictor that is wrapped, with nothing of a video yet. It may be replaced by one of the same network
+            with heads for the detector (`Predictor.for_instances`).
         detections: gives the instances of a frame by its number and its pixels (`osmn_tf.datasets.detections`).
         annotated: number of a frame -> the frame: those that `adapt` will be given, since it is not told their numbers.
             Not needed where there is only the first.
@@ -73,10 +72,7 @@ class SemanticPredictor(Predictor):
     ) -> None:
         if not base.gives_scores:
             raise InputError("--detections: this network keeps its scores, expected one that gives them")
-        self.base: Predictor = base
-        if isinstance(base, OSVOSPredictor):
-            self.base = base.with_conditional_heads()
-            self.base.instances_of = self._instances_of
+        self.base = base.for_instances(self._instances_of)
         self.can_adapt, self.adapts_itself = base.can_adapt, base.adapts_itself
         self.adaptation = base.adaptation
         self._detections, self._sigma, self.merge = detections, sigma, merge
@@ -132,8 +128,9 @@ class SemanticPredictor(Predictor):
 
     def advance(self, frame: Array) -> Prediction:
         self.found = self._detections(self.frame_number, frame)
-        if isinstance(self.base, OSVOSPredictor):
-            first, inside, outside = np.moveaxis(self.base.heads(frame), -1, 0)
+        heads = self.base.conditional_logits(frame)
+        if heads is not None:
+            first, inside, outside = heads
         else:
             logits = self.base.advance(frame).logits
             if logits is None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -28,6 +29,7 @@ METADATA_FILE = "metadata.json"
 
 DEFAULT_PRESET = "osmn_match_lite"
 """What a command runs unless it is told otherwise."""
+_WORTH_PACKING = 1024  # bytes of a weight
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
 
@@ -203,12 +205,14 @@ def load_weights(model: keras.Model, path: Path, digest: str | None = None) -> N
         raise InputError(f"preset: {path} does not fit the network or is damaged ({_first_line(error)})") from error
 
 
-def _datasets(file: Any) -> list[str]:
-    """Paths of the weights in a Keras weight file."""
+def _datasets(group: Any, prefix: str = "") -> list[str]:
+    """Paths of the weights in a Keras weight file; also of those that are in it once for several."""
     import h5py
 
     names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    for name, item in group.items():
+        place = f"{prefix}/{name}"
+        names += [place] if isinstance(item, h5py.Dataset) else _datasets(item, place)
     return names
 
 
@@ -256,7 +260,10 @@ def save_preset(
 
 
 def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
-    """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model."""
+    """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model.
+
+    It is compressed, and weights that are equal (two trunks that began alike and were frozen) are in it once.
+    """
     import h5py
     import numpy as np
 
@@ -265,13 +272,21 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
         model.save_weights(keras_path)
         with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
             target.attrs.update(source.attrs)
+            written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
             def copy(name: str, item: Any) -> None:
                 if name.split("/")[0] == "optimizer":
                     return
                 if isinstance(item, h5py.Dataset):
                     half = dtype == "float16" and item.dtype == np.float32
-                    target.create_dataset(name, data=item[()].astype(np.float16) if half else item[()])
+                    values = np.asarray(item[()].astype(np.float16) if half else item[()])
+                    known = (values.dtype.str, values.shape, hashlib.sha256(values.tobytes()).digest())
+                    if known in written:
+                        target[name] = target[written[known]]
+                        return
+                    written[known] = name
+                    packed = {"compression": "gzip", "shuffle": True} if values.nbytes > _WORTH_PACKING else {}
+                    target.create_dataset(name, data=values, **packed)
                 else:
                     target.require_group(name).attrs.update(item.attrs)
 

@@ -150,7 +150,10 @@ def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconv
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quantize": "int4"}, "quantize: expected one of none, float16, compact, dynamic, int8, received 'int4'"),
+        (
+            {"quantize": "int4"},
+            "quantize: expected one of none, float16, compact, smallest, dynamic, int8, received 'int4'",
+        ),
         ({"quantize": "int8"}, "calibration: quantize='int8' needs clips"),
         ({"quantize": "int8", "calibration": []}, "calibration: quantize='int8' needs clips"),
         ({"objects": 0}, "objects: expected at least 1, received 0"),

@@ -347,3 +347,27 @@ def test_keras_files_of_other_models_are_refused(tiny_osmn, tmp_path):
     tiny_osmn.visual_modulator.save(tmp_path / "part.keras")
     with pytest.raises(InputError, match="holds a Functional, expected one of OSMN, "):
         osmn_tf.load(tmp_path / "part.keras")
+
+
+def test_equal_weights_are_written_once_and_come_back(tmp_path) -> None:
+    """A frozen trunk that a network has twice takes no room twice; shapes that differ are told apart."""
+    folder = presets.list_presets()["osmn_match_lite"]
+    with h5py.File(folder / "model.weights.h5") as file:
+        places: dict[object, int] = {}
+
+        def count(group: h5py.Group) -> int:
+            total = 0
+            for item in group.values():
+                if isinstance(item, h5py.Dataset):
+                    places[h5py.h5o.get_info(item.id).addr] = item.nbytes
+                    total += item.nbytes
+                else:
+                    total += count(item)
+            return total
+
+        named = count(file)
+    assert sum(places.values()) < 0.7 * named
+    network = osmn_tf.load("osmn_match_lite")
+    presets.save_preset(network, tmp_path / "again", {}, "float16")
+    for weight, same in zip(network.weights, osmn_tf.load(tmp_path / "again").weights, strict=True):
+        np.testing.assert_array_equal(numpy(weight), numpy(same))

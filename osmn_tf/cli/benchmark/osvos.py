@@ -37,15 +37,15 @@ class Osvos(Benchmark):
     def run(arguments: argparse.Namespace) -> int:
         start_backend()
         from osmn_tf.benchmarks.osvos import Plan, draw_dial, format_table, measure
-        from osmn_tf.models.osvos import OSVOS
+        from osmn_tf.inference.predictor import open_predictor
         from osmn_tf.models.presets import load
 
         parent = load(arguments.preset)
-        if not isinstance(parent, OSVOS):
+        if not open_predictor(parent).adapts_itself:
             raise InputError(f"--preset: expected an OSVOS, received a {type(parent).__name__}")
         untrained = None
         if arguments.backbone_weights is not None:
-            untrained = OSVOS(**{**parent.get_config(), "name": "untrained"})
+            untrained = type(parent)(**{**parent.get_config(), "name": "untrained"})
             try:
                 untrained.load_backbone_weights(arguments.backbone_weights)
             except (OSError, ValueError) as error:
