@@ -164,9 +164,17 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
     return folder, Metadata.read(folder)
 
 
-def default_threads() -> int:
-    """Threads that a network gets unless it is told otherwise: the cores that this process may use, at most four, and
-    no more than OMP_NUM_THREADS says, as for what else computes."""
+def choose_threads(threads: int | None = None) -> int:
+    """Threads that a network gets: as many as are asked for, else the cores that this process may use, at most four,
+    and no more than OMP_NUM_THREADS says, as for what else computes.
+
+    Raises:
+        InputError: fewer than one is asked for.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads: expected at least 1, received {threads}")
+        return threads
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -251,7 +259,7 @@ class ExportedNetwork:
 
     Args:
         path: the folder, or one of the `.tflite` files in it.
-        threads: per graph; default: `default_threads()`.
+        threads: per graph; default: `choose_threads()`.
 
     Raises:
         InputError: a file is missing, damaged, or belongs to another export.
@@ -259,9 +267,7 @@ class ExportedNetwork:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: expected at least 1, received {threads}")
-        threads = threads or default_threads()
+        threads = choose_threads(threads)
         self.folder, self.metadata = folder, metadata = read_metadata(path)
         paths = {graph: checked_file(folder, metadata, graph) for graph in GRAPHS}
         height, width = metadata.network_size

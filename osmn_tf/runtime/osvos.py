@@ -12,7 +12,7 @@ from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import resize_frame
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import Graph, checked_file, default_threads, read_metadata
+from osmn_tf.runtime.network import Graph, checked_file, choose_threads, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
 
@@ -30,17 +30,15 @@ class ExportedOSVOSPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("an exported network computes in what it was exported in", "precision")
         options.refuse("every frame is segmented on its own, without guides", "exclusive", "recover", "objects")
         height, width = self._size = exported_size(path, options)
         self.merge = options.merge
         folder, metadata = read_metadata(path)
-        threads = default_threads() if options.threads is None else options.threads
         self._graph = Graph(
             checked_file(folder, metadata, "step"),
             {"frame": (1, height, width, 3)},
             {"logits": (1, height, width, 1)},
-            threads,
+            choose_threads(options.threads),
         )
         self.forget()
 

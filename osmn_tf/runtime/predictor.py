@@ -48,8 +48,9 @@ def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tu
     """(h, w) that an export runs at.
 
     Raises:
-        InputError: another one is asked for, or as `read_metadata`.
+        InputError: another one is asked for, or another precision, or as `read_metadata`.
     """
+    options.refuse("an exported network computes in what it was exported in", "precision")
     size = read_metadata(path)[1].network_size
     if options.network_size is not None and tuple(options.network_size) != size:
         raise InputError(
@@ -82,7 +83,6 @@ class ExportedPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("an exported network computes in what it was exported in", "precision")
         options.refuse("an exported network is given its objects, however many there are", "objects")
         self._network_size = exported_size(path, options)
         self.network = ExportedNetwork(path, options.threads)

@@ -12,7 +12,7 @@ from osmn_tf.inference.predictor import Prediction, PredictorOptions
 from osmn_tf.inference.sequence import Kept, SequencePredictor
 from osmn_tf.resampling import resize_frame
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import Graph, checked_file, default_threads, read_metadata
+from osmn_tf.runtime.network import Graph, checked_file, choose_threads, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
 Arrays = dict[str, np.ndarray]
@@ -23,7 +23,7 @@ class ExportedRVOS:
 
     Args:
         path: the folder, or one of the `.tflite` files in it.
-        threads: per graph; default: `default_threads()`.
+        threads: per graph; default: `choose_threads()`.
 
     Raises:
         InputError: a file is missing, damaged, or belongs to another export.
@@ -31,9 +31,7 @@ class ExportedRVOS:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: expected at least 1, received {threads}")
-        threads = threads or default_threads()
+        threads = choose_threads(threads)
         folder, self.metadata = read_metadata(path)
         metadata, sequence = self.metadata, self.metadata.sequence
         if sequence is None:
@@ -105,7 +103,6 @@ class ExportedRVOSPredictor(SequencePredictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("an exported network computes in what it was exported in", "precision")
         size = exported_size(path, options)
         self.network = ExportedRVOS(path, options.threads)
         sequence = self.network.sequence
