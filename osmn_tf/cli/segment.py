@@ -40,12 +40,11 @@ from osmn_tf.inference.adaptation.quality import (
     UNMATCHED_LEARNING_RATE,
     check_rate,
     finetune_steps,
-    quality_size,
 )
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, parse_size
 from osmn_tf.masks.drawing import OPACITY
-from osmn_tf.models.presets import DEFAULT_PRESET, own_size
+from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -80,12 +79,9 @@ ENGINE_TITLES = {"litert": "LiteRT", "keras": "Keras"}
 
 QUALITY_HELP = "\n".join(
     [
-        "A larger picture inside the network, and online fine-tuning: it is trained on the given masks before it",
-        "segments the video. With the default preset, mean J on six held-out videos and time on two CPU cores:",
-        *(
-            f"  {name:5} {quality.steps:3} steps, {quality.size:g} times its own size: {quality.score}"
-            for name, quality in QUALITIES.items()
-        ),
+        "Online fine-tuning: the network is trained on the given masks before it segments the video. With the",
+        "default preset, mean J on six held-out videos and time on two CPU cores:",
+        *(f"  {name:5} {quality.steps:3} steps: {quality.score}" for name, quality in QUALITIES.items()),
         f"OSVOS knows objects from fine-tuning alone: {OBJECT_STEPS} steps for each where nothing else is said.",
     ]
 )
@@ -183,7 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
     quality = parser.add_argument_group("quality", QUALITY_HELP)
-    quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of both (default: fast)")
+    quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
     quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps, at its own size")
     quality.add_argument("--time", type=float, metavar="S", help="this many seconds for every object instead")
     quality.add_argument(
@@ -428,9 +424,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         every=arguments.every,
         preset=arguments.preset,
         network=PredictorOptions(
-            parse_size(arguments.network_size)
-            if arguments.network_size
-            else quality_size(arguments.quality, own_size(arguments.preset)),
+            parse_size(arguments.network_size) if arguments.network_size else None,
             merge=arguments.merge,
             exclusive=not arguments.own_guides,
             recover=not arguments.no_recover,

@@ -92,15 +92,6 @@ def find_preset(name: str | os.PathLike[str]) -> Path:
     raise InputError(f"preset: no preset, folder or .keras file named '{name}'; shipped presets: {known}")
 
 
-def own_size(name: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """(H, W) of the frames inside a shipped preset, or one in a folder; None where its files do not say."""
-    folder = list_presets().get(str(name), Path(name))
-    if not (folder / CONFIG_FILE).is_file():
-        return None
-    size = _read_json(folder / CONFIG_FILE).get("config", {}).get("network_size")
-    return (int(size[0]), int(size[1])) if size else None
-
-
 def read_metadata(name: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of a preset (empty where it has none: the folder, or a `.keras` file)."""
     return _read_json(find_preset(name) / METADATA_FILE, required=False)
@@ -139,7 +130,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
         >>> import osmn_tf as osmn
         >>> network = osmn.load("osmn_match_lite")
         >>> type(network).__name__, network.network_size
-        ('OSMN', (256, 448))
+        ('OSMN', (352, 608))
     """
     if precision is None:
         return _load(find_preset(name))

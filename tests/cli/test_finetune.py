@@ -128,11 +128,11 @@ def test_damaged_state_of_an_interrupted_run(
     [
         ([], None, None),
         (["--quality", "fast"], 0, None),
-        (["--quality", "good"], QUALITIES["good"].steps, (352, 608)),
+        (["--quality", "good"], QUALITIES["good"].steps, None),
         (["--quality", "good", "--network-size", "96x160"], QUALITIES["good"].steps, (96, 160)),
     ],
 )
-def test_quality_is_a_number_of_steps_and_a_size(
+def test_quality_is_a_number_of_steps(
     arguments: list[str],
     steps: int | None,
     size: tuple[int, int] | None,

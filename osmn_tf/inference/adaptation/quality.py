@@ -23,32 +23,21 @@ class Quality:
 
     Attributes:
         steps: of online fine-tuning.
-        size: of the frames inside the network, in the preset's own sides.
         score: what it gives and takes, measured.
     """
 
     steps: int
-    size: float
     score: str
 
 
-# Measured with osmn_match_lite (256x448) on six sequences of DAVIS 2016's training set that it was not trained on
+# Measured with osmn_match_lite on six sequences of DAVIS 2016's training set that it was not trained on
 # (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
-# osmn benchmark finetune DAVIS --year 2016 --split dev --network-size 352x608 --steps 0 12
-# Mean J by size and steps: 256x448 83.4 and 85.3, 288x512 84.8 and 86.5, 352x608 86.3 and 87.7. More steps are not
-# better (24 at 288x512: 85.6).
+# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12
+# More steps are not better (at 288x512: 86.5 with 12, 85.6 with 24).
 QUALITIES = {
-    "fast": Quality(0, 1.0, "J 83.4"),
-    "good": Quality(STEPS, 1.375, "J 87.7; 8 s, then half as many frames a second"),
+    "fast": Quality(0, "J 86.3"),
+    "good": Quality(STEPS, "J 87.7, for 8 s before the first mask"),
 }
-
-
-def quality_size(quality: str | None, own_size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """(H, W) of the frames inside a network whose own size is given; None: its own. Multiples of 32 pixels."""
-    size = QUALITIES[quality].size if quality else 1.0
-    if own_size is None or size == 1:
-        return None
-    return round(own_size[0] * size / 32) * 32, round(own_size[1] * size / 32) * 32
 
 
 def finetune_steps(quality: str | None, steps: int | None, seconds: float | None = None) -> int | None:
