@@ -180,7 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
     quality = parser.add_argument_group("quality", QUALITY_HELP)
     quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
-    quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps, at its own size")
+    quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps")
     quality.add_argument("--time", type=float, metavar="S", help="this many seconds for every object instead")
     quality.add_argument(
         "--finetune-rate",

@@ -82,7 +82,7 @@ class ReConvNet(OSMN):
             InputError: there is no such preset, or it is damaged.
             ValueError: an override makes a network into which the OSMN's weights do not fit.
         """
-        source = osmn if isinstance(osmn, OSMN) else load(osmn)
+        source = load(osmn) if isinstance(osmn, (str, os.PathLike)) else osmn
         config = source.get_config()
         del config["name"]
         model = cls(**{**config, **kwargs})
