@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 from keras import ops
 
+from osmn_tf.backbones.registry import BACKBONES
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
 from osmn_tf.models.registry import network_class
 from osmn_tf.training import optimization
 from osmn_tf.training.config import ModelConfig
 from osmn_tf.training.tasks import group_of
-
-if TYPE_CHECKING:
-    import keras
 
 
 def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) -> keras.Model:
@@ -45,7 +43,10 @@ def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) 
         if not hasattr(model, "load_backbone_weights"):
             raise InputError(f"model.backbone_weights: a {config.network} takes none")
         try:
-            model.load_backbone_weights(config.backbone_weights)
+            if config.backbone_weights == "imagenet" or config.backbone_weights.endswith(".h5"):
+                model.load_backbone_weights(config.backbone_weights)
+            else:
+                copy_trunk(presets.load(config.backbone_weights), model)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"model.backbone_weights: {config.backbone_weights}: {str(error).splitlines()[0]}"
@@ -76,3 +77,23 @@ def copy_weights(source: keras.Model, target: keras.Model, optional: Mapping[str
         new.discard(weight.path)
     if new:
         raise InputError(f"it has no weight {min(new)} ({len(new)} are missing)")
+
+
+def copy_trunk(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of the segmentation network's trunk by name, between networks of any kind.
+
+    Raises:
+        InputError: the trunks are not of one form.
+    """
+    images = keras.Input((None, None, 3))
+    trunk = BACKBONES.get(target.backbone)(target.block_channels)
+    names = {weight.path for weight in keras.Model(images, trunk.features(images, "seg")).weights}
+    weights = {weight.path: weight for weight in source.weights}
+    for weight in target.weights:
+        if weight.path not in names:
+            continue
+        found = weights.get(weight.path)
+        if found is None or tuple(found.shape) != tuple(weight.shape):
+            there = "nothing" if found is None else list(found.shape)
+            raise InputError(f"its trunk has {there} as {weight.path}, the network {list(weight.shape)}")
+        weight.assign(ops.copy(found))  # JAX would share the buffer

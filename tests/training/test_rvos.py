@@ -14,10 +14,12 @@ from support import BACKEND, JIT, NARROW_MOBILENET, needs_tensorflow, numpy, ran
 from osmn_tf import losses
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
+from osmn_tf.models.osvos import OSVOS
 from osmn_tf.models.rvos import RVOS
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
 from osmn_tf.training.assignment import SlotAssignment, assign, best_assignment, pairwise_soft_iou
+from osmn_tf.training.initial import build_network
 from osmn_tf.training.tasks.rvos import RVOSTask, SlotIoU, SlotLoss
 
 CONFIG = f"""
@@ -244,3 +246,27 @@ def test_refusals(data_root: Path, tmp_path: Path) -> None:
         RVOSTask(find=2)
     with pytest.raises(InputError, match="slots: expected 1"):
         RVOSTask(slots=0)
+
+
+# Where it begins ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.backend
+def test_trunk_of_another_network(tmp_path: Path) -> None:
+    def config(**arguments: object) -> cfg.ModelConfig:
+        arguments = {"block_channels": NARROW_MOBILENET, **arguments, "backbone": "mobilenet", "hidden_channels": 8}
+        return cfg.ModelConfig("RVOS", arguments, backbone_weights=str(tmp_path / "osvos"))
+
+    osvos = randomise(OSVOS(backbone="mobilenet", block_channels=NARROW_MOBILENET, side_channels=4), seed=1)
+    presets.save_preset(osvos, tmp_path / "osvos")
+    given = {weight.path: numpy(weight) for weight in osvos.weights}
+    rvos = build_network(config(), {})
+    trunk = [weight for weight in rvos.weights if "_Conv2d_" in weight.path]
+    assert len(trunk) == 27 * 5  # convolutions, each with the four weights of its BatchNorm
+    for weight in trunk:
+        np.testing.assert_array_equal(numpy(weight), given[weight.path])
+    other = [2 * channels for channels in NARROW_MOBILENET]
+    with pytest.raises(InputError, match=r"^model.backbone_weights: .*osvos: its trunk has \[.*the network \["):
+        build_network(config(block_channels=other), {})
+    with pytest.raises(InputError, match=r"^model.backbone_weights: nowhere: .*no preset"):
+        build_network(cfg.ModelConfig("RVOS", {"backbone": "mobilenet"}, backbone_weights="nowhere"), {})
