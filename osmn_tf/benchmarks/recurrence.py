@@ -21,14 +21,14 @@ from osmn_tf.training import stages
 # Of a seed of their own: none of them is a clip of the training, whose clips have the seed 0.
 CLIP_SEED = 1_000_003
 
-VARIANTS: dict[str, tuple[str, float]] = {
-    "spatial": ("spatial", 1.0),
-    "temporal": ("temporal", 1.0),
-    "both": ("both", 1.0),
-    "annotated": ("both", 0.0),
+VARIANTS: dict[str, tuple[str, bool]] = {
+    "spatial": ("spatial", True),
+    "temporal": ("temporal", True),
+    "both": ("both", True),
+    "annotated": ("both", False),
 }
-"""Name -> recurrence, and the probability that a previous mask in training is the network's own. "annotated" is "both",
-trained with annotated masks only."""
+"""Name -> recurrence, and whether previous masks in training become the network's own as the stage says. "annotated" is
+"both", trained with annotated masks only."""
 
 PUBLISHED = {
     "spatial": (54.7, 37.3),
@@ -58,13 +58,13 @@ class Row:
 
 
 def variant_config(config: cfg.Config, variant: str) -> cfg.Config:
-    """The stage with another recurrence and other previous masks: masks are always given, and nothing is validated."""
+    """The stage with another recurrence, or annotated masks only: masks are always given, and nothing is validated."""
     recurrence, own = VARIANTS[variant]
     arguments = {**config.model.arguments, "recurrence": recurrence, "one_shot": True}
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, arguments=arguments),
-        data=dataclasses.replace(config.data, own_guide=cfg.CurriculumConfig(own, own)),
+        data=config.data if own else dataclasses.replace(config.data, own_guide=cfg.CurriculumConfig(0.0, 0.0)),
         task=dataclasses.replace(config.task, find=0.0),  # type: ignore[call-arg]
         validation=None,
     )
@@ -126,6 +126,8 @@ def measure(
     """
     if config.task.kind != "rvos":
         raise InputError(f"CONFIG: expected a stage of the task rvos, received {config.task.kind}")
+    if config.task.slots < 2:  # type: ignore[attr-defined]
+        raise InputError("task.slots: expected 2 or more, since one recurrence is from object to object, received 1")
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown:
         raise InputError(f"--variants: expected some of {', '.join(VARIANTS)}, received {unknown[0]!r}")

@@ -85,15 +85,18 @@ def test_switched_identities_are_counted() -> None:
 
 def test_variants(tmp_path: Path) -> None:
     (tmp_path / "rvos.yaml").write_text(CONFIG)
-    config = cfg.load(tmp_path / "rvos.yaml")
+    config = cfg.load(tmp_path / "rvos.yaml", ["data.own_guide.start=0.25", "data.own_guide.end=1.0"])
     for name, (kind, own) in recurrence.VARIANTS.items():
         variant = recurrence.variant_config(config, name)
         assert variant.model.arguments["recurrence"] == kind
-        assert (variant.data.own_guide.at(0), variant.data.own_guide.at(1), variant.task.find) == (own, own, 0)
+        guide = variant.data.own_guide
+        assert (guide.at(0), guide.at(1), variant.task.find) == ((0.25, 1.0, 0.0) if own else (0.0, 0.0, 0.0))
         assert variant.train == config.train
     assert set(recurrence.PUBLISHED) == set(recurrence.VARIANTS)
     with pytest.raises(InputError, match="CONFIG: expected a stage of the task rvos, received osmn"):
         next(recurrence.measure(cfg.load("osmn_coco"), tmp_path))
+    with pytest.raises(InputError, match=r"task\.slots: expected 2 or more"):
+        next(recurrence.measure(cfg.load("rvos_lite_masks"), tmp_path))
     with pytest.raises(InputError, match=r"--variants: expected some of spatial, .*, received 'x'"):
         next(recurrence.measure(config, tmp_path, variants=["x"]))
     with pytest.raises(InputError, match="--clips, --frames: expected at least 1 and 2, received 1 and 1"):

@@ -33,6 +33,8 @@ def test_shipped_stages() -> None:
         "reconvnet_lite_memory",
         "reconvnet_lite_polish",
         "rvos_lite",
+        "rvos_lite_clips",
+        "rvos_lite_masks",
         "rvos_youtube",
         "rvos_youtube_own",
         "youtube_vos",

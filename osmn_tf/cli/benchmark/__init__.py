@@ -4,7 +4,7 @@ examples:
   osmn benchmark evaluate DAVIS --split train
   osmn benchmark evaluate DAVIS --sequences bear bus
   osmn benchmark train reconvnet_lite_clips --set data.root=/data
-  osmn benchmark recurrence rvos_lite --run-dir runs/ablation --set data.root=/data
+  osmn benchmark recurrence --set task.slots=3 --set data.root=/data --run-dir runs/ablation
   osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
   osmn benchmark prompts DAVIS --split dev --every 20
   osmn benchmark litert DAVIS --split dev --network-size 256x448

@@ -18,7 +18,7 @@ class Recurrence(Benchmark):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("config", nargs="?", default="rvos_lite", help="a stage of RVOS (%(default)s)")
+        parser.add_argument("config", nargs="?", default="rvos_lite_masks", help="a stage of RVOS (%(default)s)")
         parser.add_argument(
             "--run-dir", required=True, metavar="DIR", help="folder of the trainings, which go on there"
         )
