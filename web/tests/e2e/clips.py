@@ -65,6 +65,7 @@ def make(folder: Path) -> dict[str, str]:
     (folder / "text.mp4").write_text("This is a text and no video.\n" * 40)
     (folder / "empty.mp4").write_bytes(b"")
     content = (folder / "h264.mp4").read_bytes()
+    (folder / "turned.mp4").write_bytes(turned(content))
     (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
     (folder / "cut_head.mp4").write_bytes(content[:600])
     damaged = bytearray(content)
@@ -96,6 +97,14 @@ def relabel(source: Path, target: Path) -> None:
     """A file that says that it is HEVC, where nothing here encodes it: the sample entry renamed."""
     content = source.read_bytes()
     target.write_bytes(content.replace(b"avc1", b"hvc1").replace(b"avcC", b"hvcC"))
+
+
+def turned(content: bytes) -> bytes:
+    """An MP4 as a telephone held upright writes it: frames as they were, and a matrix that turns them clockwise."""
+    one = 0x10000
+    matrix = np.array([0, one, 0, -one, 0, 0, 180 * one, 0, 0x40000000], ">i4").tobytes()
+    start = content.index(b"tkhd") + 44  # version 0: flags, times, number, duration, layer and volume come before
+    return content[:start] + matrix + content[start + len(matrix) :]
 
 
 def davis(folder: Path, sequence: str, count: int) -> dict[str, object]:

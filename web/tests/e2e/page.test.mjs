@@ -193,6 +193,22 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     assert.deepEqual(opened.errors, []);
   });
 
+  test("a video that is to be turned is shown, marked and saved upright", async () => {
+    const opened = await fresh();
+    assert.equal(await opened.openFile(clips["turned.mp4"]), "");
+    const size = await opened.page.$eval("#canvas", ({ width, height }) => [width, height]);
+    assert.deepEqual(size, [180, 320]);
+    const { status, alert } = await opened.markBox([0.23, 0.04], [0.54, 0.41]);
+    assert.match(status, /^Marked/, alert);
+    await shot(opened, "13-turned");
+    await opened.track("forward");
+    const zip = await opened.save("masks");
+    const { first: _, ...result } = await compareWithNative(clips["turned.mp4"], zip, network, path.join(folder, "turned"));
+    assert.equal(result.frames, 12);
+    assert.ok(result.mean >= 0.97, `mean IoU ${result.mean}`);
+    assert.deepEqual(opened.errors, []);
+  });
+
   test("from here on: a correction changes what follows and nothing before", async () => {
     const opened = await fresh();
     assert.equal(await opened.openFile(clips["h264.mp4"]), "");
