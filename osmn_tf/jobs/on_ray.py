@@ -78,8 +78,8 @@ def _run_on_ray(
     mine = not ray.is_initialized()
     if mine:
         try:
-            local = {"include_dashboard": False} if address is None else {}
-            ray.init(address, log_to_driver=False, logging_level="ERROR", **local)
+            local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError) as error:
             raise InputError(f"--address: there is no Ray cluster at {address} ({error})") from error
     try:
@@ -110,10 +110,11 @@ def _records(rows: Sequence[Row], workers: int, threads: int, setting: Setting) 
     """What became of each row, in the order in which they end. Ray starts an actor that has died anew, with its row."""
     import ray.data
 
+    actor: Any = _Actor  # Ray documents classes too, where its annotation of `map` has functions only
     # A block a row, so that an actor takes one when it has done with another.
     items = [{"row": json.dumps(dataclasses.asdict(row))} for row in rows]
     records = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _Actor,
+        actor,
         fn_constructor_args=(setting,),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
         num_cpus=threads,
