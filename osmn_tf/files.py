@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import os
 import re
@@ -46,6 +47,29 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_created: contextvars.ContextVar[list[Path] | None] = contextvars.ContextVar("_created", default=None)
+
+
+@contextlib.contextmanager
+def no_empty_folders() -> Iterator[None]:
+    """Within it, what `ensure_directory` has created goes again if an error comes out and nothing is in it.
+
+    Folders are created before what takes long, to find out that they cannot be written; the reason to refuse may come
+    later. On any error, Ctrl-C included.
+    """
+    folders: list[Path] = []
+    token = _created.set(folders)
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):  # not empty, or not there any more
+                folder.rmdir()
+        raise
+    finally:
+        _created.reset(token)
+
+
 def ensure_directory(path: str | os.PathLike[str], argument: str) -> Path:
     """Creates the folder `path` and checks that files can be written there.
 
@@ -59,6 +83,9 @@ def ensure_directory(path: str | os.PathLike[str], argument: str) -> Path:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{argument}: expected a folder, but {path} is a file")
+    if (created := _created.get()) is not None:
+        place = path.absolute()  # outer folders come first
+        created += reversed([folder for folder in (place, *place.parents) if not folder.exists()])
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from osmn_tf.errors import InputError
-from osmn_tf.files import OwnFolder, atomic_path, ensure_directory, remove_leftovers, write_bytes
+from osmn_tf.files import OwnFolder, atomic_path, ensure_directory, no_empty_folders, remove_leftovers, write_bytes
 
 
 def names(folder: Path) -> list[str]:
@@ -64,3 +64,26 @@ def test_a_line_that_a_full_disk_cut_does_not_count(tmp_path: Path) -> None:
     assert OwnFolder(tmp_path).foreign() is None
     OwnFolder(tmp_path).remove()
     assert not tmp_path.exists() or not os.listdir(tmp_path)
+
+
+def test_folders_that_were_created_for_nothing_go_again(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+
+    def refuse() -> None:
+        with no_empty_folders():
+            for name in ("there", "there/new", "a/b/c", "a/used"):
+                ensure_directory(tmp_path / name, "--out")
+            (tmp_path / "a/used/1.png").write_bytes(b"x")
+            raise InputError("later")
+
+    with pytest.raises(InputError, match="later"):
+        refuse()
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "a",
+        "a/used",
+        "a/used/1.png",
+        "there",
+    ]
+    with no_empty_folders():
+        ensure_directory(tmp_path / "kept", "--out")
+    assert (tmp_path / "kept").is_dir()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 from collections.abc import Container
 from pathlib import Path
 
@@ -117,18 +118,25 @@ def run(arguments: argparse.Namespace) -> int:
     for name, preset in presets.items():
         results[name] = _segment(arguments, preset, protocol, options, out / "results" / name)
     progress = _Bar("scoring")
-    with progress:
-        evaluation = benchmark.evaluate_results(
-            arguments.root,
-            results,
-            protocol=protocol,
-            split=arguments.split,
-            sequences=arguments.sequences,
-            resolution=arguments.resolution,
-            workers=arguments.workers,
-            cache=None if arguments.no_cache else out / ".cache",
-            progress=progress,
-        )
+    cache = out / ".cache"
+    was_there = cache.exists()
+    try:
+        with progress:
+            evaluation = benchmark.evaluate_results(
+                arguments.root,
+                results,
+                protocol=protocol,
+                split=arguments.split,
+                sequences=arguments.sequences,
+                resolution=arguments.resolution,
+                workers=arguments.workers,
+                cache=None if arguments.no_cache else cache,
+                progress=progress,
+            )
+    except InputError:
+        if not was_there:
+            shutil.rmtree(cache, ignore_errors=True)
+        raise
     benchmark.write_tables(evaluation, out)
     report_path = write_report(evaluation, out) if arguments.report else None
     print(format_table(evaluation))

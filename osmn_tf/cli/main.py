@@ -12,6 +12,7 @@ from pathlib import Path
 
 from osmn_tf.cli.options import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from osmn_tf.errors import InputError
+from osmn_tf.files import no_empty_folders
 from osmn_tf.version import __version__
 
 # name -> (module, one-line help). The module is imported only when the subcommand is asked for.
@@ -98,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for path in arguments.plugin:
             import_plugin(path)
-        code: int = arguments.run(arguments)
+        with no_empty_folders():
+            code: int = arguments.run(arguments)
     except InputError as error:
         if arguments.debug:
             raise

@@ -245,12 +245,17 @@ def segment_sequences(
         folder.claim()
         started = time.perf_counter()
         names = [path.stem for path in paths]
-        masks = track(_FrameFiles(paths), given_masks(sequence, protocol, names) if protocol.gives_masks else None)
-        for path, (_, mask) in zip(paths, masks, strict=True):
-            write_mask(folder.file(f"{path.stem}.png"), mask)
-            done += 1
-            if progress is not None:
-                progress(sequence.name, done, total)
+        try:
+            masks = track(_FrameFiles(paths), given_masks(sequence, protocol, names) if protocol.gives_masks else None)
+            for path, (_, mask) in zip(paths, masks, strict=True):
+                write_mask(folder.file(f"{path.stem}.png"), mask)
+                done += 1
+                if progress is not None:
+                    progress(sequence.name, done, total)
+        except BaseException:
+            if folder.is_empty():  # the network was refused, or stopped before its first mask
+                folder.remove()
+            raise
         seconds = time.perf_counter() - started
         record = {"fingerprint": fingerprint, "settings": dict(settings), "frames_per_second": len(paths) / seconds}
         files.write_text(record_path, json.dumps(record, indent=1) + "\n")

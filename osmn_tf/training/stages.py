@@ -233,13 +233,16 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
     chief = distribution.is_chief(strategy)
     folder = files.ensure_directory(run_dir, "--run-dir")
     if chief:
-        _claim(folder, config)
+        _check_run(folder, config)
 
     with computing_in(train.precision), distribution.scope(strategy):
         keras.utils.set_random_seed(train.seed)
         model = task.build(config)
         network = compile_network(config, model, metrics=not workers)
 
+    if chief:  # not earlier: a network that cannot be built leaves nothing
+        config.save(folder / CONFIG_FILE)
+        files.write_text(folder / VERSIONS_FILE, json.dumps(versions(), indent=2) + "\n")
     checkpoint = Checkpoint(folder / CHECKPOINT_FILE, network)
     state = checkpoint.restore()
     step = int(state.get("step", 0))
@@ -309,8 +312,8 @@ def _make_deterministic(wanted: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _claim(folder: Path, config: cfg.Config) -> None:
-    """Saves configuration and versions, or checks that they are those of the run that is continued."""
+def _check_run(folder: Path, config: cfg.Config) -> None:
+    """Checks that the configuration is that of the run that is continued, if there is one."""
     path = folder / CONFIG_FILE
     if path.exists():
         try:
@@ -323,8 +326,6 @@ def _claim(folder: Path, config: cfg.Config) -> None:
                 raise InputError(
                     f"--run-dir: {folder} holds a run with another {key}: {before.get(key)} there, {here.get(key)} now"
                 )
-    config.save(path)
-    files.write_text(folder / VERSIONS_FILE, json.dumps(versions(), indent=2) + "\n")
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
