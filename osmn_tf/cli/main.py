@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from osmn_tf.cli.options import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
+from osmn_tf.cli.options import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser
 from osmn_tf.errors import InputError
 from osmn_tf.files import no_empty_folders
 from osmn_tf.version import __version__
@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The argument parser; only `command`'s own arguments are filled in."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="osmn",
         description="One-shot video object segmentation: a video and one mask in, a mask in every frame out.",
         epilog="'osmn COMMAND --help' explains a command and gives examples.",

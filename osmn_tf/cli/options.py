@@ -1,10 +1,11 @@
-"""What several subcommands share: arguments, exit codes, progress bars."""
+"""What all subcommands share: a parser, exit codes, progress bars."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -13,6 +14,21 @@ EXIT_OK = 0
 EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything else of the command line does; its subparsers are of its class."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with exit code 2."""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())} (see '{self.prog} --help')\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Knows all arguments: what a subcommand does not know is its own error, not that of the command above it."""
+        arguments, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return arguments, unknown
 
 
 class Bars:

@@ -59,3 +59,37 @@ def test_the_backend_is_looked_for_by_its_module(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "keras" else object())
     with pytest.raises(MissingDependencyError, match=r"'keras'.*osmn-tf\[tf\]"):
         start_backend()
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "message"),
+    [
+        ((), "osmn", "the following arguments are required: COMMAND"),
+        (("segmnt",), "osmn", "invalid choice: 'segmnt'"),
+        (("segment", "a.mp4", "--quality", "best"), "osmn segment", "argument --quality: invalid choice: 'best'"),
+        (("segment", "a.mp4", "--finetune", "many"), "osmn segment", "argument --finetune: invalid int value: 'many'"),
+        (("segment", "a.mp4", "--masks", "a\nb"), "osmn segment", "unrecognized arguments: --masks a b"),
+        (("evaluate", "DAVIS"), "osmn evaluate", "the following arguments are required: --out"),
+        (("export", "--preset", "x", "--format", "onnx"), "osmn export", "argument --format: invalid choice: 'onnx'"),
+        (("train", "--what"), "osmn train", "unrecognized arguments: --what"),
+        (("import-tf1",), "osmn import-tf1", "the following arguments are required: CHECKPOINT"),
+        (("export-tf1",), "osmn export-tf1", "the following arguments are required: --preset, --out"),
+        (("convert", "a.xml"), "osmn convert", "the following arguments are required: TO"),
+        (("web", "--port", "x"), "osmn web", "argument --port: invalid int value: 'x'"),
+        (("presets", "all"), "osmn presets", "unrecognized arguments: all"),
+        (("benchmark",), "osmn benchmark", "the following arguments are required: PART"),
+        (("benchmark", "litert"), "osmn benchmark litert", "the following arguments are required: DAVIS_ROOT"),
+        (("benchmark", "litert", "D", "--x"), "osmn benchmark litert", "unrecognized arguments: --x"),
+    ],
+)
+def test_words_that_are_not_understood_are_one_line(
+    words: tuple[str, ...], command: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{command}: error: ")
+    assert message in error
+    assert error.endswith(f" (see '{command} --help')\n")
+    assert error.count("\n") == 1
