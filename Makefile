@@ -29,7 +29,7 @@ $(VENV)/.demo-installed: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test-installed: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[tf,jax,runtime,serving,notebook,evaluation,report,supervision,exr,cvat,hub,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[tf,jax,runtime,serving,notebook,evaluation,report,snapping,supervision,exr,cvat,hub,dev]'
 	@touch $@ $(VENV)/.run-installed $(VENV)/.demo-installed
 
 demo: $(VENV)/.demo-installed

@@ -33,6 +33,7 @@ from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import check_rate, finetune_steps
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
+from osmn_tf.inference.snapping import check_snapping
 from osmn_tf.precision import PRECISIONS
 
 
@@ -68,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", type=float, metavar="S", help="seconds of it for every object instead")
     parser.add_argument(
         "--finetune-rate", type=float, metavar="RATE", help="learning rate of the steps (default: as osmn segment)"
+    )
+    parser.add_argument(
+        "--snap", action="store_true", help="let masks follow the contours of the frame, as in 'osmn segment'"
     )
     parser.add_argument(
         "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"
@@ -112,6 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     finetune_steps(None, arguments.finetune, arguments.time)
     check_rate(arguments.finetune_rate)
+    if arguments.snap:
+        if not presets:
+            raise InputError("--snap: expected a --preset with it, masks of --results stay as they are")
+        check_snapping()
     if arguments.report:
         check_packages()
     out = files.ensure_directory(arguments.out, "--out")
@@ -162,7 +170,7 @@ def _segment(
     tuning = run_preset.Tuning(arguments.finetune, arguments.finetune_rate, arguments.time)
     if run_preset.find_to_evaluate(preset, options, tuning, arguments.engine)[0].needs_backend:
         start_backend()
-    track, settings = run_preset.preset_track(preset, options, tuning, arguments.engine)
+    track, settings = run_preset.preset_track(preset, options, tuning, arguments.engine, snap=arguments.snap)
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
         def progress(sequence: str, done: int, total: int) -> None:

@@ -190,6 +190,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f" {UNMATCHED_LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
         " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
     )
+    quality.add_argument(
+        "--snap", action="store_true", help="let the masks follow the contours of the frame (extra 'snapping')"
+    )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
     output.add_argument("--overlay", metavar="FILE", help="overlay video, .mp4 or .webm (default: NAME_overlay.mp4)")
@@ -436,6 +439,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         time=arguments.time,
+        snap=arguments.snap,
         explain=arguments.explain,
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,

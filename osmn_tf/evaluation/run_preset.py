@@ -27,8 +27,10 @@ import osmn_tf
 from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
+from osmn_tf.inference.contours import GradientContours
 from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, find_network
 from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.inference.snapping import SnappingPredictor
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.masks.labels import VOID
 from osmn_tf.video.images import read_image
@@ -68,6 +70,7 @@ def preset_track(
     options: PredictorOptions | None = None,
     tuning: Tuning = Tuning(),
     engine: str | None = None,
+    snap: bool = False,
 ) -> tuple[Track, dict[str, Any]]:
     """Opens a network, and says what its results depend on.
 
@@ -76,6 +79,7 @@ def preset_track(
         options: how it is used; its `engine` is not looked at.
         tuning: how it is fine-tuned to every sequence.
         engine: as `find_to_evaluate`.
+        snap: let the masks follow the contours of the frames (`osmn_tf.inference.snapping`).
 
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
@@ -86,7 +90,9 @@ def preset_track(
     """
     source, options = find_to_evaluate(preset, options, tuning, engine)
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
-    segmenter = VideoSegmenter(source.open(options))
+    network = source.open(options)
+    predictor = SnappingPredictor(network, GradientContours()) if snap else network
+    segmenter = VideoSegmenter(predictor)
     if tuning.wanted and not segmenter.predictor.can_adapt:
         raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
     settings: dict[str, Any] = {
@@ -94,8 +100,10 @@ def preset_track(
         # A server may change its network at any time: results of one are never those of the next run.
         "network": _files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
         "network_size": list(options.network_size) if options.network_size else None,
-        "code": _code_digest(segmenter.predictor),
+        "code": _code_digest(network, *([predictor] if snap else [])),
     }
+    if snap:
+        settings["snap"] = True
     defaults = PredictorOptions()
     for name in ("merge", "precision", "objects"):
         if getattr(options, name) != getattr(defaults, name):
@@ -150,11 +158,11 @@ def _files_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _code_digest(predictor: Predictor) -> str:
-    """Of the source that decides on the masks: that of the predictor and of what it holds, and all that they import."""
-    held = getattr(predictor, "__dict__", {}).values()
+def _code_digest(*predictors: Predictor) -> str:
+    """Of the source that decides on the masks: that of predictors and of what they hold, and all that they import."""
+    held = [value for predictor in predictors for value in getattr(predictor, "__dict__", {}).values()]
     digest = hashlib.blake2b(digest_size=20)
-    for _, content in sorted(_code_files(*map(type, (predictor, *held))).items()):
+    for _, content in sorted(_code_files(*map(type, (*predictors, *held))).items()):
         digest.update(content)
     return digest.hexdigest()
 

@@ -17,8 +17,10 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
+from osmn_tf.inference.contours import GradientContours
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
 from osmn_tf.inference.prompting import mask_from_box, mask_from_click
+from osmn_tf.inference.snapping import SnappingPredictor, check_snapping
 from osmn_tf.jobs.background import Background, deferred_interrupt
 from osmn_tf.jobs.outputs import Look, Output, Scores, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
@@ -66,6 +68,7 @@ class SegmentOptions:
         finetune: steps of online fine-tuning on the given masks; None: `time`, or what the network needs.
         finetune_rate: their learning rate; None: the network's own.
         time: seconds of fine-tuning for every object, instead of steps.
+        snap: let the masks follow the contours of the frame (`osmn_tf.inference.snapping`), but for those given.
         explain: draw what the detector has found into the overlay and the contact sheet, white where it was taken.
         out: folder of the results.
         outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
@@ -92,6 +95,7 @@ class SegmentOptions:
     finetune: int | None = None
     finetune_rate: float | None = None
     time: float | None = None
+    snap: bool = False
     explain: bool = False
     out: str | os.PathLike[str] = "osmn_output"
     outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
@@ -177,7 +181,7 @@ def segment(
     with (open_segmenter or default_segmenter)(options) as segmenter:
         if options.finetunes and not segmenter.predictor.can_adapt:
             raise InputError("--finetune: this network cannot be trained")
-        segmenter = job.with_detections(segmenter)
+        segmenter = job.with_snapping(job.with_detections(segmenter))
         if "scores" in options.outputs and not segmenter.predictor.gives_scores:
             raise InputError("--scores: this network keeps them, expected one that gives them")
         if not job.given and not segmenter.predictor.zero_shot:
@@ -232,6 +236,8 @@ class _Job:
         if options.explain and not semantic:
             raise InputError("--explain: expected a --mask, --box or --click with --detections")
         self.detections = _read_detections(options, self.source) if semantic else None
+        if options.snap:
+            check_snapping()
         self.network = find_source(options)
         if options.finetunes and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
@@ -287,6 +293,7 @@ class _Job:
         facts += [sorted(self.ends.items()), self.uses_scores, "scores" in self.targets]
         facts += [options.start, options.end, options.every]
         facts += [options.finetune, options.time, options.finetune_rate, options.explain]
+        facts += ["snap"] if options.snap else []
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
 
     def with_detections(self, segmenter: VideoSegmenter) -> VideoSegmenter:
@@ -307,6 +314,14 @@ class _Job:
                 merge=merge,
             )
         )
+
+    def with_snapping(self, segmenter: VideoSegmenter) -> VideoSegmenter:
+        """A segmenter whose masks follow the contours of the frame, where that is asked for."""
+        if not self.options.snap:
+            return segmenter
+        from osmn_tf.inference.segmenter import VideoSegmenter
+
+        return VideoSegmenter(SnappingPredictor(segmenter.predictor, GradientContours()))
 
     def _folders(self) -> list[OwnFolder]:
         return [OwnFolder(path) for kind, path in self.targets.items() if outputs.get(kind).is_folder]
@@ -676,6 +691,8 @@ def _explained(segmenter: VideoSegmenter, frame: np.ndarray) -> np.ndarray:
     from osmn_tf.inference.semantic import SemanticPredictor
 
     predictor = segmenter.predictor
+    if isinstance(predictor, SnappingPredictor):
+        predictor = predictor.base
     return predictor.explain(frame) if isinstance(predictor, SemanticPredictor) else frame
 
 

@@ -88,13 +88,18 @@ def test_selected_frames_keep_their_instances(options: SegmentOptions, monkeypat
     assert any((mask == boxes(LEFTS[3])[0]).all() for mask in found)
 
 
-def test_what_was_selected_is_in_the_overlay(options: SegmentOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("snap", [False, True])
+def test_what_was_selected_is_in_the_overlay(
+    snap: bool, options: SegmentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """White outlines around the object, and frames of the other results as they are."""
     shown: list[np.ndarray] = []
     monkeypatch.setattr(
         SemanticPredictor, "explain", lambda self, frame: shown.append(frame) or np.full_like(frame, 255)
     )
-    plain = dataclasses.replace(options, outputs={"overlay": None}, look=Look(opacity=0.0))
+    if snap:
+        pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'osmn-tf[snapping]'")
+    plain = dataclasses.replace(options, outputs={"overlay": None}, look=Look(opacity=0.0), snap=snap)
     segment(dataclasses.replace(plain, explain=True), open_segmenter=opened)
     assert len(shown) == len(LEFTS)
 
