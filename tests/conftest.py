@@ -54,11 +54,25 @@ def tiny_osmn():
     return randomise(OSMN(**TINY), seed=2)
 
 
+def _skip_without(precision: str) -> None:
+    from osmn_tf.precision import refusal
+
+    if (reason := refusal(precision)) is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def bfloat16() -> None:
+    """Skips a test where this machine cannot compute in bfloat16."""
+    _skip_without("mixed_bfloat16")
+
+
 @pytest.fixture
 def mixed_precision(request):
     """Sets the global dtype policy to the parameter (indirect parametrisation) for one test."""
     import keras
 
+    _skip_without(request.param)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param

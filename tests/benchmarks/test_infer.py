@@ -71,6 +71,7 @@ def test_jax_counts_the_operations_of_a_step(monkeypatch):
     assert one > 2 * 9 * (60 * 92 * (3 * 2 + 2 * 2) + 15 * 23 * 2 * (4 * 4))
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("network", [OSMN, ReConvNet])
 def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     """The segmenter's step, the programs it is timed against, an exported network and half precision."""
@@ -144,6 +145,7 @@ def test_numbers_out_of_range_are_refused(settings):
         next(speed.measure("reconvnet_lite", **settings))
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_precisions_are_checked_and_leave_no_trace():
     import keras
 

@@ -96,6 +96,7 @@ def test_equals_the_library(
     assert any((reference["00001"] != labels).any() for labels in reference.values())  # not one mask repeated
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.slow
 def test_half_precision_gives_the_same_masks_where_the_network_is_sure(
     segment: Callable[..., int], tmp_path: Path

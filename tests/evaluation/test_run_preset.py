@@ -154,6 +154,7 @@ def test_files_of_the_user_are_not_removed(davis, tmp_path):
     assert mine.read_bytes() == b"mine"
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_precision_and_merge_reach_the_network_and_its_record(tiny_reconvnet, tmp_path):
     tiny_reconvnet.save_to_preset(tmp_path / "tiny")
     options = PredictorOptions(merge="soft", precision="mixed_bfloat16")

@@ -276,6 +276,10 @@ def test_from_preset_is_of_the_class(preset) -> None:
     assert type(TinyNet.from_preset(preset)) is type(Network.from_preset(preset)) is TinyNet
     with pytest.raises(InputError, match="is a TinyNet, expected a ReConvNet"):
         osmn_tf.ReConvNet.from_preset(preset)
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_from_preset_takes_a_precision(preset) -> None:
     assert TinyNet.from_preset(preset, precision="mixed_bfloat16").compute_dtype == "bfloat16"
 
 

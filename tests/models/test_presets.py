@@ -124,6 +124,7 @@ def test_keras_files_load_by_the_same_function(tiny_osmn, tmp_path):
         np.testing.assert_array_equal(numpy(found), numpy(expected))
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("kind", ["preset", "keras"])
 def test_precision_is_chosen_at_loading(kind, preset, tiny_osmn, tmp_path):
     path = preset

@@ -168,6 +168,7 @@ def test_a_missing_export(video, mask, tmp_path, capsys) -> None:
     assert f"{tmp_path / 'lost.tflite'} does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_benchmark_has_a_row_for_every_network_and_precision(
     exported, tiny_reconvnet, video, mask, tmp_path, capsys
 ) -> None:

@@ -96,8 +96,13 @@ TRAINED = ("osmn_davis", "reconvnet_davis", "reconvnet_lite_memory")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", TRAINED)
-def test_stage_trains_validates_and_leaves_presets(name: str, data_root: Path, tmp_path: Path) -> None:
-    settings = [] if name != "osmn_davis" else ["train.precision=mixed_bfloat16"]
+def test_stage_trains_validates_and_leaves_presets(
+    name: str, data_root: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = []
+    if name == "osmn_davis":
+        request.getfixturevalue("bfloat16")
+        settings = ["train.precision=mixed_bfloat16"]
     config = load(name, data_root, *settings)
     keras.utils.set_random_seed(config.train.seed)
     before = config.task.build(config)
