@@ -31,9 +31,11 @@ from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
 from osmn_tf.inference.adaptation.quality import check_rate, finetune_steps
+from osmn_tf.inference.contours import find_contours, open_contours
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
 from osmn_tf.inference.snapping import check_snapping
+from osmn_tf.models.presets import find_preset
 from osmn_tf.precision import PRECISIONS
 
 
@@ -73,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--snap", action="store_true", help="let masks follow the contours of the frame, as in 'osmn segment'"
     )
+    parser.add_argument("--contours", metavar="PRESET", help="with it: network that finds them (default: gradients)")
     parser.add_argument(
         "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"
     )
@@ -120,6 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not presets:
             raise InputError("--snap: expected a --preset with it, masks of --results stay as they are")
         check_snapping()
+        find_contours(arguments.contours)
+    elif arguments.contours is not None:
+        raise InputError("--contours: expected --snap with it")
     if arguments.report:
         check_packages()
     out = files.ensure_directory(arguments.out, "--out")
@@ -168,9 +174,12 @@ def _segment(
         resolution=arguments.resolution,
     )
     tuning = run_preset.Tuning(arguments.finetune, arguments.finetune_rate, arguments.time)
-    if run_preset.find_to_evaluate(preset, options, tuning, arguments.engine)[0].needs_backend:
+    if run_preset.find_to_evaluate(preset, options, tuning, arguments.engine)[0].needs_backend or arguments.contours:
         start_backend()
-    track, settings = run_preset.preset_track(preset, options, tuning, arguments.engine, snap=arguments.snap)
+    contours = open_contours(arguments.contours) if arguments.snap else None
+    track, settings = run_preset.preset_track(preset, options, tuning, arguments.engine, contours)
+    if arguments.contours is not None:
+        settings["contours"] = run_preset.files_digest(find_preset(arguments.contours))
     with tqdm(desc=preset, unit="frame", dynamic_ncols=True) as bar:
 
         def progress(sequence: str, done: int, total: int) -> None:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "web": ("osmn_tf.cli.web", "click an object in a page and see it tracked, in the browser alone"),
     "export": ("osmn_tf.cli.export", "write a preset as a SavedModel (TF Serving) or for LiteRT"),
     "import-tf1": ("osmn_tf.cli.import_tf1", "turn a checkpoint of the original OSMN release into a preset"),
+    "import-hed": ("osmn_tf.cli.import_hed", "turn HED's weights into a preset of contours, for 'osmn segment --snap'"),
     "export-tf1": ("osmn_tf.cli.export_tf1", "write a preset as a checkpoint for the original OSMN code"),
     "convert": ("osmn_tf.cli.convert", "masks to and from CVAT, COCO and MOTS files"),
     "presets": ("osmn_tf.cli.presets", "list the models that ship with this installation"),

@@ -193,6 +193,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument(
         "--snap", action="store_true", help="let the masks follow the contours of the frame (extra 'snapping')"
     )
+    quality.add_argument(
+        "--contours",
+        metavar="PRESET",
+        help="with it: network that finds them, of 'osmn import-hed' (default: gradients)",
+    )
     output = parser.add_argument_group("the results")
     output.add_argument("--out", default="osmn_output", metavar="DIR", help="folder (default: %(default)s)")
     output.add_argument("--overlay", metavar="FILE", help="overlay video, .mp4 or .webm (default: NAME_overlay.mp4)")
@@ -440,6 +445,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         time=arguments.time,
         snap=arguments.snap,
+        contours=arguments.contours,
         explain=arguments.explain,
         finetune_rate=check_rate(arguments.finetune_rate),
         out=arguments.out,
@@ -468,7 +474,7 @@ def open_quietly(options: SegmentOptions, say: bool = False, device: str | None 
         print(f"{'engine:':15}{ENGINE_TITLES[source.engine]}")
     if device is not None:
         choose_device(device)
-    if source.needs_backend:
+    if source.needs_backend or options.contours is not None:
         start_backend(threads=options.network.threads, needs_gpu=(device or "").startswith("gpu"))
         options = dataclasses.replace(options, network=dataclasses.replace(options.network, threads=None))
     with captured_stderr():  # LiteRT reports that it has found its kernels

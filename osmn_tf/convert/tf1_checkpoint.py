@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import math
 import os
 import shutil
@@ -25,11 +24,12 @@ import numpy as np
 
 from osmn_tf.backbones.vgg16 import VGG16, shift_mean
 from osmn_tf.convert.forms import Form, all_forms, parameter_count, recognise, training_state
+from osmn_tf.convert.preset_folder import check_destination, write_preset
 from osmn_tf.convert.vgg16_forms import VGG16_CONFIG
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.files import ensure_directory, write_text
+from osmn_tf.files import ensure_directory
 from osmn_tf.layers.upsampling import bilinear_kernel
-from osmn_tf.models.presets import CONFIG_FILE, file_digest, save_preset
+from osmn_tf.models.presets import file_digest
 from osmn_tf.models.registry import network_class, network_name
 
 try:
@@ -37,7 +37,6 @@ try:
 except ImportError as error:
     raise MissingDependencyError("tensorflow", "tf", "reading or writing a TensorFlow checkpoint") from error
 
-RECORD_FILE = "import.json"
 BILINEAR_TOLERANCE = 1e-6
 _READING_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 _VERIFICATION_SIZE = (96, 160)
@@ -516,25 +515,19 @@ def import_checkpoint(
             raise InputError(f"--modulator-weights: only for OSVOS parents; {inspection.title} has its own")
         inspect(modulator_weights)
     out = Path(out)
-    _check_destination(out, force)
+    check_destination(out, force)
     with ThreadPoolExecutor(1) as pool:
         checksum = pool.submit(lambda: {file.name: file_digest(file) for file in inspection.files})
         model = _build(inspection, modulator_weights)
         seconds = _verify(model, inspection)
         metadata = _metadata(inspection, checksum.result(), modulator_weights)
-    _write(model, out, metadata, inspection, dtype)
+    record = {
+        "source": inspection.source.name,
+        "used": {name: list(targets) for name, targets in inspection.used.items()},
+        "skipped": dict(inspection.skipped),
+    }
+    write_preset(model, out, metadata, record, dtype)
     return ImportReport(inspection, out, metadata, seconds)
-
-
-def _check_destination(out: Path, force: bool) -> None:
-    ensure_directory(out.resolve().parent, "--out")
-    if out.is_file():
-        raise InputError(f"--out: expected a folder, but {out} is a file")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / CONFIG_FILE).is_file():
-            raise InputError(f"--out: the folder {out} exists and holds something else than a preset")
-        if not force:
-            raise InputError(f"--out: {out} exists already; use --force to replace it, or another --out")
 
 
 def _verify(model: keras.Model, inspection: Inspection) -> float:
@@ -578,30 +571,6 @@ def _metadata(
     if modulator_weights is not None:
         facts["modulator_weights"] = Path(modulator_weights).name
     return facts
-
-
-def _write(model: keras.Model, out: Path, metadata: Mapping[str, Any], inspection: Inspection, dtype: str) -> None:
-    """Writes the preset beside its place and moves it there when it is complete."""
-    mark = uuid.uuid4().hex[:8]
-    temporary, old = (out.with_name(f".{out.name}.{mark}.{ending}") for ending in ("part", "old"))
-    try:
-        save_preset(model, temporary, metadata, dtype)
-        record = {
-            "source": inspection.source.name,
-            "used": {name: list(targets) for name, targets in inspection.used.items()},
-            "skipped": dict(inspection.skipped),
-        }
-        write_text(temporary / RECORD_FILE, json.dumps(record, indent=2) + "\n")
-        if out.is_dir():
-            os.replace(out, old)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"--out: cannot write {out} ({error.strerror or error})") from error
-    finally:
-        if old.is_dir() and not out.exists():
-            os.replace(old, out)
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 # Out --------------------------------------------------------------------------------------------------------------

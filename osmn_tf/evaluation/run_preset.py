@@ -27,7 +27,7 @@ import osmn_tf
 from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
-from osmn_tf.inference.contours import GradientContours
+from osmn_tf.inference.contours import Contours
 from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, find_network
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.inference.snapping import SnappingPredictor
@@ -70,7 +70,7 @@ def preset_track(
     options: PredictorOptions | None = None,
     tuning: Tuning = Tuning(),
     engine: str | None = None,
-    snap: bool = False,
+    contours: Contours | None = None,
 ) -> tuple[Track, dict[str, Any]]:
     """Opens a network, and says what its results depend on.
 
@@ -79,7 +79,7 @@ def preset_track(
         options: how it is used; its `engine` is not looked at.
         tuning: how it is fine-tuned to every sequence.
         engine: as `find_to_evaluate`.
-        snap: let the masks follow the contours of the frames (`osmn_tf.inference.snapping`).
+        contours: let the masks follow these contours of the frames (`osmn_tf.inference.snapping`).
 
     Returns:
         The function that segments a video, and the settings to be recorded with its results.
@@ -91,19 +91,19 @@ def preset_track(
     source, options = find_to_evaluate(preset, options, tuning, engine)
     # One for all sequences: `track` starts from nothing each time, and the network is compiled once.
     network = source.open(options)
-    predictor = SnappingPredictor(network, GradientContours()) if snap else network
+    predictor = network if contours is None else SnappingPredictor(network, contours)
     segmenter = VideoSegmenter(predictor)
     if tuning.wanted and not segmenter.predictor.can_adapt:
         raise InputError(f"--finetune: {source.kind} cannot be fine-tuned, received {preset}")
     settings: dict[str, Any] = {
         "preset": preset,
         # A server may change its network at any time: results of one are never those of the next run.
-        "network": _files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
+        "network": files_digest(source.path) if source.path is not None else uuid.uuid4().hex,
         "network_size": list(options.network_size) if options.network_size else None,
-        "code": _code_digest(network, *([predictor] if snap else [])),
+        "code": _code_digest(*{network, predictor}),
     }
-    if snap:
-        settings["snap"] = True
+    if contours is not None:
+        settings["snap"] = type(contours).__name__
     defaults = PredictorOptions()
     for name in ("merge", "precision", "objects"):
         if getattr(options, name) != getattr(defaults, name):
@@ -146,8 +146,8 @@ def find_to_evaluate(
     return find_network(preset, options, adapts=tuning.wanted), options
 
 
-def _files_digest(path: Path) -> str:
-    """Of a file, or of all files in a folder."""
+def files_digest(path: Path) -> str:
+    """Digest of a file, or of all files in a folder."""
     digest = hashlib.blake2b(digest_size=20)
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():

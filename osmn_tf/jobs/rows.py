@@ -225,8 +225,8 @@ def columns_of(options: SegmentOptions) -> dict[str, Any]:
         ]
     if options.ends:
         found["until"] = [f"{label}:{number}" for label, number in options.ends.items()]
-    for name in ("detections", "detection_images", "preset"):
-        if name in found and (name != "preset" or os.path.exists(found[name])):
+    for name in ("detections", "detection_images", "preset", "contours"):
+        if name in found and (name not in ("preset", "contours") or os.path.exists(found[name])):
             found[name] = os.path.abspath(found[name])
     for name in outputs.names():
         if name != "masks" and (name in options.outputs) != (name in default.outputs):
@@ -384,9 +384,10 @@ def _beside(columns: Columns, folder: Path) -> dict[str, Any]:
             ]
         elif isinstance(value, str) and value:
             found[name] = os.path.join(folder, value)
-    preset = found.get("preset")
-    if isinstance(preset, str) and preset and (folder / preset).exists():
-        found["preset"] = os.path.join(folder, preset)
+    for name in ("preset", "contours"):
+        preset = found.get(name)
+        if isinstance(preset, str) and preset and (folder / preset).exists():
+            found[name] = os.path.join(folder, preset)
     return {name: value for name, value in found.items() if value not in (None, "", [])}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
-from osmn_tf.inference.contours import GradientContours
+from osmn_tf.inference.contours import find_contours, open_contours
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions, find_network
 from osmn_tf.inference.prompting import mask_from_box, mask_from_click
 from osmn_tf.inference.snapping import SnappingPredictor, check_snapping
@@ -69,6 +69,7 @@ class SegmentOptions:
         finetune_rate: their learning rate; None: the network's own.
         time: seconds of fine-tuning for every object, instead of steps.
         snap: let the masks follow the contours of the frame (`osmn_tf.inference.snapping`), but for those given.
+        contours: preset of a network that finds them; None: they are gradients of the colour.
         explain: draw what the detector has found into the overlay and the contact sheet, white where it was taken.
         out: folder of the results.
         outputs: kind of result (`osmn_tf.jobs.outputs`) -> its file or folder; None: named after the video, in `out`.
@@ -96,6 +97,7 @@ class SegmentOptions:
     finetune_rate: float | None = None
     time: float | None = None
     snap: bool = False
+    contours: str | os.PathLike[str] | None = None
     explain: bool = False
     out: str | os.PathLike[str] = "osmn_output"
     outputs: Mapping[str, str | os.PathLike[str] | None] = dataclasses.field(
@@ -236,8 +238,7 @@ class _Job:
         if options.explain and not semantic:
             raise InputError("--explain: expected a --mask, --box or --click with --detections")
         self.detections = _read_detections(options, self.source) if semantic else None
-        if options.snap:
-            check_snapping()
+        self.contours = _find_contours(options)
         self.network = find_source(options)
         if options.finetunes and self.network.can_adapt is False:
             raise InputError(f"--finetune: {self.network.kind} cannot be trained; take the preset that it was made of")
@@ -282,7 +283,8 @@ class _Job:
 
     def _inputs(self) -> list[Path]:
         """The files that are read, but for the masks, whose values count."""
-        return [*self.source.files, *network_files(self.network), *_detection_files(self.options)]
+        files = [*self.source.files, *network_files(self.network), *_detection_files(self.options)]
+        return files + (preset_files(self.contours) if self.contours is not None else [])
 
     def _facts(self) -> list[object]:
         options = self.options
@@ -321,7 +323,7 @@ class _Job:
             return segmenter
         from osmn_tf.inference.segmenter import VideoSegmenter
 
-        return VideoSegmenter(SnappingPredictor(segmenter.predictor, GradientContours()))
+        return VideoSegmenter(SnappingPredictor(segmenter.predictor, open_contours(self.contours)))
 
     def _folders(self) -> list[OwnFolder]:
         return [OwnFolder(path) for kind, path in self.targets.items() if outputs.get(kind).is_folder]
@@ -696,10 +698,20 @@ def _explained(segmenter: VideoSegmenter, frame: np.ndarray) -> np.ndarray:
     return predictor.explain(frame) if isinstance(predictor, SemanticPredictor) else frame
 
 
+def _find_contours(options: SegmentOptions) -> Path | None:
+    if options.snap:
+        check_snapping()
+    elif options.contours is not None:
+        raise InputError("--contours: expected --snap with it")
+    return find_contours(options.contours)
+
+
 def network_files(network: NetworkSource) -> list[Path]:
-    if network.path is None or network.path.is_file():
-        return [network.path] if network.path else []
-    return sorted(path for path in network.path.rglob("*") if path.is_file())
+    return preset_files(network.path) if network.path is not None else []
+
+
+def preset_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
 
 
 def _index(number: int, options: SegmentOptions, source: FrameSource, argument: str) -> int:

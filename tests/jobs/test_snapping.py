@@ -15,7 +15,7 @@ pytest.importorskip("skimage", reason="scikit-image is not installed: pip instal
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
-from osmn_tf.jobs.rows import columns_of, options_of
+from osmn_tf.jobs.rows import columns_of, options_of, read_table
 from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
@@ -99,3 +99,21 @@ def test_without_scikit_image(
     assert not out.exists()
     assert main(["evaluate", str(tmp_path), "--results", "x", "--snap", "--out", str(out)]) == 2
     assert "--snap: expected a --preset with it" in capsys.readouterr().err
+
+
+def test_contours_of_a_network(frames: Path, tmp_path: Path) -> None:
+    from support import NARROW_VGG
+
+    from osmn_tf.models.hed import HED
+
+    HED(block_channels=NARROW_VGG, network_size=SIZE).save_to_preset(tmp_path / "hed")
+    chosen = dataclasses.replace(options(frames, tmp_path / "out"), contours=tmp_path / "hed", outputs={})
+    assert run(chosen).problem is None
+    assert set(np.unique(masks(tmp_path / "out"))) == {0, 2, 7}
+    with pytest.raises(InputError, match="use --force"):  # it is another command
+        run(dataclasses.replace(chosen, contours=None))
+    assert columns_of(chosen)["contours"] == str(tmp_path / "hed")
+    table = tmp_path / "jobs.csv"
+    table.write_text(f"video,snap,contours\n{frames},yes,hed\n")
+    (row,) = read_table(table, tmp_path / "more", {"mask": [str(frames / "00000.png")]})
+    assert row.options.contours == str(tmp_path / "hed")
