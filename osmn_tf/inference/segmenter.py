@@ -163,7 +163,7 @@ class VideoSegmenter:
         if not self.predictor.zero_shot:
             raise InputError(
                 "mask: this network finds no objects by itself: give a mask of them, or take a network that does "
-                "(rvos_lite)"
+                "(rvos_lite_zero)"
             )
         self._searches = True
         return self.step(frame)

@@ -189,7 +189,7 @@ def segment(
         if not job.given and not segmenter.predictor.zero_shot:
             raise InputError(
                 "--mask: this preset finds no objects by itself; give --mask PNG, --box X,Y,W,H or --click X,Y, or "
-                "--preset rvos_lite, which marks what stands out"
+                "--preset rvos_lite_zero, which marks what stands out"
             )
         if job.given and not segmenter.predictor.takes_masks:
             raise InputError(
