@@ -59,7 +59,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
   osmn segment dog.mp4 --click 270,190 --click 90,60+95,80         two objects, the second clicked twice
-  osmn segment dog.mp4 --preset rvos_lite_zero --out results            nothing marked: it follows what stands out
+  osmn segment dog.mp4 --preset rvos_lite_zero --out results       nothing marked: it follows what stands out
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
