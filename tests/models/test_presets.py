@@ -289,9 +289,9 @@ def test_weights_of_another_network(preset, saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class": "RNN"}, r"needs 'class' \(OSMN or .*ReConvNet.*\)"),
-        ({"class": None}, r"needs 'class' \(OSMN or .*ReConvNet.*\)"),
-        ({"class": ["OSMN"]}, r"needs 'class' \(OSMN or .*ReConvNet.*\)"),
+        ({"class": "RNN"}, r"needs 'class' \(.*OSMN or .*ReConvNet.*\)"),
+        ({"class": None}, r"needs 'class' \(.*OSMN or .*ReConvNet.*\)"),
+        ({"class": ["OSMN"]}, r"needs 'class' \(.*OSMN or .*ReConvNet.*\)"),
         ({"config": [1, 2]}, "its arguments as 'config'"),
         ({"config": {**TINY, "backbone": "resnet"}}, "config.json: backbone: expected one of mobilenet, vgg16"),
         ({"config": {**TINY, "colour": "red"}}, "config.json: .*colour"),
@@ -346,7 +346,7 @@ def test_commands_name_a_missing_file(command, tmp_path, capsys):
 
 def test_keras_files_of_other_models_are_refused(tiny_osmn, tmp_path):
     tiny_osmn.visual_modulator.save(tmp_path / "part.keras")
-    with pytest.raises(InputError, match="holds a Functional, expected one of OSMN, "):
+    with pytest.raises(InputError, match=r"holds a Functional, expected one of .*OSMN, "):
         osmn_tf.load(tmp_path / "part.keras")
 
 
