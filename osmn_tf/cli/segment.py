@@ -4,7 +4,7 @@ The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The m
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object).
 Without a mask, say where the objects are: --box around one, or --click on one; a network makes the masks, and
 NAME_first_mask_preview.png shows them. Their labels are 1, 2 and so on, behind those of the masks. With none of these,
---preset rvos_lite_zero follows what stands out in the first frame.
+a preset that finds objects by itself (an RVOS) follows what it finds in the first frame.
 
 Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
@@ -59,7 +59,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
   osmn segment dog.mp4 --click 270,190 --click 90,60+95,80         two objects, the second clicked twice
-  osmn segment dog.mp4 --preset rvos_lite_zero --out results       nothing marked: it follows what stands out
+  osmn segment dog.mp4 --preset runs/find/final --out results      no mask: an RVOS marks what stands out
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on

@@ -162,8 +162,8 @@ class VideoSegmenter:
             return self.add(frame, mask)
         if not self.predictor.zero_shot:
             raise InputError(
-                "mask: this network finds no objects by itself: give a mask of them, or take a network that does "
-                "(rvos_lite_zero)"
+                "mask: this network finds no objects by itself: give a mask of them, or take a network that does (an "
+                "RVOS with slots)"
             )
         self._searches = True
         return self.step(frame)

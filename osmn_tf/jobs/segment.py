@@ -188,8 +188,8 @@ def segment(
             raise InputError("--scores: this network keeps them, expected one that gives them")
         if not job.given and not segmenter.predictor.zero_shot:
             raise InputError(
-                "--mask: this preset finds no objects by itself; give --mask PNG, --box X,Y,W,H or --click X,Y, or "
-                "--preset rvos_lite_zero, which marks what stands out"
+                "--mask: this preset finds no objects by itself; give --mask PNG, --box X,Y,W,H or --click X,Y, or a "
+                "--preset that finds them (an RVOS)"
             )
         if job.given and not segmenter.predictor.takes_masks:
             raise InputError(
