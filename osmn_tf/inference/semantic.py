@@ -13,8 +13,7 @@ decides (the source sets the weight to 0 everywhere, which is the head for the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -24,6 +23,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import AdaptOptions, Prediction, Predictor, Progress
 from osmn_tf.inference.semantic_selection import classifier_weight, propagate_selection, select_instances
+from osmn_tf.inference.wrapping import WrappingPredictor
 
 Array = np.ndarray
 
@@ -36,7 +36,7 @@ SIGMA = 5.0
 PICKED, FOUND = (255, 255, 255), (110, 110, 110)
 
 
-class SemanticPredictor(Predictor):
+class SemanticPredictor(WrappingPredictor):
     """Runs another predictor together with a detector.
 
         detections = FunctionDetections(my_detector)  # frame -> instances
@@ -72,33 +72,18 @@ class SemanticPredictor(Predictor):
     ) -> None:
         if not base.gives_scores:
             raise InputError("--detections: this network keeps its scores, expected one that gives them")
+        super().__init__(base)
         self.base = base.for_instances(self._instances_of)
-        self.can_adapt, self.adapts_itself = base.can_adapt, base.adapts_itself
-        self.adaptation = base.adaptation
         self._detections, self._sigma, self.merge = detections, sigma, merge
         self._annotated = dict(annotated or {})
         self._current: Array | None = None  # the frame that objects are taken up in
         self.forget()
-
-    @property
-    def network_size(self) -> tuple[int, int] | None:
-        return self.base.network_size
-
-    @property
-    def objects(self) -> int:
-        return self.base.objects
 
     def forget(self) -> None:
         self.base.forget()
         self._categories: list[list[int]] = []  # of the instances that were selected for each object
         self.picked: list[list[Instance]] = []
         self.found: Sequence[Instance] = []
-
-    def close(self) -> None:
-        self.base.close()
-
-    def read_ahead(self, frames: Iterable[Array]) -> Iterable[Array]:
-        return self.base.read_ahead(frames)
 
     def begin(self, frame: Array, masks: Array | None) -> None:
         if masks is None:
@@ -181,21 +166,8 @@ class SemanticPredictor(Predictor):
         self._categories = [[int(k) for k in part] for part in np.split(snapshot["semantic/categories"], ends[:-1])]
         self.picked = [[] for _ in self._categories]
 
-    @property
-    def is_adapted(self) -> bool:  # type: ignore[override]
-        return self.base.is_adapted
-
     def adapt(
         self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
     ) -> None:
         self._current = None
-        self.base.adapt(frames_and_masks, options, progress)
-
-    def adapted_weights(self) -> dict[str, Array]:
-        return self.base.adapted_weights()
-
-    def load_adapted(self, weights: Mapping[str, Array], details: Any = None) -> None:
-        self.base.load_adapted(weights, details)
-
-    def release(self) -> None:
-        self.base.release()
+        super().adapt(frames_and_masks, options, progress)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -21,7 +21,8 @@ import numpy as np
 
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.inference.contours import Contours
-from osmn_tf.inference.predictor import AdaptOptions, Prediction, Predictor, Progress
+from osmn_tf.inference.predictor import Prediction, Predictor
+from osmn_tf.inference.wrapping import WrappingPredictor
 
 Array = np.ndarray
 
@@ -288,7 +289,7 @@ def _thin_parts(own: Array, kept: Array, lost: Array, away: Array, options: Snap
     return good[components]
 
 
-class SnappingPredictor(Predictor):
+class SnappingPredictor(WrappingPredictor):
     """Runs another predictor, and snaps its masks. What goes on from frame to frame inside of it does so unsnapped.
 
         predictor = SnappingPredictor(open_predictor("osmn_match_lite"), GradientContours())
@@ -301,18 +302,15 @@ class SnappingPredictor(Predictor):
         contours: gives the contours of a frame.
         options: see `SnapOptions`.
 
-    Attributes:
-        base: see above.
-
     Raises:
         MissingDependencyError: scikit-image is not installed.
     """
 
     def __init__(self, base: Predictor, contours: Contours, options: SnapOptions = SnapOptions()) -> None:
         check_snapping()
-        self.base, self.contours = base, contours
-        self.can_adapt, self.gives_scores, self.adapts_itself = base.can_adapt, base.gives_scores, base.adapts_itself
-        self.adaptation, self.zero_shot, self.takes_masks = base.adaptation, base.zero_shot, base.takes_masks
+        super().__init__(base)
+        self.contours = contours
+        self.gives_scores, self.zero_shot, self.takes_masks = base.gives_scores, base.zero_shot, base.takes_masks
         strength = contours.strength if options.strength is None else options.strength
         self.options = dataclasses.replace(options, strength=strength)
 
@@ -324,14 +322,6 @@ class SnappingPredictor(Predictor):
     def frame_number(self, number: int) -> None:
         self.base.frame_number = number
 
-    @property
-    def network_size(self) -> tuple[int, int] | None:
-        return self.base.network_size
-
-    @property
-    def objects(self) -> int:
-        return self.base.objects
-
     def advance(self, frame: Array) -> Prediction:
         prediction = self.base.advance(frame)
         if not prediction.winners.any():
@@ -340,44 +330,5 @@ class SnappingPredictor(Predictor):
             prediction, winners=snap_mask(prediction.winners, self.contours(frame), self.options)
         )
 
-    def begin(self, frame: Array, masks: Array | None) -> None:
-        self.base.begin(frame, masks)
-
-    def keep(self, indices: Sequence[int]) -> None:
-        self.base.keep(indices)
-
-    def forget(self) -> None:
-        self.base.forget()
-
-    def snapshot(self) -> dict[str, Array]:
-        return self.base.snapshot()
-
-    def restore(self, snapshot: Mapping[str, Array]) -> None:
-        self.base.restore(snapshot)
-
-    def read_ahead(self, frames: Iterable[Array]) -> Iterable[Array]:
-        return self.base.read_ahead(frames)
-
-    def close(self) -> None:
-        self.base.close()
-
-    @property
-    def is_adapted(self) -> bool:  # type: ignore[override]
-        return self.base.is_adapted
-
-    def adapt(
-        self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
-    ) -> None:
-        self.base.adapt(frames_and_masks, options, progress)
-
-    def adapted_weights(self) -> dict[str, Array]:
-        return self.base.adapted_weights()
-
-    def load_adapted(self, weights: Mapping[str, Array], details: Any = None) -> None:
-        self.base.load_adapted(weights, details)
-
     def learnt_networks(self) -> list[Any]:
         return self.base.learnt_networks()
-
-    def release(self) -> None:
-        self.base.release()
