@@ -111,17 +111,22 @@ class Source(abc.ABC):
         """What `target` makes of item `item`, or of another one where that gives nothing.
 
         Raises:
-            InputError: nothing could be made of many items; DamagedFileError: too many damaged files.
+            InputError: nothing could be made of many items.
+            DamagedFileError: too many damaged files, or nothing but damaged ones in as many tries.
         """
+        damages: list[DamagedFileError] = []
         for _ in range(_TRIES):
             try:
                 found = target.sample(self.clip(item, rng), rng)
             except DamagedFileError as error:
                 self._report_damage(error)
+                damages.append(error)
                 found = None
             if found is not None:
                 return found
             item = self._another(item, rng)
+        if len(damages) == _TRIES:
+            raise DamagedFileError(f"{_TRIES} tries met damaged files alone, the last: {damages[-1]}") from damages[-1]
         raise InputError(self.exhausted.format(tries=_TRIES))
 
     def _another(self, item: int, rng: np.random.Generator) -> int:

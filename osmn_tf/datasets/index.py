@@ -166,15 +166,19 @@ class _SkipCounter:
         self.messages: set[str] = set()
 
     def report(self, error: DamagedFileError) -> None:
-        """Counts and warns, once per file; raises `DamagedFileError` when over 5% (and over three) are damaged."""
-        if str(error) in self.messages:
-            return
+        """Counts and warns, once per file; raises `DamagedFileError` when over 5% (and over three) are damaged.
+
+        Then for any of them, again and again: several threads read, and each of them has to hear of it.
+        """
+        known = str(error) in self.messages
         self.messages.add(str(error))
         limit = max(3, self._total // 20)
         if len(self.messages) > limit:
             raise DamagedFileError(
                 f"{self._name}: more than {limit} of {self._total} items are damaged, the last: {error}"
             ) from error
+        if known:
+            return
         warnings.warn(
             f"{self._name}: skipped damaged item {len(self.messages)} of {self._total}: {error}",
             DamagedFileWarning,

@@ -127,6 +127,17 @@ class TestSources:
         resumed.damaged = before  # as the checkpoint keeps it
         assert run(resumed, end)[::2] == (end, message)
 
+    @pytest.mark.filterwarnings("ignore::osmn_tf.datasets.index.DamagedFileWarning")
+    def test_nothing_but_few_damaged_files_is_said(self, davis_root: Path) -> None:
+        """Two damaged files are not too many for the data set, but they are all that these clips can begin with."""
+        source = VideoSource(open_davis(davis_root, 2017, "train"), SIZE, length=1, reverse=0)
+        source._starts = [start for start in source._starts if start[0] == 1][:2]
+        assert len(source) == 2
+        for k in range(3):
+            truncate(davis_root / f"JPEGImages/480p/ant/{k:05d}.jpg")
+        with pytest.raises(DamagedFileError, match=r"^20 tries met damaged files alone, the last: .*ant"):
+            source.sample(0, ONE, rng())
+
     def test_coco_goes_through_instances(self, coco_root: Path) -> None:
         source = ImageSource(open_coco(coco_root), (20, 30), length=2)
         assert len(source) == 2

@@ -194,6 +194,16 @@ class TestStills:
         ):
             open_stills(stills_root).load(0)
 
+    def test_every_reader_hears_that_there_are_too_many(self, stills_root: Path) -> None:
+        """Several threads read: one that meets a file that another one has counted must not go on either."""
+        for i in range(5):
+            truncate(stills_root / f"cups/images/{i}.jpg")
+        data = open_stills(stills_root)
+        with pytest.warns(DamagedFileWarning), pytest.raises(DamagedFileError, match="more than 3 of 8"):
+            data.load(0)
+        with pytest.raises(DamagedFileError, match=r"more than 3 of 8 items are damaged, the last: "):
+            data.load(0)
+
 
 class TestCoco:
     def test_instances(self, coco_root: Path) -> None:
