@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from osmn_tf.datasets.davis import open_davis
 from osmn_tf.datasets.examples import example_path
 from osmn_tf.datasets.index import decode_mask
 from osmn_tf.errors import InputError
-from osmn_tf.files import ensure_directory
+from osmn_tf.files import ensure_directory, file_digest
 from osmn_tf.jobs.manifest import RESULTS, Manifest
 from osmn_tf.jobs.many import fingerprint_of, pending
 from osmn_tf.jobs.rows import read_table
@@ -169,6 +171,8 @@ class Throughput:
         right: how many have all their masks.
         recorded: how many are in the records as failed; None for single commands.
         equal: how many of those that single commands have segmented too have the same masks.
+        same: how many have the files of the first run over the table, byte for byte, and its record but for the times;
+            None for that run, and for single commands.
     """
 
     name: str
@@ -179,12 +183,14 @@ class Throughput:
     right: int
     recorded: int | None
     equal: int
+    same: int | None = None
 
 
 def measure(
     table: str | os.PathLike[str],
     *,
     workers: Sequence[int] = (1, 2),
+    runners: Sequence[str] = ("local",),
     singles: int = 10,
     frames: int = 8,
     words: Sequence[str] = (),
@@ -194,6 +200,7 @@ def measure(
     Args:
         table: of `make_clips`.
         workers: numbers of processes to try.
+        runners: where they are, each tried with each number: "local" or "ray".
         singles: how many clips get a command of their own; they are spread over the table.
         frames: of a clip.
         words: further arguments of every command ("--engine", "keras").
@@ -221,24 +228,17 @@ def measure(
                 None,
                 len(chosen),
             )
-        for count in workers:
-            out = Path(folder, f"workers_{count}")
-            line = [
-                "segment",
-                "--list",
-                os.fspath(table),
-                "--out",
-                str(out),
-                "--workers",
-                str(count),
-                "--quiet",
-                *words,
-            ]
-            run = run_osmn(line, expected=(0, 1))
+        first: dict[str, tuple[dict[str, Any], dict[str, str]]] | None = None
+        for runner, count in itertools.product(runners, workers):
+            out = Path(folder, f"{runner}_{count}")
+            line = ["segment", "--list", os.fspath(table), "--out", str(out), "--quiet", *words]
+            line += ["--runner", runner, "--workers", str(count)]
+            run = run_osmn(line, expected=(0, 1), family=runner == "ray")
             with open(out / RESULTS, encoding="utf-8") as file:
                 records = [json.loads(text) for text in file]
+            found = {record["name"]: (_lasting(record), _files(out, record["name"])) for record in records}
             yield Throughput(
-                f"--workers {count}",
+                f"--workers {count}" if runner == "local" else f"{runner}, {count} actors",
                 len(records),
                 run.seconds,
                 run.cpu_seconds,
@@ -246,7 +246,21 @@ def measure(
                 sum(len(_masks(out / row.name)) == frames for row in rows),
                 sum(record["status"] == "failed" for record in records),
                 sum(_equal(single / row.name, out / row.name) for row in chosen),
+                None if first is None else sum(found.get(name) == what for name, what in first.items()),
             )
+            first = first or found
+
+
+def _lasting(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same of a record however the video was segmented."""
+    return {key: value for key, value in record.items() if key not in ("seconds", "total_seconds")}
+
+
+def _files(out: Path, name: str) -> dict[str, str]:
+    """Path below `out` -> digest of the results of one video."""
+    places = [out / name, *out.glob(f"{name}_*")]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file()]
+    return {str(file.relative_to(out)): file_digest(file) for file in files}
 
 
 def _masks(folder: Path) -> list[Path]:

@@ -15,6 +15,9 @@ EXIT_INCOMPLETE = 1  # something was kept, but not all of it could be done
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+RUNNERS = ("local", "ray")
+"""Where the processes are that segment many videos."""
+
 
 class Parser(argparse.ArgumentParser):
     """Refuses in one line, as everything else of the command line does; its subparsers are of its class."""

@@ -7,6 +7,7 @@ import os
 import tempfile
 
 from osmn_tf.cli.benchmark import Benchmark, benchmarks, load_average
+from osmn_tf.cli.options import RUNNERS
 from osmn_tf.inference.predictor import ENGINES
 
 
@@ -26,6 +27,13 @@ class Many(Benchmark):
         parser.add_argument("--frames", type=int, default=8, metavar="N", help="of each (%(default)s)")
         parser.add_argument("--broken", type=int, default=10, metavar="N", help="of the clips (%(default)s)")
         parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="to try (1 2)")
+        parser.add_argument(
+            "--runners",
+            choices=RUNNERS,
+            nargs="+",
+            default=["local"],
+            help="where they are, to try: on this machine, or with Ray on it (local)",
+        )
         parser.add_argument(
             "--singles", type=int, default=10, metavar="N", help="clips with a command of their own (%(default)s)"
         )
@@ -62,6 +70,7 @@ class Many(Benchmark):
             for row in measure(
                 table,
                 workers=arguments.workers,
+                runners=arguments.runners,
                 singles=arguments.singles,
                 frames=arguments.frames,
                 words=words,
@@ -72,6 +81,8 @@ class Many(Benchmark):
                 line += f"{row.cpu_seconds:9.1f}{first[1] / cpu:9.1f}{row.mebibytes:9.0f}  {row.right} right"
                 if row.recorded is not None:
                     line += f", {row.recorded} recorded as failed; {row.equal} equal to single commands'"
+                if row.same is not None:
+                    line += f", {row.same} to the first table's"
                 print(line, flush=True)
         print(f"{os.cpu_count()} cores, load average {load_average()}; clips of {arguments.frames} frames")
         return 0
