@@ -5,10 +5,11 @@ examples:
   osmn convert results/dog dog.xml --format cvat-images ... as 'CVAT for images 1.1': CVAT keeps the objects, as groups
   osmn convert results/dog dog.json                     ... as COCO, an annotation an object and frame
   osmn convert results/dog dog.zip --name 1=dog --name 2=cat     ... as MOTS PNG
-  osmn convert annotations.zip masks                    an export of CVAT, as palette PNGs: for 'osmn segment --mask'
+  osmn convert annotations.zip masks                    an export of CVAT, as palette PNGs
 
 Formats are known by their names: .xml is CVAT 1.1 (masks and polygons), .json is COCO (YouTube-VIS is read
 too), .zip is MOTS PNG (an export of CVAT is read whichever of these is in it), and everything else a folder of PNGs.
+'osmn segment --mask' takes the files as they are.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Follows one or more objects through a video, from a mask of them in one frame.
 
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
-palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object).
+palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object);
+or a file of annotations, such as CVAT exports, with masks or polygons of the objects in one frame or several.
 Without a mask, say where the objects are: --box around one, or --click on one; a network makes the masks, and
 NAME_first_mask_preview.png shows them. Their labels are 1, 2 and so on, behind those of the masks. With none of these,
 a preset that finds objects by itself (an RVOS) follows what it finds in the first frame.
@@ -29,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, Bars
+from osmn_tf.cli.options import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, RUNNERS, Bars
 from osmn_tf.cli.quiet import captured_stderr
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.quality import (
@@ -62,6 +63,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --preset runs/find/final --out results      no mask: an RVOS marks what stands out
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
+  osmn segment dog.mp4 --mask annotations.xml                      every frame that was annotated in CVAT is given
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
@@ -95,8 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--mask",
         action="append",
-        metavar="[N:]PNG",
-        help="mask of the first frame, or of frame N of the video (from 0); repeatable",
+        metavar="[N:]FILE",
+        help="mask of the first frame, or of frame N of the video (from 0), as a PNG; or annotations, of all their"
+        " frames or of frame N alone: what 'osmn convert' reads, as .xml of CVAT; repeatable",
     )
     what.add_argument(
         "--box",
@@ -145,9 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " their names; what a row does not say, the command says",
     )
     many.add_argument("--workers", type=int, metavar="N", help="processes, among which the cores are shared (1)")
-    many.add_argument(
-        "--runner", choices=("local", "ray"), help="where they are: on this machine, or in a Ray cluster (local)"
-    )
+    many.add_argument("--runner", choices=RUNNERS, help="where they are: on this machine, or in a Ray cluster (local)")
     many.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: Ray on this machine)")
     frames = parser.add_argument_group("the frames")
     frames.add_argument("--start", type=int, default=0, metavar="N", help="first frame (default: 0)")
@@ -416,9 +417,11 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
     for kind in ("cutouts", "prores", "alpha-webm", "exr", "scores"):
         if getattr(arguments, kind.replace("-", "_")):
             outputs[kind] = None
+    masks, annotations = parse_masks(arguments.mask or [], arguments.start)
     return SegmentOptions(
         arguments.videos[0] if len(arguments.videos) == 1 else "",
-        masks=parse_masks(arguments.mask or [], arguments.start),
+        masks=masks,
+        annotations=annotations,
         boxes=parse_prompts(arguments.box or [], arguments.start, parse_box),
         clicks=parse_prompts(arguments.click or [], arguments.start, parse_clicks),
         ends=parse_ends(arguments.until or []),

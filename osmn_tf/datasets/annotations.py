@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -24,7 +24,7 @@ import numpy as np
 from pycocotools import mask as rle_tools
 
 from osmn_tf.datasets.coco import decode_segmentation
-from osmn_tf.datasets.index import DamagedFileError
+from osmn_tf.datasets.index import DamagedFileError, name_some
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, atomic_path, write_bytes
 from osmn_tf.masks.files import read_label_png, write_mask
@@ -48,6 +48,7 @@ class Annotations:
         frame_names: index -> name of a frame without suffix; '00042' by default.
         names: label -> what the object is; `CLASS_NAME` by default.
         length: how many frames the video has, annotated or not.
+        first: number of the video's frame that index 0 is: what was annotated may begin behind its first frame.
 
     Raises:
         InputError: a mask is of another size, or a frame is beyond the video.
@@ -58,6 +59,7 @@ class Annotations:
     frame_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
     names: Mapping[int, str] = dataclasses.field(default_factory=dict)
     length: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         for index, mask in self.masks.items():
@@ -85,13 +87,55 @@ class Annotations:
         """The names of the objects, each once, in the order of the labels."""
         return list(dict.fromkeys(self.name(label) for label in self.labels)) or [CLASS_NAME]
 
+    def by_number(self, names: Sequence[str] | None = None) -> dict[int, np.ndarray]:
+        """Number of a frame of a video -> its mask, of the frames in which there is an object.
+
+        The frames of a folder are known by their names, where the file has names. Those of a video are known by the
+        numbers in their names where all are numbers, as '00042', or 'frame_000042', which is CVAT's name for a frame
+        of a video; else by their places in the file.
+
+        Args:
+            names: of the folder's images without suffix, in their order; None: it is a video.
+
+        Raises:
+            InputError: the folder has no image of such a name.
+        """
+        seen = [index for index, mask in sorted(self.masks.items()) if labels_of(mask)]
+        numbers = {index: index + self.first for index in seen}
+        if all(index in self.frame_names for index in seen):
+            places = {name: place for place, name in enumerate(names or ())}
+            found = {index: self.frame_names[index] for index in seen}
+            unknown = [name for name in found.values() if name not in places]
+            pattern = r"frame_(\d+)" if names else r"(?:frame_)?(\d+)"
+            matches = {index: re.fullmatch(pattern, name) for index, name in found.items()}
+            if not unknown:
+                numbers = {index: places[name] for index, name in found.items()}
+            elif all(matches.values()) and not any(re.fullmatch(pattern, name) for name in places):
+                numbers = {index: int(match[1]) for index, match in matches.items() if match}
+            elif names:
+                raise InputError(f"of another video: it has no {name_some(unknown)} among its {len(places)} images")
+        return {numbers[index]: self.masks[index] for index in seen}
+
 
 FORMATS = ("cvat", "cvat-images", "coco", "mots", "masks")
 """What `write_annotations` writes; "cvat" is CVAT for video."""
 
 
-def read_annotations(path: str | os.PathLike[str]) -> Annotations:
+SUFFIXES = (".xml", ".json", ".zip")
+"""Of the files that `read_annotations` reads."""
+
+
+def is_annotation_file(path: str | os.PathLike[str]) -> bool:
+    """Whether this is the name of a file of annotations, rather than of an image."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def read_annotations(path: str | os.PathLike[str], interpolated: bool = True) -> Annotations:
     """Reads any of the formats: .xml, .json, a folder or .zip of MOTS, a .zip of one of them, or a folder of PNGs.
+
+    Args:
+        path: the file or folder.
+        interpolated: also the shapes that CVAT has put between the key frames of a track, which nobody has drawn.
 
     Raises:
         InputError: it is none of them, or damaged.
@@ -103,14 +147,14 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
         raise InputError(f"{path}: there is no such file or folder of annotations")
     suffix = path.suffix.lower()
     if suffix == ".xml":
-        return _read_cvat(path.read_bytes(), str(path))
+        return _read_cvat(path.read_bytes(), str(path), interpolated)
     if suffix == ".json":
         return _read_coco(path.read_bytes(), str(path))
     if suffix == ".zip":
         with _Archive(path) as archive:
             for name in archive.names():
                 if name.endswith(".xml"):
-                    return _read_cvat(archive.read(name), f"{path}/{name}")
+                    return _read_cvat(archive.read(name), f"{path}/{name}", interpolated)
                 if name.endswith(".json"):
                     return _read_coco(archive.read(name), f"{path}/{name}")
             return _read_mots(archive)
@@ -271,9 +315,10 @@ class _Track:
     number: int | None
     shapes: dict[int, tuple[int, np.ndarray]] = dataclasses.field(default_factory=dict)  # frame -> (z_order, inside)
     hidden: set[int] = dataclasses.field(default_factory=set)  # frames in which it says that it is not seen
+    between: set[int] = dataclasses.field(default_factory=set)  # frames whose shape CVAT has put between two others
 
 
-def _read_cvat(content: bytes, source: str) -> Annotations:
+def _read_cvat(content: bytes, source: str, interpolated: bool) -> Annotations:
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
@@ -297,7 +342,10 @@ def _read_cvat(content: bytes, source: str) -> Annotations:
         raise InputError(f"{source}: damaged, or no CVAT 1.1 with masks or polygons ({error})") from error
     masks = {int(image.attrib["id"]) - first: np.zeros(size, np.uint8) for image in images}
     drawn = [
-        (z, label, index, inside) for label, track in zip(labels, tracks) for index, (z, inside) in track.shapes.items()
+        (z, label, index, inside)
+        for label, track in zip(labels, tracks)
+        for index, (z, inside) in track.shapes.items()
+        if interpolated or index not in track.between
     ]
     for _, label, index, inside in sorted(drawn, key=lambda each: each[:3]):
         masks.setdefault(index, np.zeros(size, np.uint8))[inside] = label
@@ -307,7 +355,7 @@ def _read_cvat(content: bytes, source: str) -> Annotations:
                 masks.setdefault(index, np.zeros(size, np.uint8))
     frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
     names = {label: track.name for label, track in zip(labels, tracks)}
-    return Annotations(size, masks, frame_names, names, last - first + 1)
+    return Annotations(size, masks, frame_names, names, last - first + 1, first)
 
 
 def _cvat_tracks(root: ElementTree.Element, size: tuple[int, int], first: int) -> list[_Track]:
@@ -320,6 +368,8 @@ def _cvat_tracks(root: ElementTree.Element, size: tuple[int, int], first: int) -
                 track.hidden.add(index)
             else:
                 track.shapes[index] = int(shape.get("z_order") or 0), _cvat_shape(shape, size)
+                if shape.get("keyframe") == "0":
+                    track.between.add(index)
         found.append(track)
     for image in root.findall("image"):
         index = int(image.attrib["id"]) - first

@@ -1,8 +1,8 @@
 """Tables of videos: what a row says, as the options of a job.
 
 The columns are the fields of `SegmentOptions`, of its `network`, its `look` and its `outputs`, each by its own name;
-"mask", "box", "click" and "until" stand for `masks`, `boxes`, `clicks` and `ends`. A field that is added there is a
-column here.
+"mask" stands for `masks` and `annotations`, "box", "click" and "until" for `boxes`, `clicks` and `ends`. A field that
+is added there is a column here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from osmn_tf.datasets.annotations import is_annotation_file
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions, parse_size
 from osmn_tf.jobs.outputs import Look, outputs
@@ -156,7 +157,7 @@ def check(rows: Sequence[Row], where: str) -> None:
 
 def files_read(options: SegmentOptions) -> list[Path]:
     """The video, the masks and the detections of a job, where they are files or folders."""
-    paths = [options.video, *(mask for mask in options.masks.values() if isinstance(mask, str | os.PathLike))]
+    paths = [options.video, *options.mask_files]
     return [Path(path) for path in (*paths, options.detections, options.detection_images) if path is not None]
 
 
@@ -189,8 +190,10 @@ def options_of(columns: Columns, out: str | os.PathLike[str]) -> SegmentOptions:
     own = settings.pop("")
     start = own.get("start", 0)
     mask, box, click, until = (_several(name, columns.get(name)) for name in _LISTS)
+    masks, annotations = parse_masks(mask, start)
     own |= {
-        "masks": parse_masks(mask, start),
+        "masks": masks,
+        "annotations": annotations,
         "boxes": parse_prompts(box, start, parse_box),
         "clicks": parse_prompts(click, start, parse_clicks),
         "ends": parse_ends(until),
@@ -213,8 +216,9 @@ def columns_of(options: SegmentOptions) -> dict[str, Any]:
             value = getattr(own, name)
             if name != "out" and value != getattr(plain, name):
                 found[name] = "{}x{}".format(*value) if name == "network_size" else value
-    if options.masks:
+    if options.masks or options.annotations is not None:
         found["mask"] = [f"{number}:{os.path.abspath(str(path))}" for number, path in options.masks.items()]
+        found["mask"] += [] if options.annotations is None else [os.path.abspath(options.annotations)]
     if options.boxes:
         found["box"] = [f"{n}:{','.join(map(str, box))}" for n, boxes in options.boxes.items() for box in boxes]
     if options.clicks:
@@ -296,30 +300,40 @@ _TYPES: dict[str, Any] = {
 
 
 def _plain(options: Any) -> dict[str, str]:
-    """Field -> its type as text, of those that one value gives."""
-    return {field.name: str(field.type) for field in dataclasses.fields(options) if str(field.type) in _TYPES}
+    """Field -> its type as text, of those that one value of a column of this name gives."""
+    fields = [field for field in dataclasses.fields(options) if field.name not in _IN_LISTS]
+    return {field.name: str(field.type) for field in fields if str(field.type) in _TYPES}
 
 
 _LISTS = ("mask", "box", "click", "until")
+_IN_LISTS = ("annotations",)  # in "mask"
 _PARTS: dict[str, Any] = {"network": PredictorOptions, "look": Look}
 _FIELDS = {"": _plain(SegmentOptions), **{part: _plain(options) for part, options in _PARTS.items()}}
 _COLUMNS = ("video", *_LISTS, *sorted({name for fields in _FIELDS.values() for name in fields} - {"video"}))
 
 
-def parse_masks(values: Sequence[str], start: int) -> dict[int, str]:
-    """Texts '[N:]PNG' as number of a frame -> file. Without a number a mask is of frame `start`.
+def parse_masks(values: Sequence[str], start: int) -> tuple[dict[int, str], str | None]:
+    """Texts '[N:]FILE' as number of a frame -> file, and the file of annotations that has no number.
+
+    Without a number a mask is of frame `start`, and annotations are of all their frames.
 
     Raises:
-        InputError: a frame gets two masks.
+        InputError: a frame gets two masks, or there are two files of annotations without a number.
     """
     masks: dict[int, str] = {}
+    annotations: str | None = None
     for value in values:
         number, path = _numbered(value)
+        if number is None and is_annotation_file(path):
+            if annotations is not None:
+                raise InputError(f"--mask {value}: expected one file of annotations, received {annotations} too")
+            annotations = path
+            continue
         frame = start if number is None else number
         if frame in masks:
             raise InputError(f"--mask {value}: frame {frame} has a mask already")
         masks[frame] = path
-    return masks
+    return masks, annotations
 
 
 def parse_prompts(values: Sequence[str], start: int, parse: Callable[[str], T]) -> dict[int, tuple[T, ...]]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import time
 import zlib
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from osmn_tf.datasets.annotations import is_annotation_file, read_annotations
+from osmn_tf.datasets.index import name_some
 from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, ensure_directory, remove_leftovers
 from osmn_tf.inference.contours import find_contours, open_contours
@@ -25,7 +28,7 @@ from osmn_tf.jobs.background import Background, deferred_interrupt
 from osmn_tf.jobs.outputs import Look, Output, Scores, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
-from osmn_tf.masks.files import read_label_png, read_mask, write_mask
+from osmn_tf.masks.files import read_label_png, read_mask, resize_mask, write_mask
 from osmn_tf.masks.labels import VOID, labels_of
 from osmn_tf.masks.prompts import Box, Click
 from osmn_tf.models.presets import DEFAULT_PRESET
@@ -48,7 +51,10 @@ class SegmentOptions:
 
     Attributes:
         video: video file, folder of images, or image.
-        masks: number of a frame of the video (from 0) -> its mask, as a file or uint8 [H, W].
+        masks: number of a frame of the video (from 0) -> its mask, as uint8 [H, W], a file, or a file of annotations
+            (`osmn_tf.datasets.annotations`) of which this frame is taken.
+        annotations: file of annotations all of whose frames are given, of those that are selected; where it has
+            tracks, the frames in which somebody has drawn an object.
         boxes: number of a frame -> boxes around objects in it, (x, y, width, height) in pixels. Their labels go on
             behind those in `masks`, in the order of the frames and of the boxes.
         clicks: number of a frame -> objects that were clicked in it, each by one or more (x, y) in pixels. Their labels
@@ -80,6 +86,7 @@ class SegmentOptions:
 
     video: str | os.PathLike[str]
     masks: Mapping[int, str | os.PathLike[str] | np.ndarray] = dataclasses.field(default_factory=dict)
+    annotations: str | os.PathLike[str] | None = None
     boxes: Mapping[int, Sequence[Box]] = dataclasses.field(default_factory=dict)
     clicks: Mapping[int, Sequence[Sequence[Click]]] = dataclasses.field(default_factory=dict)
     ends: Mapping[int, int] = dataclasses.field(default_factory=dict)
@@ -108,8 +115,15 @@ class SegmentOptions:
 
     @property
     def marked(self) -> bool:
-        """Whether it is said where objects are: by masks, boxes or clicks."""
-        return bool(self.masks) or any(self.boxes.values()) or any(self.clicks.values())
+        """Whether it is said where objects are: by masks, annotations, boxes or clicks."""
+        masks = bool(self.masks) or self.annotations is not None
+        return masks or any(self.boxes.values()) or any(self.clicks.values())
+
+    @property
+    def mask_files(self) -> list[Path]:
+        """The files that masks are read from."""
+        given = [*self.masks.values(), *([] if self.annotations is None else [self.annotations])]
+        return [Path(mask) for mask in given if not isinstance(mask, np.ndarray)]
 
     @property
     def finetunes(self) -> bool:
@@ -354,7 +368,7 @@ class _Job:
         Raises:
             InputError: such a file is where results are to be written; nothing was written or removed.
         """
-        read = [self.source.path, *(Path(m) for m in self.options.masks.values() if not isinstance(m, np.ndarray))]
+        read = [self.source.path, *self.options.mask_files]
         targets = [*(folder.path for folder in self._folders()), *self._files()]
         for path, target in itertools.product(read, targets):
             if target.resolve() in (path.resolve(), *path.resolve().parents):
@@ -745,13 +759,14 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
     if not (options.marked or options.detections) and (options.both_ways or options.finetunes):
         what = "--both-ways" if options.both_ways else "--finetune"
         raise InputError(f"{what}: needs the objects as --mask PNG, --box X,Y,W,H or --click X,Y")
-    size = (source.info.height, source.info.width)
     if options.detections and not options.marked:
         return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
-    for number, mask in options.masks.items():
+    for number, mask in (*options.masks.items(), *_annotated(options, source)):
         index = _index(number, options, source, "--mask")
-        given[index] = mask if isinstance(mask, np.ndarray) else read_mask(mask, size=size, resize=options.resize_mask)
+        if index in given:
+            raise InputError(f"--mask {options.annotations}: frame {number} has a mask already")
+        given[index] = mask if isinstance(mask, np.ndarray) else _read_one(number, mask, options, source)
     label = max((labels_of(mask)[-1] for mask in given.values() if labels_of(mask)), default=0)
     prompted: int | None = None
     for argument, number, count, make in _prompts(options):
@@ -772,6 +787,67 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
         if hidden := set(range(label - count + 1, label + 1)) - set(labels_of(given[index])):
             raise InputError(f"{argument}: the objects before it cover all of object {min(hidden)} in frame {number}")
     return given, prompted
+
+
+def _annotated(options: SegmentOptions, source: FrameSource) -> list[tuple[int, np.ndarray]]:
+    """(number of a frame, its mask) of the annotated frames that are selected.
+
+    Raises:
+        InputError: the file is damaged, of another video, or has no object in what is selected.
+    """
+    if options.annotations is None:
+        return []
+    found = _read_annotated(options.annotations, options, source)
+    end = math.inf if options.end is None else options.end
+    chosen = [
+        (number, mask)
+        for number, mask in found.items()
+        if options.start <= number < end and (number - options.start) % options.every == 0
+    ]
+    if not chosen:
+        there = name_some(list(found))
+        raise InputError(f"--mask {options.annotations}: no annotated frame (it has {there}) is among those selected")
+    return chosen
+
+
+def _read_one(number: int, path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource) -> np.ndarray:
+    """The mask of a frame uint8 [H, W], of a PNG or of annotations."""
+    if not is_annotation_file(path):
+        return read_mask(path, size=source.size, resize=options.resize_mask)
+    found = _read_annotated(path, options, source)
+    if number not in found:
+        there = name_some(list(found))
+        raise InputError(f"--mask {number}:{path}: expected an annotated frame, it has {there}")
+    return found[number]
+
+
+def _read_annotated(
+    path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource
+) -> dict[int, np.ndarray]:
+    """Number of a frame -> its mask uint8 [H, W], of a file of annotations.
+
+    Raises:
+        InputError: the file is damaged, of another video, or has no objects.
+    """
+    annotations = read_annotations(path, interpolated=False)
+    height, width = source.size
+    whole = open_source(options.video)
+    try:
+        found = annotations.by_number([file.stem for file in whole.files] if whole.path.is_dir() else None)
+    except InputError as error:
+        raise InputError(f"--mask {path}: {error}") from error
+    if annotations.size != source.size and not options.resize_mask:
+        received = f"{annotations.size[1]}x{annotations.size[0]}"
+        raise InputError(
+            f"--mask {path}: expected annotations of the video's size, {width}x{height}, but they are of {received} "
+            "(width x height); give --resize-mask (resize_mask=True) to scale them"
+        )
+    if annotations.size != source.size:
+        found = {number: resize_mask(mask, source.size) for number, mask in found.items()}
+        found = {number: mask for number, mask in found.items() if labels_of(mask)}
+    if not found:
+        raise InputError(f"--mask {path}: it has no object in any frame")
+    return found
 
 
 def _prompts(options: SegmentOptions) -> Iterator[tuple[str, int, int, Callable[[np.ndarray], np.ndarray]]]:

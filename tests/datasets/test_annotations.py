@@ -253,3 +253,21 @@ def test_archives_are_never_unpacked_and_have_a_limit(tmp_path: Path, monkeypatc
         read_annotations(tmp_path / "b.zip")
     with pytest.raises(InputError, match="there is no such file"):
         read_annotations(tmp_path / "c.zip")
+
+
+def test_frames_are_known_by_name_in_a_folder_and_by_number_in_a_video(tmp_path: Path) -> None:
+    masks = {index: np.full(SIZE, value, np.uint8) for index, value in enumerate((1, 0, 2))}
+    named = Annotations(SIZE, masks, {0: "00040", 1: "00041", 2: "00050"})
+    assert list(named.by_number()) == [40, 50]  # in frame 1 there is no object
+    assert list(named.by_number(["00030", "00040", "00050"])) == [1, 2]
+    with pytest.raises(InputError, match="it has no 00050 among its 2 images"):
+        named.by_number(["00030", "00040"])
+    of_a_video = Annotations(SIZE, masks, {0: "frame_000010", 1: "frame_000011", 2: "frame_000012"}, first=10)
+    assert list(of_a_video.by_number()) == [10, 12]
+    assert list(of_a_video.by_number([f"{index:05d}" for index in range(20)])) == [10, 12]
+    assert list(of_a_video.by_number([f"frame_{index:06d}" for index in range(8, 14)])) == [2, 4]
+    with pytest.raises(InputError, match="it has no frame_000012 among its 2 images"):
+        of_a_video.by_number(["frame_000010", "frame_000011"])
+    other = Annotations(SIZE, masks, {0: "cat", 1: "dog", 2: "cow"}, first=3)
+    assert list(other.by_number()) == list(Annotations(SIZE, masks, first=3).by_number(["a", "b"])) == [3, 5]
+    np.testing.assert_array_equal(other.by_number()[5], masks[2])
