@@ -39,7 +39,7 @@ def find(x: Any) -> NetworkSource | None:
             _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover", "objects")
             return (RestPredictor if "://" in address else GrpcPredictor)(address, name)
 
-        return NetworkSource("a network on a server", None, False, False, connect)
+        return NetworkSource("a network on a server", None, False, False, connect, zero_shot=False)
     folder = find_saved_model(x)
     if folder is None:
         return None
@@ -53,7 +53,7 @@ def find(x: Any) -> NetworkSource | None:
             _refuse(options, "network_size")
         return predictor
 
-    return NetworkSource("a SavedModel", Path(folder), False, False, load)
+    return NetworkSource("a SavedModel", Path(folder), False, False, load, zero_shot=False)
 
 
 def _refuse(options: PredictorOptions, *names: str) -> None:

@@ -319,6 +319,7 @@ class NetworkSource:
         litert: the folder of LiteRT files that a preset has beside its weights.
         facts: what is known of a preset with LiteRT files (its metadata), or of the files
             (`osmn_tf.runtime.network.Metadata`).
+        zero_shot: whether it finds the objects by itself; None: its class says so once it is open.
     """
 
     kind: str
@@ -329,6 +330,7 @@ class NetworkSource:
     engine: str | None = None
     litert: Path | None = None
     facts: Any = None
+    zero_shot: bool | None = None
 
 
 def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool = False) -> NetworkSource:

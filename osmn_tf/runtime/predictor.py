@@ -41,7 +41,10 @@ def find(x: Any) -> NetworkSource | None:
             return ExportedOSVOSPredictor(folder, options)
         return ExportedPredictor(folder, options)
 
-    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=metadata)
+    finds = metadata.sequence is not None and metadata.sequence.slots is not None
+    return NetworkSource(
+        "a LiteRT export", folder, False, False, load, engine="litert", facts=metadata, zero_shot=finds
+    )
 
 
 def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tuple[int, int]:
