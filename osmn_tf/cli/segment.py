@@ -244,7 +244,7 @@ def run(arguments: argparse.Namespace) -> int:
             open_shipped()
     opening = functools.partial(open_quietly, say=not arguments.quiet, device=arguments.device)
     with Bars(arguments.quiet) as bars:
-        outcome = segment(options, progress=bars.show, open_segmenter=opening)
+        outcome = segment(options, progress=bars.show, open_segmenter=opening, remark=remark)
     if outcome.already_done:
         print(f"{outcome.name} is done already; --force does it again.")
     elif outcome.problem is not None:
@@ -263,6 +263,11 @@ def run(arguments: argparse.Namespace) -> int:
     for title, path in outcome.results:
         print(f"{title + ':':15}{path}")
     return EXIT_OK
+
+
+def remark(text: str) -> None:
+    """Says what is probably not meant."""
+    print(f"osmn segment: note: {text}", file=sys.stderr, flush=True)
 
 
 def run_many(arguments: argparse.Namespace) -> int:
@@ -377,11 +382,11 @@ class Lines:
         what = f"{record.get('frames', 0)} frames in {record.get('seconds', 0):.1f} s"
         if record["status"] != "done":
             what = f"{record['kind']}: {record['message']}"
-        line = f"{self._ended}/{self._rows} {record['name']}: {what}"
-        if self._bar is None:
-            print(line, flush=True)
-        else:
-            self._bar.write(line)
+        for line in (f"{self._ended}/{self._rows} {record['name']}: {what}", *record.get("remarks", ())):
+            if self._bar is None:
+                print(line, flush=True)
+            else:
+                self._bar.write(line)
 
     def share(self, done: float) -> None:
         if self._bar is not None:

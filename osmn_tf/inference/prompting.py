@@ -33,8 +33,9 @@ _LEAST = 0.05
 def mask_from_box(frame: Array, *boxes: Box, network: Any = None) -> Array:
     """Segments the object in each box. The result is the same in every run.
 
-    Each box must hold the whole object and little else, and some of the frame must be outside it. Objects are cut out
-    one by one; where they overlap, the one with the smaller box is in front.
+    Each box must hold the whole object and little else. What is outside of it says what the background is: in a box
+    that is all of the frame, all that stands out is the object. Objects are cut out one by one; where they overlap, the
+    one with the smaller box is in front.
 
     Args:
         frame: uint8 RGB [H, W, 3].
@@ -46,7 +47,7 @@ def mask_from_box(frame: Array, *boxes: Box, network: Any = None) -> Array:
         uint8 [H, W]: value k is the object in box k, counted from 1.
 
     Raises:
-        InputError: a box is not inside the frame, too small or all of it, or nothing was found in it.
+        InputError: a box is not inside the frame or too small, or nothing was found in it.
         MissingDependencyError: ai-edge-litert is not installed.
 
     Example:

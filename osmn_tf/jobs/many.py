@@ -96,7 +96,8 @@ def process_one(
 
     Returns:
         "name", "row" and "video" of the row; "status": "done", "failed", "interrupted" or, where another process is at
-        work on it, "busy"; of one that failed "kind" (the class of the error) and "message" (a line); of what is there
+        work on it, "busy"; of one that failed "kind" (the class of the error) and "message" (a line); "remarks", lines
+        on what is probably not meant, where there are any; of what is there
         "frames", "seconds" and "results" (what it is -> where, below OUT); what the results depend on as "facts",
         "stamp" and "content" (see `Fingerprint`); and "host".
     """
@@ -126,13 +127,16 @@ class ProcessDiedError(RuntimeError):
 
 def _process(row: Row, opener: Opener, progress: Progress | None, stop: Callable[[], bool] | None) -> Record:
     fingerprint = fingerprint_of(row)
-    outcome = segment(row.options, progress=progress, open_segmenter=opener, stop=stop)
+    remarks: list[str] = []
+    outcome = segment(row.options, progress=progress, open_segmenter=opener, stop=stop, remark=remarks.append)
     found: Record = {
         "status": "interrupted" if outcome.interrupted else "done",
         "frames": outcome.frames,
         "seconds": round(outcome.seconds, 3),
         "results": {title: os.path.relpath(path, row.out) for title, path in outcome.results},
     }
+    if remarks:
+        found["remarks"] = remarks
     if outcome.problem is not None:
         return found | {"status": "failed", "kind": outcome.kind, "message": outcome.problem}
     if not outcome.interrupted:

@@ -30,7 +30,7 @@ from osmn_tf.jobs.resume import Record, State, array_digest, signature
 from osmn_tf.masks.drawing import draw_overlay, write_image
 from osmn_tf.masks.files import read_label_png, read_mask, resize_mask, write_mask
 from osmn_tf.masks.labels import VOID, labels_of
-from osmn_tf.masks.prompts import Box, Click
+from osmn_tf.masks.prompts import Box, Click, box_remark
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.video.readers import TruncatedVideoError
 from osmn_tf.video.source import FrameSource, open_source
@@ -170,6 +170,7 @@ def segment(
     progress: Progress | None = None,
     open_segmenter: Callable[[SegmentOptions], VideoSegmenter] | None = None,
     stop: Callable[[], bool] | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Segments a video and writes its results.
 
@@ -181,6 +182,7 @@ def segment(
         open_segmenter: makes the segmenter, once everything else has been checked; by default with the network that
             `options.preset` names.
         stop: asked after every frame and every step; True is what Ctrl-C is otherwise, which then is left alone.
+        remark: told, before the first frame and in a line each, what is allowed and probably not meant.
 
     Returns:
         How it has ended. Files that could not be written or read behind the first frame, and Ctrl-C, are no exceptions:
@@ -211,6 +213,9 @@ def segment(
                 "takes masks"
             )
         job.claim()
+        if remark is not None:
+            for text in job.remarks():
+                remark(text)
         return job.run(segmenter)
 
 
@@ -351,6 +356,11 @@ class _Job:
         """Whether the same command has finished before and its results are still there."""
         done = self.record.complete and self.record.signature == self.signature
         return done and not self.options.force and all(path.exists() for path in self.targets.values())
+
+    def remarks(self) -> list[str]:
+        """What is allowed and probably not meant, a line each."""
+        boxes = [box for of_frame in self.options.boxes.values() for box in of_frame]
+        return [f"--{text}" for box in boxes if (text := box_remark(box, self.source.size)) is not None]
 
     def results(self) -> tuple[tuple[str, Path], ...]:
         """(what it is, where it is) of the results that are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ Click = tuple[int, int]
 CLICK_RADIUS = 0.04
 """Of the picture's height: what surely belongs to the object that was clicked."""
 _SMALLEST_SIDE = 4
+_NEARLY_ALL = 0.95  # of a frame's area
 
 
 def parse_box(text: str) -> Box:
@@ -49,7 +51,7 @@ def check_box(box: Box, frame_size: tuple[int, int]) -> None:
     """Refuses a box that a frame of (H, W) pixels cannot have.
 
     Raises:
-        InputError: the box is not inside the frame, too small or all of it.
+        InputError: the box is not inside the frame, or too small.
     """
     x, y, width, height = box
     name = ",".join(str(value) for value in box)
@@ -60,8 +62,18 @@ def check_box(box: Box, frame_size: tuple[int, int]) -> None:
         raise InputError(f"box {name}: expected a box X,Y,W,H inside the frame of {size} pixels")
     if width < _SMALLEST_SIDE or height < _SMALLEST_SIDE:
         raise InputError(f"box {name}: expected at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels; give a mask")
-    if (width, height) == (frame_size[1], frame_size[0]):
-        raise InputError(f"box {name}: it is the whole frame of {size} pixels; leave some background outside it")
+
+
+def box_remark(box: Box, frame_size: tuple[int, int]) -> str | None:
+    """What to say, in a line, of a box that is as good as all of a frame of (H, W) pixels; None of any other."""
+    share = box[2] * box[3] / (frame_size[0] * frame_size[1])
+    if share < _NEARLY_ALL:
+        return None
+    return (
+        f"box {','.join(str(value) for value in box)}: it is {math.floor(100 * share)} % of the frame, so nothing"
+        " outside of it says what the background is, and all that stands out becomes one object; a box around one"
+        " object is better"
+    )
 
 
 def check_clicks(clicks: Sequence[Click], frame_size: tuple[int, int]) -> None:

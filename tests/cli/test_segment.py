@@ -161,6 +161,24 @@ def test_box_makes_the_first_mask(segment: Callable[..., int], video: Path, tmp_
     assert (tmp_path / "out" / "clip_first_mask_preview.png").is_file()
 
 
+def test_a_box_of_the_whole_frame_is_allowed_and_remarked_on(
+    segment: Callable[..., int], video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is said of another box, nor by the same command again; of many videos it is in the record too."""
+    whole = f"0,0,{SIZE[1]},{SIZE[0]}"
+    assert segment(video, "--box", whole, "--end", 2) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("osmn segment:")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"osmn segment: note: --box {whole}: it is 100 % of the frame, so nothing outside")
+    assert read_label_png(tmp_path / "out" / "clip_first_mask.png")[45, 25] == 1
+    assert segment(video, "--box", whole, "--end", 2) == 0
+    assert segment(video, "--box", "5,25,45,40", "--end", 2, out=tmp_path / "other") == 0
+    assert "note" not in capsys.readouterr().err
+    assert segment(video, "--box", whole, "--end", 2, "--workers", 1, out=tmp_path / "many") == 0
+    (record,) = map(json.loads, (tmp_path / "many" / "results.jsonl").read_text().splitlines())
+    assert record["remarks"] == [lines[0].removeprefix("osmn segment: note: ")]
+
+
 def test_a_click_makes_the_first_mask(segment: Callable[..., int], video: Path, tmp_path: Path) -> None:
     assert segment(video, "--click", "2:35,45+30,50", "--end", 4, "--no-overlay") == 0
     first = read_label_png(tmp_path / "out" / "clip_first_mask.png")

@@ -5,7 +5,7 @@ import pytest
 
 from osmn_tf import augment
 from osmn_tf.errors import InputError
-from osmn_tf.masks.prompts import CLICK_RADIUS, check_clicks, discs, ellipse, parse_box, parse_clicks
+from osmn_tf.masks.prompts import CLICK_RADIUS, box_remark, check_clicks, discs, ellipse, parse_box, parse_clicks
 
 
 def test_parse_box() -> None:
@@ -52,3 +52,14 @@ def test_clicks_outside_and_none() -> None:
     for click in ((-1, 5), (200, 5), (5, 120)):
         with pytest.raises(InputError, match="expected a point inside the frame of 200x120 pixels"):
             check_clicks([(1, 1), click], (120, 200))
+
+
+def test_a_box_that_is_as_good_as_all_of_the_frame_is_remarked_on() -> None:
+    assert box_remark((0, 0, 200, 94), (100, 200)) is None
+    assert "box 0,5,200,95: it is 95 % of the frame" in str(box_remark((0, 5, 200, 95), (100, 200)))
+    found = box_remark((0, 0, 200, 100), (100, 200))
+    assert found is not None
+    assert found.startswith(
+        "box 0,0,200,100: it is 100 % of the frame, so nothing outside of it says what the background"
+    )
+    assert "\n" not in found
