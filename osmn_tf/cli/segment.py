@@ -71,8 +71,8 @@ EXAMPLES = """examples:
   osmn segment frames/ --mask dog.png --detections found.json      with what a detector has found in every frame
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
   osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
-  osmn segment clips/*.mp4 --mask 'masks/{name}.png' --workers 2   many videos, {name} is each one's name
-  osmn segment --list jobs.csv --workers 2 --out results           a table: video, mask or box, and options
+  osmn segment clips/*.mp4 --mask 'masks/{name}.png'               many videos, {name} is each one's name
+  osmn segment --list jobs.csv --out results                       a table: video, mask or box, and options
 """
 
 MOST_FAILURES = 10  # that are named at the end
@@ -147,7 +147,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a table, .csv or .jsonl, a video a row: 'video', one of 'mask', 'box' and 'detections', and options by"
         " their names; what a row does not say, the command says",
     )
-    many.add_argument("--workers", type=int, metavar="N", help="processes, among which the cores are shared (1)")
+    many.add_argument(
+        "--workers",
+        metavar="N",
+        help="processes, among which the cores are shared; auto: with LiteRT one for each core, as far as memory goes,"
+        " with Keras one, with Ray one for each core of the cluster (auto)",
+    )
     many.add_argument("--runner", choices=RUNNERS, help="where they are: on this machine, or in a Ray cluster (local)")
     many.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster (default: Ray on this machine)")
     frames = parser.add_argument_group("the frames")
@@ -277,8 +282,7 @@ def run_many(arguments: argparse.Namespace) -> int:
 
     if bool(arguments.videos) == (arguments.list is not None):
         raise InputError("give one or more videos, or a table of them as --list FILE")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise InputError(f"--workers: expected 1 or more, received {arguments.workers}")
+    workers = parse_workers(arguments.workers or "auto")
     if arguments.address is not None and arguments.runner != "ray":
         raise InputError("--address: it is that of a Ray cluster; add --runner ray")
     base = columns_of(read_options(arguments))
@@ -287,7 +291,7 @@ def run_many(arguments: argparse.Namespace) -> int:
     else:
         rows = make_rows([{"video": os.path.abspath(video)} for video in arguments.videos], arguments.out, base)
     with Lines(arguments.quiet) as lines:
-        summary = segment_many(rows, make_runner(arguments), lines)
+        summary = segment_many(rows, make_runner(arguments, workers), lines)
     print(describe(summary, arguments.out))
     for record in summary.failed[:MOST_FAILURES]:
         print(f"  row {record['row']}, {record['name']}: {record['kind']}: {record['message']}", file=sys.stderr)
@@ -299,8 +303,21 @@ def run_many(arguments: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if summary.failed else EXIT_OK
 
 
-def make_runner(arguments: argparse.Namespace) -> Runner:
-    """Where the videos are segmented.
+def parse_workers(text: str) -> int | None:
+    """A number of processes; None for 'auto'.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--workers: expected 1 or more, or auto, received {text}")
+    return int(text)
+
+
+def make_runner(arguments: argparse.Namespace, workers: int | None) -> Runner:
+    """Where the videos are segmented, by how many processes; None: as many as are of use.
 
     Raises:
         MissingDependencyError: Ray is not installed.
@@ -316,8 +333,8 @@ def make_runner(arguments: argparse.Namespace) -> Runner:
     if arguments.runner == "ray":
         from osmn_tf.jobs.on_ray import run_on_ray
 
-        return run_on_ray(arguments.workers, setting, arguments.address)
-    return run_here(arguments.workers or 1, setting)
+        return run_on_ray(workers, setting, arguments.address)
+    return run_here(workers, setting)
 
 
 def import_plugins(paths: Sequence[str]) -> None:

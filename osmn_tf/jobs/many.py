@@ -28,11 +28,13 @@ from osmn_tf.files import ensure_directory, file_digest
 from osmn_tf.inference.predictor import Predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs.background import deferred_interrupt
+from osmn_tf.jobs.machine import free_memory, usable_cores
 from osmn_tf.jobs.manifest import CLAIMS, Claim, Fingerprint, Manifest, Record
 from osmn_tf.jobs.rows import FILES, Row, files_read
 from osmn_tf.jobs.segment import Progress, SegmentOptions, default_segmenter, find_source, network_files, segment
 
 MOST_NETWORKS = 2  # that a process keeps loaded
+MEMORY = 1 << 29  # bytes for a process with LiteRT; 0.3 GiB were measured with frames of 854x480
 _TRIES = 2  # of a video whose process dies
 _TICK = 0.5  # seconds between two looks at how far the processes are
 BUSY = 2.0  # seconds until a video is looked at again that another process has
@@ -323,30 +325,41 @@ def pending(rows: Sequence[Row], manifest: Manifest) -> list[Row]:
 # Processes of this machine ----------------------------------------------------------------------------------------
 
 
-def run_here(workers: int = 1, setting: Setting | None = None) -> Runner:
+def run_here(workers: int | None = None, setting: Setting | None = None) -> Runner:
     """A runner in processes of this machine.
 
     A process that dies, as by lack of memory or in a decoder, takes only its own video with it, which is tried once
     more. Ctrl-C stops after the frames in hand.
 
     Args:
-        workers: how many processes.
+        workers: how many processes; None: see `enough_workers`.
         setting: of each; by default it has its share of the cores.
     """
-    setting = setting or Setting()
-    if setting.threads is None:
-        setting = dataclasses.replace(setting, threads=max(1, usable_cores() // workers))
-    return functools.partial(_run_here, workers, setting)
+    return functools.partial(_run_here, workers, setting or Setting())
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+def enough_workers(rows: Sequence[Row]) -> int:
+    """How many processes are as fast as any number, without asking for what others need.
+
+    Where LiteRT runs the networks it is one for every core, which is the fastest split, as far as there are videos and
+    memory. Keras takes three times the memory and more, and may compute on a device that processes would share: one.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    asked: dict[Any, bool] = {}  # network -> whether LiteRT runs it
+    for row in rows:
+        options = row.options
+        key = str(options.preset), options.network, options.finetunes
+        if key not in asked:
+            asked[key] = find_source(options).engine == "litert"
+        if not asked[key] or options.contours is not None:
+            return 1
+    return max(1, int(min(usable_cores(), len(rows), free_memory() // MEMORY)))
 
 
 def _run_here(
-    workers: int,
+    workers: int | None,
     setting: Setting,
     rows: Sequence[Row],
     has_ended: Callable[[Row], bool],
@@ -355,7 +368,10 @@ def _run_here(
     waiting = collections.deque(rows)
     busy: list[tuple[float, Row]] = []  # that other processes have, and when to look again
     tries: collections.Counter[str] = collections.Counter()
-    pool = _Pool(min(workers, len(rows)), setting)
+    workers = enough_workers(rows) if workers is None else min(workers, len(rows))
+    if setting.threads is None:
+        setting = dataclasses.replace(setting, threads=max(1, usable_cores() // workers))
+    pool = _Pool(workers, setting)
     with pool, deferred_interrupt() as interrupted:
         while True:
             if interrupted.is_set():

@@ -336,6 +336,10 @@ def rectangle(x: int, y: int, width: int, height: int) -> list[int]:
         (("a.mp4", "--list", "x.csv"), "give one or more videos, or a table"),
         (("a.mp4", "b.mp4"), "expected the objects as one of mask, box, click, detections"),
         (("a.mp4", "b.mp4", "--mask", "{name}.png", "--workers", "0"), "--workers: expected 1 or more"),
+        (
+            ("a.mp4", "b.mp4", "--mask", "{name}.png", "--workers", "all"),
+            "--workers: expected 1 or more, or auto, received",
+        ),
         (("a.mp4", "b.mp4", "--mask", "{name}.png", "--address", "auto"), "add --runner ray"),
         (("a.mp4", "b.mp4", "--mask", "{name}.png", "--preset", "nothing"), "no preset"),
         (("a.mp4", "a.mp4", "--mask", "{name}.png"), "video 2: its results would be those of row 1 (a)"),
