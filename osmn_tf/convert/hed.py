@@ -44,7 +44,7 @@ def import_hed(
         out: the preset's folder.
         network_size: (H, W) at which frames are looked at; None: 480 x 854.
         force: replace a preset that is at `out`.
-        dtype: "float32", or "float16" for a file of half the size.
+        dtype: of the stored weights, see `osmn_tf.models.presets.save_preset`.
 
     Returns:
         The network.

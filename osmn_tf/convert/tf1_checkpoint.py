@@ -501,7 +501,7 @@ def import_checkpoint(
         out: the preset's folder. `import.json` in it lists every tensor used and skipped.
         modulator_weights: for an OSVOS parent, which has no visual modulator: a VGG-16 classifier to begin with.
         force: replace a preset that is at `out`.
-        dtype: "float32", or "float16" for a file of half the size.
+        dtype: of the stored weights, see `osmn_tf.models.presets.save_preset`.
         network: as `inspect`; `modulator_weights` are for an "OSMN".
 
     Raises:

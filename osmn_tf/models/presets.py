@@ -1,6 +1,6 @@
 """Presets: a network with its weights as a folder.
 
-`config.json` (class and constructor arguments), `model.weights.h5` (Keras weights, float32 or float16) and
+`config.json` (class and constructor arguments), `model.weights.h5` (Keras weights, see `STORED_DTYPES`) and
 `metadata.json` (data, recipe, licence, measured scores, SHA-256 of the weights). Presets ship under `saved_models/`.
 """
 
@@ -29,6 +29,9 @@ METADATA_FILE = "metadata.json"
 
 DEFAULT_PRESET = "osmn_match_lite"
 """What a command runs unless it is told otherwise."""
+STORED_DTYPES = ("float32", "float16", "bfloat16")
+"""What weights may be rounded to in a preset's file. Those of bfloat16 (8 significant bits) are in it as float32, which
+packs to somewhat less than float16 (11 bits) does, and has no range to leave."""
 _WORTH_PACKING = 1024  # bytes of a weight
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
@@ -222,15 +225,16 @@ def save_preset(
     Args:
         directory: created if needed; the files of a preset in it are replaced.
         metadata: what should be known of the weights: data and their terms, recipe, licence, scores.
-        dtype: "float32", or "float16" for files of half the size (the model still computes in its own precision).
+        dtype: what the stored weights are rounded to: "float32", "float16" for files of half the size, or "bfloat16"
+            for files of two fifths (the model still computes in its own precision).
 
     Raises:
-        InputError: the folder cannot be written, or `dtype` is neither.
+        InputError: the folder cannot be written, or `dtype` is none of `STORED_DTYPES`.
     """
     from osmn_tf.models.registry import network_name
 
-    if dtype not in ("float32", "float16"):
-        raise InputError(f"dtype: expected float32 or float16, received {dtype!r}")
+    if dtype not in STORED_DTYPES:
+        raise InputError(f"dtype: expected one of {', '.join(STORED_DTYPES)}, received {dtype!r}")
     name = network_name(model)
     if name is None:
         raise InputError(f"model: a {type(model).__name__} cannot be a preset: its class is not a registered network")
@@ -269,18 +273,28 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
                 if name.split("/")[0] == "optimizer":
                     return
                 if isinstance(item, h5py.Dataset):
-                    half = dtype == "float16" and item.dtype == np.float32
-                    values = np.asarray(item[()].astype(np.float16) if half else item[()])
+                    values = np.asarray(_rounded(item[()], dtype))
                     known = (values.dtype.str, values.shape, hashlib.sha256(values.tobytes()).digest())
                     if known in written:
                         target[name] = target[written[known]]
                         return
                     written[known] = name
-                    packed = {"compression": "gzip", "shuffle": True} if values.nbytes > _WORTH_PACKING else {}
-                    target.create_dataset(name, data=values, **packed)
+                    # In one piece: a tenth is lost to the pieces that h5py would choose.
+                    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": values.shape}
+                    target.create_dataset(name, data=values, **packed if values.nbytes > _WORTH_PACKING else {})
                 else:
                     target.require_group(name).attrs.update(item.attrs)
 
             source.visititems(copy)
     finally:
         keras_path.unlink(missing_ok=True)
+
+
+def _rounded(values: Any, dtype: str) -> Any:
+    """A float32 array as it is stored; anything else as it is."""
+    import ml_dtypes
+    import numpy as np
+
+    if values.dtype != np.float32 or dtype == "float32":
+        return values
+    return values.astype(np.float16) if dtype == "float16" else values.astype(ml_dtypes.bfloat16).astype(np.float32)
