@@ -2,7 +2,7 @@
 
 The rows of the paper (Maninis et al., 2018, on DAVIS 2016's validation set): ImageNet's weights as they are, trained on
 the given frame, from a parent, and with a detector's instances. A detector is simulated: its instances are the
-annotations, disturbed.
+annotations, disturbed. What snapping makes of masks stands beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from osmn_tf.datasets.detections import Instance
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import VideoMetric, temporal_stability
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
+from osmn_tf.inference.contours import Contours
+from osmn_tf.inference.snapping import SnapOptions, check_snapping, snap_mask
 from osmn_tf.masks.files import read_label_png
 
 if TYPE_CHECKING:
@@ -36,14 +38,19 @@ Array = NDArray[Any]
 IMAGENET, ONE_SHOT, PARENT, SEMANTICS = "ImageNet", "+ one-shot", "+ parent", "+ semantics"
 STEPS = (IMAGENET, ONE_SHOT, PARENT, SEMANTICS)
 DETECTIONS, TRUE_INSTANCES = "the instances alone", "+ semantics, true instances"
+SNAPPED = ", snapped"
+"""Follows the name of a row in that of its masks after snapping."""
 PAPER = {
     IMAGENET: (17.6, 20.3, 46.0),
     ONE_SHOT: (64.6, 66.7, 60.9),
     PARENT: (77.4, 78.1, 33.5),
+    PARENT + SNAPPED: (79.8, 80.6, 37.8),
     SEMANTICS: (85.0, 87.3, 20.2),
+    SEMANTICS + SNAPPED: (85.6, 87.5, 21.7),
 }
 """Row -> J, F and T of the paper, in percent, on DAVIS 2016's validation set."""
 
+_ON_THE_DIAL = " steps"
 BOOTSTRAP = 10000  # samples
 CONFIDENCE = 0.95
 
@@ -124,6 +131,7 @@ class Plan:
         steps: of learning an object, in the rows of the paper.
         dial: other numbers of steps, for the curve; 0 is the parent as it is.
         seed: of everything that is random.
+        contours: snap the masks of the parent's rows and of the curve to these as well; None: not at all.
     """
 
     parent: OSVOS
@@ -131,6 +139,7 @@ class Plan:
     steps: int = 50
     dial: tuple[int, ...] = ()
     seed: int = 0
+    contours: Contours | None = None
 
     def rows(self) -> dict[str, tuple[OSVOS, int, str]]:
         """Row -> (network, steps, "" or which detector)."""
@@ -142,8 +151,12 @@ class Plan:
         rows[SEMANTICS] = self.parent, self.steps, "disturbed"
         rows[TRUE_INSTANCES] = self.parent, self.steps, "true"
         for steps in sorted(set(self.dial)):
-            rows[f"{steps} steps"] = self.parent, steps, ""
+            rows[f"{steps}{_ON_THE_DIAL}"] = self.parent, steps, ""
         return rows
+
+    def snaps(self, row: str) -> bool:
+        """Whether the masks of a row are snapped as well: those of the paper's rows from a parent, and of the curve."""
+        return self.contours is not None and (row in (PARENT, SEMANTICS) or row.endswith(_ON_THE_DIAL))
 
 
 def measure(
@@ -167,6 +180,7 @@ def measure(
 
     Raises:
         InputError: the data set is incomplete, or a number is out of its range.
+        MissingDependencyError: snapping's package is not installed.
     """
     if plan.steps < 1 or min(plan.dial, default=0) < 0:
         raise InputError(f"--steps and --dial: expected 1 or more and 0 or more, received {plan.steps} and {plan.dial}")
@@ -176,8 +190,11 @@ def measure(
     for video in videos:
         scored: ScoredVideo | None = None
         annotations: list[Array] = []
+        contours = None if plan.contours is None else _KnownContours(plan.contours)
         for row, (network, steps, detector) in plan.rows().items():
-            store = None if folder is None else folder / f"{video.name}-{_slug(row)}-{steps}-{plan.seed}.json"
+            snaps = contours if plan.snaps(row) else None
+            key = f"{_slug(row)}-{steps}-{plan.seed}{'' if snaps is None else f'-{snaps.name}'}"
+            store = None if folder is None else folder / f"{video.name}-{key}.json"
             done = None if store is None else _load(store)
             if done is None:
                 if scored is None:
@@ -186,7 +203,9 @@ def measure(
                         np.where(scored.merged, label != 0, label).astype(np.uint8)
                         for label in map(read_label_png, sorted(video.annotations.glob("*.png")))
                     ]
-                done = list(_measure_one(row, video.name, scored, annotations, network, steps, detector, plan.seed))
+                done = list(
+                    _measure_one(row, video.name, scored, annotations, network, steps, detector, plan.seed, snaps)
+                )
                 if store is not None:
                     files.write_text(store, json.dumps([dataclasses.asdict(one) for one in done]) + "\n")
             yield from done
@@ -214,6 +233,7 @@ def _measure_one(
     steps: int,
     detector: str,
     seed: int,
+    contours: _KnownContours | None,
 ) -> Iterator[Measurement]:
     from osmn_tf.inference.predictor import Predictor, open_predictor
     from osmn_tf.inference.segmenter import VideoSegmenter
@@ -240,10 +260,13 @@ def _measure_one(
             masks.append(mask)
             if semantic is not None:
                 alone.append(_union(semantic, segmenter.labels, mask if index in video.given else None, mask.shape))
-    seconds, cpu_seconds = clock.read()
-    yield _scored(row, name, video, masks, seconds / len(frames), cpu_seconds / len(frames))
+    times = clock.read()
+    yield _scored(row, name, video, masks, times, len(frames))
+    if contours is not None:
+        snapped, more = contours.snap(masks, frames, video.given)
+        yield _scored(row + SNAPPED, name, video, snapped, _together(times, more), len(frames))
     if detector == "disturbed":
-        yield _scored(DETECTIONS, name, video, alone, 0.0, 0.0)
+        yield _scored(DETECTIONS, name, video, alone, (0.0, 0.0), len(frames))
 
 
 def _union(semantic: Any, labels: Sequence[int], given: Array | None, shape: tuple[int, ...]) -> Array:
@@ -257,17 +280,58 @@ def _union(semantic: Any, labels: Sequence[int], given: Array | None, shape: tup
     return result
 
 
+_Times = tuple[float, float]
+"""Seconds, and seconds of all threads."""
+
+
+def _together(one: _Times, other: _Times) -> _Times:
+    return one[0] + other[0], one[1] + other[1]
+
+
 class _Clock:
     def __init__(self) -> None:
         self._began = time.perf_counter(), time.process_time()
 
-    def read(self) -> tuple[float, float]:
+    def read(self) -> _Times:
         return time.perf_counter() - self._began[0], time.process_time() - self._began[1]
 
 
-def _scored(
-    row: str, name: str, video: ScoredVideo, masks: Sequence[Array], seconds: float, cpu_seconds: float
-) -> Measurement:
+class _KnownContours:
+    """The contours of the frames of one sequence, found once for all rows, and the time that this took.
+
+    Raises:
+        MissingDependencyError: scikit-image is not installed.
+    """
+
+    def __init__(self, contours: Contours) -> None:
+        check_snapping()
+        self.name = type(contours).__name__
+        self._contours = contours
+        self._options = SnapOptions(contours.strength)
+        self._found: dict[int, tuple[Array, _Times]] = {}
+
+    def snap(
+        self, masks: Sequence[Array], frames: Sequence[Array], given: Container[int]
+    ) -> tuple[list[Array], _Times]:
+        """The masks as `SnappingPredictor` would give them, and what that takes."""
+        times, snapped = (0.0, 0.0), list(masks)
+        if not self._found:
+            self._contours(frames[0])  # compiles
+        for index, (mask, frame) in enumerate(zip(masks, frames, strict=True)):
+            if index in given or not mask.any():
+                continue
+            if index not in self._found:
+                clock = _Clock()
+                self._found[index] = self._contours(frame), clock.read()
+            contours, taken = self._found[index]
+            clock = _Clock()
+            snapped[index] = snap_mask(mask, contours, self._options)
+            times = _together(_together(times, taken), clock.read())
+        return snapped, times
+
+
+def _scored(row: str, name: str, video: ScoredVideo, masks: Sequence[Array], times: _Times, frames: int) -> Measurement:
+    """Args: times: of all `frames`."""
     metric = VideoMetric(video.labels)
     for index, truth in video.truth.items():
         metric.update(truth, masks[index])
@@ -276,6 +340,7 @@ def _scored(
     values = np.concatenate([temporal_stability(stacked == label) for label in video.labels])
     stable = values[~np.isnan(values)]
     t = float(stable.mean()) if stable.size else math.nan
+    seconds, cpu_seconds = (value / frames for value in times)
     return Measurement(row, name, float(scores.j.mean), float(scores.f.mean), t, seconds, cpu_seconds)
 
 
@@ -287,8 +352,8 @@ def lower_bound(differences: Sequence[float], seed: int = 0) -> float:
 
 
 def format_table(measurements: Iterable[Measurement]) -> str:
-    """Markdown: a line for every row, in percent, with the step from the row before and the paper's numbers. Of several
-    sequences, with the lower bound of the step."""
+    """Markdown: a line for every row, in percent, with the step from the row before (for snapped masks, from the same
+    masks before) and the paper's numbers. Of several sequences, with the lower bound of the step."""
     by_row = rows_of(measurements)
     lines = [
         "| | J | F | T | J&F | J&F gained: mean, lower 95% bound | s a frame | processor s a frame | paper: J, F, T |",
@@ -297,12 +362,13 @@ def format_table(measurements: Iterable[Measurement]) -> str:
     before: dict[str, Measurement] | None = None
     for row, measured in by_row.items():
         gained = ""
+        compared = by_row.get(_unsnapped(row)) if row.endswith(SNAPPED) else before if row in STEPS else None
+        if compared is not None:
+            differences = [100 * (measured[name].j_and_f - compared[name].j_and_f) for name in measured]
+            gained = f"{np.mean(differences):+.1f}"
+            if len(differences) > 1:  # one sequence says nothing of others
+                gained += f", {lower_bound(differences):+.1f}"
         if row in STEPS:
-            if before is not None:
-                differences = [100 * (measured[name].j_and_f - before[name].j_and_f) for name in measured]
-                gained = f"{np.mean(differences):+.1f}"
-                if len(differences) > 1:  # one sequence says nothing of others
-                    gained += f", {lower_bound(differences):+.1f}"
             before = measured
         paper = ", ".join(f"{value:.1f}" for value in PAPER.get(row, ()))
         j, f, t, both = (
@@ -318,17 +384,27 @@ def format_table(measurements: Iterable[Measurement]) -> str:
 _TIMES = ("seconds", "cpu_seconds")
 
 
+def _unsnapped(row: str) -> str:
+    return row.removesuffix(SNAPPED)
+
+
 def _percent(values: Iterable[float]) -> str:
     defined = [value for value in values if not math.isnan(value)]
     return f"{100 * np.mean(defined):.1f}" if defined else "-"
 
 
 def rows_of(measurements: Iterable[Measurement]) -> dict[str, dict[str, Measurement]]:
-    """Row -> sequence -> what was measured, with the rows of the paper first."""
+    """Row -> sequence -> what was measured, with the rows of the paper first, and snapped masks after the same masks
+    before."""
     found: dict[str, dict[str, Measurement]] = {}
     for one in measurements:
         found.setdefault(one.row, {})[one.sequence] = one
-    order: Callable[[str], int] = lambda row: STEPS.index(row) if row in STEPS else len(STEPS)  # noqa: E731
+    seen = list(found)
+
+    def order(row: str) -> tuple[int, int, bool]:
+        base = _unsnapped(row)
+        return STEPS.index(base) if base in STEPS else len(STEPS), seen.index(base), row != base
+
     return {row: found[row] for row in sorted(found, key=order)}
 
 
@@ -356,10 +432,13 @@ def draw_dial(measurements: Iterable[Measurement], path: str | os.PathLike[str])
     figure = Figure(figsize=(6.4, 3.8), constrained_layout=True)
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    dial = sorted(point for row, point in points.items() if row.endswith(" steps") or row == PARENT)
+    on_the_dial = [row for row in points if row == PARENT or row.endswith(_ON_THE_DIAL)]
+    dial = sorted(points[row] for row in on_the_dial)
     axis.plot(*zip(*dial), color="#0072B2", marker="o", label="OSVOS: number of steps")
+    if snapped := sorted(points[row + SNAPPED] for row in on_the_dial if row + SNAPPED in points):
+        axis.plot(*zip(*snapped), color="#D55E00", marker="o", linestyle="--", label="snapped")
     for row, (x, y) in points.items():
-        if row in (ONE_SHOT, SEMANTICS, TRUE_INSTANCES):
+        if row in (ONE_SHOT, SEMANTICS, SEMANTICS + SNAPPED, TRUE_INSTANCES):
             axis.plot(x, y, "s", label=row.removeprefix("+ "))
     axis.set_xscale("log")
     axis.set_xlabel("processor seconds a frame, with the learning divided over the frames")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from osmn_tf.benchmarks import osvos as benchmark
 from osmn_tf.benchmarks.osvos import DisturbedOracle, Measurement, format_table, lower_bound
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
+from osmn_tf.inference.contours import Contours
 
 
 def test_disturbed_instances() -> None:
@@ -59,6 +61,64 @@ def test_table() -> None:
     assert lines[5][6:8] == ["", ""]
 
 
+def test_snapped_masks_stand_after_the_same_masks_before() -> None:
+    """Their gain is over these; a part's gain is over the part before, snapped or not."""
+    rows = [("+ parent", 0.6), ("+ parent, snapped", 0.7), ("+ semantics", 0.65), ("0 steps", 0.5)]
+    measured = [Measurement(row, "a", j, j, 0.3, 0.5, 0.25) for row, j in (*rows, ("0 steps, snapped", 0.4))]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in format_table(measured).splitlines()]
+    assert [(line[0], line[5]) for line in lines[2:]] == [
+        ("+ parent", ""),
+        ("+ parent, snapped", "+10.0"),
+        ("+ semantics", "+5.0"),
+        ("0 steps", ""),
+        ("0 steps, snapped", "-10.0"),
+    ]
+    assert lines[3][-1] == "79.8, 80.6, 37.8"
+    assert list(benchmark.rows_of(reversed(measured))) == [
+        "+ parent",
+        "+ parent, snapped",
+        "+ semantics",
+        "0 steps",
+        "0 steps, snapped",
+    ]
+
+
+class Counted(Contours):
+    """The frame's first channel, a count of the frames looked at, and a tenth of a second each."""
+
+    strength = 0.5
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        self.seen += 1
+        time.sleep(0.1)
+        return (frame[..., 0] / 255).astype(np.float32)
+
+
+def test_contours_of_a_frame_are_found_once() -> None:
+    """And count every time; not those of frames that have no object, or whose mask is given."""
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'osmn-tf[snapping]'")
+    frame = np.zeros((20, 40, 3), np.uint8)
+    frame[:, 20] = 255
+    short = box_mask(20, 40, (0, 20, 0, 17))
+    masks, source = [short, short, np.zeros_like(short), short], Counted()
+    known = benchmark._KnownContours(source)
+    assert known.name == "Counted"
+    snapped, (seconds, cpu_seconds) = known.snap(masks, [frame] * 4, {0: short})
+    np.testing.assert_array_equal(snapped[0], short)
+    assert not snapped[2].any()
+    for index in (1, 3):
+        assert snapped[index][0, [16, 17, 19, 21]].tolist() == [1, 1, 1, 0]
+    assert source.seen == 3  # one to compile
+    assert seconds > max(0.2, cpu_seconds)
+    again, (seconds, _) = known.snap(masks, [frame] * 4, {0: short})
+    assert source.seen == 3
+    assert seconds > 0.2
+    np.testing.assert_array_equal(again, snapped)
+
+
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from osmn_tf.models.osvos import OSVOS
@@ -90,7 +150,17 @@ def test_every_row_and_the_curve(
     monkeypatch.setattr(benchmark, "_measure_one", None)
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[:-1] == output.splitlines()[:-1]
-    broken = next((tmp_path / "kept").iterdir())
+    monkeypatch.undo()
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'osmn-tf[snapping]'")
+    assert main([*command, "--snap", "--plot", str(tmp_path / "snapped.png")]) == 0
+    snapped = {line.split("|")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "|" in line}
+    assert snapped.keys() - set(rows) == {
+        f"{row}, snapped" for row in ("+ parent", "+ semantics", "0 steps", "2 steps")
+    }
+    assert (tmp_path / "snapped.png").read_bytes() != (tmp_path / "dial.png").read_bytes()
+    assert main(command) == 0  # without it: what was kept before
+    assert capsys.readouterr().out.splitlines()[:-1] == output.splitlines()[:-1]
+    broken = next((tmp_path / "kept").glob("*-0_steps-0-0.json"))
     broken.write_text(json.dumps([{"row": "x"}]))
     assert main(command) == 2
     assert "is damaged" in capsys.readouterr().err
@@ -99,6 +169,8 @@ def test_every_row_and_the_curve(
 def test_refuses(davis, preset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "osvos", str(davis.root), "--preset", "reconvnet_lite"]) == 2
     assert "--preset: expected an OSVOS, received a ReConvNet" in capsys.readouterr().err
+    assert main(["benchmark", "osvos", str(davis.root), "--contours", "presets/hed"]) == 2
+    assert "--contours: expected --snap with it" in capsys.readouterr().err
     plan = benchmark.Plan(None, None, steps=0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--steps and --dial: expected 1 or more"):
         list(benchmark.measure(plan, davis.root))
