@@ -32,7 +32,7 @@ DEFAULT_PRESET = "osmn_match_lite"
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 """What weights may be rounded to in a preset's file. Those of bfloat16 (8 significant bits) are in it as float32, which
 packs to somewhat less than float16 (11 bits) does, and has no range to leave."""
-_WORTH_PACKING = 1024  # bytes of a weight
+_WORTH_PACKING, _LARGE = 2**10, 2**25  # bytes of a weight
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
 
@@ -279,8 +279,9 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
                         target[name] = target[written[known]]
                         return
                     written[known] = name
-                    # In one piece: a tenth is lost to the pieces that h5py would choose.
-                    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": values.shape}
+                    # In one piece: a tenth is lost to the pieces that h5py would choose. It is held once more for that.
+                    pieces = values.shape if values.nbytes < _LARGE else True
+                    packed = {"compression": "gzip", "shuffle": True, "chunks": pieces}
                     target.create_dataset(name, data=values, **packed if values.nbytes > _WORTH_PACKING else {})
                 else:
                     target.require_group(name).attrs.update(item.attrs)
