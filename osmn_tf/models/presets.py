@@ -279,7 +279,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
                         target[name] = target[written[known]]
                         return
                     written[known] = name
-                    # In one piece: a tenth is lost to the pieces that h5py would choose. It is held once more for that.
+                    # In one piece: h5py's own pieces pack worse. But a piece is held once more meanwhile.
                     pieces = values.shape if values.nbytes < _LARGE else True
                     packed = {"compression": "gzip", "shuffle": True, "chunks": pieces}
                     target.create_dataset(name, data=values, **packed if values.nbytes > _WORTH_PACKING else {})

@@ -13,7 +13,6 @@ from osmn_tf.errors import InputError
 from osmn_tf.jobs.many import run_here, segment_many
 from osmn_tf.jobs.rows import columns_of, options_of, read_table
 from osmn_tf.jobs.segment import SegmentOptions
-from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
 from osmn_tf.video.writer import write_video
@@ -29,17 +28,6 @@ TRACK = """<annotations><version>1.1</version>
   <polygon frame="7" keyframe="1" outside="1" points="7,4;17,4;17,10;7,10"/>
  </track>
 </annotations>"""
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of ten frames of noise."""
-    folder = tmp_path_factory.mktemp("video") / "frames"
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    for index in range(LENGTH):
-        write_image(folder / f"{index:05d}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
-    return folder
 
 
 def two_objects() -> dict[int, np.ndarray]:

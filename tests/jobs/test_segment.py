@@ -21,23 +21,11 @@ from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
 from osmn_tf.jobs.outputs import outputs
 from osmn_tf.jobs.segment import SegmentOptions
-from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
 from tests.jobs.drift import LENGTH, PHASES, SIZE, options_for, run, run_until
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of ten frames of noise."""
-    folder = tmp_path_factory.mktemp("video") / "frames"
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    for index in range(LENGTH):
-        write_image(folder / f"{index:05d}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
-    return folder
 
 
 def contents(out: Path) -> dict[str, np.ndarray]:
