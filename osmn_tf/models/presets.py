@@ -195,7 +195,7 @@ def load_weights(model: keras.Model, path: Path, digest: str | None = None) -> N
             model.load_weights(path)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # in a damaged file h5py and Keras run into anything: a missing attribute, a wrong type
         raise InputError(f"preset: {path} does not fit the network or is damaged ({_first_line(error)})") from error
 
 
@@ -204,7 +204,8 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
     import h5py
 
     names: list[str] = []
-    for name, item in group.items():
+    for name in group:
+        item = group[name]  # `items` has None, and no error, for a link that leads nowhere
         place = f"{prefix}/{name}"
         names += [place] if isinstance(item, h5py.Dataset) else _datasets(item, place)
     return names

@@ -281,6 +281,17 @@ def test_a_weight_under_another_name(preset):
         osmn_tf.load(preset)
 
 
+def test_a_weight_that_is_a_link_to_nowhere(preset):
+    def change(file):
+        name = next(name for name in datasets(file) if file[name].ndim == 4)
+        del file[name]
+        file[name] = h5py.SoftLink("/nowhere")
+
+    rewrite(preset, change)
+    with pytest.raises(InputError, match="does not fit the network or is damaged"):
+        osmn_tf.load(preset)
+
+
 def test_weights_of_another_network(preset, saved):
     document = json.loads((preset / "config.json").read_text())
     document["config"]["side_channels"] = 8
