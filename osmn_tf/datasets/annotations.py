@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,7 @@ class Annotations:
         names: label -> what the object is; `CLASS_NAME` by default.
         length: how many frames the video has, annotated or not.
         first: number of the video's frame that index 0 is: what was annotated may begin behind its first frame.
+        hidden: label -> indexes of the frames in which it is said that the object is not seen (CVAT's 'outside').
 
     Raises:
         InputError: a mask is of another size, or a frame is beyond the video.
@@ -60,6 +62,7 @@ class Annotations:
     names: Mapping[int, str] = dataclasses.field(default_factory=dict)
     length: int = 0
     first: int = 0
+    hidden: Mapping[int, Sequence[range]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, mask in self.masks.items():
@@ -355,7 +358,7 @@ def _read_cvat(content: bytes, source: str, interpolated: bool) -> Annotations:
                 masks.setdefault(index, np.zeros(size, np.uint8))
     frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
     names = {label: track.name for label, track in zip(labels, tracks)}
-    return Annotations(size, masks, frame_names, names, last - first + 1, first)
+    return Annotations(size, masks, frame_names, names, last - first + 1, first, _cvat_hidden(tracks, labels))
 
 
 def _cvat_tracks(root: ElementTree.Element, size: tuple[int, int], first: int) -> list[_Track]:
@@ -393,6 +396,27 @@ def _cvat_labels(tracks: list[_Track]) -> list[int]:
     if not all(0 < label < VOID for label in labels) or len(set(labels)) < len(labels):
         raise ValueError("which shapes are the same object? give those of an object a group, or a class of its own")
     return labels
+
+
+def _cvat_hidden(tracks: list[_Track], labels: list[int]) -> dict[int, list[range]]:
+    """Label -> the frames in which it is not seen: from where a track says so to its object's next shape.
+
+    A track of one shape says nothing: it is how CVAT writes a mask, and behind it nobody has looked.
+    """
+    shown: dict[int, set[int]] = {}
+    hidden: dict[int, set[int]] = {}
+    for label, track in zip(labels, tracks):
+        shown.setdefault(label, set()).update(track.shapes)
+        hidden.setdefault(label, set()).update(track.hidden if len(track.shapes) > 1 else ())
+    found: dict[int, list[range]] = {}
+    for label, frames in hidden.items():
+        spans: list[range] = []
+        for index in sorted(frames - shown[label]):
+            if not spans or index >= spans[-1].stop:
+                spans.append(range(index, min((other for other in shown[label] if other > index), default=sys.maxsize)))
+        if spans:
+            found[label] = spans
+    return found
 
 
 def _text(parent: ElementTree.Element | None, path: str) -> str:

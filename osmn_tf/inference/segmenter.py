@@ -280,7 +280,7 @@ class VideoSegmenter:
         count = 0
         for index, frame in enumerate(self.predictor.read_ahead(frames)):
             count += 1
-            self.remove(self.ending(index, ends))
+            self.remove([label for label in self._labels if (ends or {}).get(label) == index])
             if masks is None and index == 0:
                 yield frame, self.start(frame)
             else:
@@ -288,10 +288,6 @@ class VideoSegmenter:
         late = [index for index in given if index >= count]
         if late:
             raise InputError(f"masks: a mask is given for frame {late[0]}, but the video has {count} frames")
-
-    def ending(self, index: int, ends: Mapping[int, int] | None) -> list[int]:
-        """The labels that are tracked and end at frame `index`, as `track` takes `ends`."""
-        return [label for label in self._labels if (ends or {}).get(label) == index]
 
     def track_both_ways(
         self,

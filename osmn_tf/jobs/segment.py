@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,8 +250,9 @@ class _Job:
     def __init__(self, options: SegmentOptions, progress: Progress, stop: Callable[[], bool] | None) -> None:
         self.options, self.progress, self.stop = options, progress, stop
         self.source = open_source(options.video, start=options.start, end=options.end, every=options.every)
-        self.given, self.prompted = _given_masks(options, self.source)
-        self.ends = _ends(options, self.given)
+        annotated = _annotated(options, self.source)
+        self.given, self.prompted = _given_masks(options, self.source, annotated)
+        self.absent = _absences(options, self.given, annotated)
         if options.detections is None and (options.explain or options.detection_images is not None):
             raise InputError("--explain and --detection-images: expected --detections with them")
         semantic = options.detections is not None and options.marked
@@ -311,7 +313,8 @@ class _Job:
         # The same command on another number of threads goes on with what this one has begun.
         network = dataclasses.replace(options.network, threads=None)
         facts += [dataclasses.asdict(network), options.both_ways, dataclasses.asdict(options.look)]
-        facts += [sorted(self.ends.items()), self.uses_scores, "scores" in self.targets]
+        absent = [(label, [(span.start, span.stop) for span in spans]) for label, spans in sorted(self.absent.items())]
+        facts += [absent, self.uses_scores, "scores" in self.targets]
         facts += [options.start, options.end, options.every]
         facts += [options.finetune, options.time, options.finetune_rate, options.explain]
         facts += ["snap"] if options.snap else []
@@ -569,7 +572,8 @@ class _Job:
                 yield frame, read_label_png(self._mask_path(index)), None
                 clock.start()
                 continue
-            segmenter.remove(segmenter.ending(index, self.ends))
+            absent = [label for label, spans in self.absent.items() if any(index in span for span in spans)]
+            segmenter.remove([label for label in segmenter.labels if label in absent])
             if index == 0 and not self.given:
                 mask = segmenter.start(frame)
             else:
@@ -577,7 +581,7 @@ class _Job:
             maps = self._note_confidence(segmenter, index, mask)
             if index in before:
                 earlier = np.frombuffer(zlib.decompress(before[index]), np.uint8).reshape(mask.shape)
-                mask = np.where(mask == 0, earlier, mask)
+                mask = np.where((mask == 0) & ~np.isin(earlier, absent), earlier, mask)
             yield frame, mask, maps
         if max(self.given, default=0) >= count:
             number = self.source.number(max(self.given))
@@ -758,7 +762,22 @@ def _index(number: int, options: SegmentOptions, source: FrameSource, argument: 
     return index
 
 
-def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int, np.ndarray], int | None]:
+@dataclasses.dataclass(frozen=True)
+class _Annotated:
+    """What a file of annotations says of a video.
+
+    Attributes:
+        masks: number of a frame -> its mask uint8 [H, W].
+        hidden: label -> numbers of the frames in which the object is not seen.
+    """
+
+    masks: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    hidden: Mapping[int, Sequence[range]] = dataclasses.field(default_factory=dict)
+
+
+def _given_masks(
+    options: SegmentOptions, source: FrameSource, annotated: _Annotated
+) -> tuple[dict[int, np.ndarray], int | None]:
     """({index among the selected frames: uint8 [H, W]}, the first of them whose mask was made from boxes
     or clicks).
 
@@ -772,7 +791,7 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
     if options.detections and not options.marked:
         return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
-    for number, mask in (*options.masks.items(), *_annotated(options, source)):
+    for number, mask in (*options.masks.items(), *annotated.masks.items()):
         index = _index(number, options, source, "--mask")
         if index in given:
             raise InputError(f"--mask {options.annotations}: frame {number} has a mask already")
@@ -799,42 +818,40 @@ def _given_masks(options: SegmentOptions, source: FrameSource) -> tuple[dict[int
     return given, prompted
 
 
-def _annotated(options: SegmentOptions, source: FrameSource) -> list[tuple[int, np.ndarray]]:
-    """(number of a frame, its mask) of the annotated frames that are selected.
+def _annotated(options: SegmentOptions, source: FrameSource) -> _Annotated:
+    """Of all annotated frames that are selected.
 
     Raises:
         InputError: the file is damaged, of another video, or has no object in what is selected.
     """
     if options.annotations is None:
-        return []
+        return _Annotated()
     found = _read_annotated(options.annotations, options, source)
     end = math.inf if options.end is None else options.end
-    chosen = [
-        (number, mask)
-        for number, mask in found.items()
+    chosen = {
+        number: mask
+        for number, mask in found.masks.items()
         if options.start <= number < end and (number - options.start) % options.every == 0
-    ]
+    }
     if not chosen:
-        there = name_some(list(found))
+        there = name_some(list(found.masks))
         raise InputError(f"--mask {options.annotations}: no annotated frame (it has {there}) is among those selected")
-    return chosen
+    return _Annotated(chosen, found.hidden)
 
 
 def _read_one(number: int, path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource) -> np.ndarray:
     """The mask of a frame uint8 [H, W], of a PNG or of annotations."""
     if not is_annotation_file(path):
         return read_mask(path, size=source.size, resize=options.resize_mask)
-    found = _read_annotated(path, options, source)
+    found = _read_annotated(path, options, source).masks
     if number not in found:
         there = name_some(list(found))
         raise InputError(f"--mask {number}:{path}: expected an annotated frame, it has {there}")
     return found[number]
 
 
-def _read_annotated(
-    path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource
-) -> dict[int, np.ndarray]:
-    """Number of a frame -> its mask uint8 [H, W], of a file of annotations.
+def _read_annotated(path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource) -> _Annotated:
+    """Of a file of annotations.
 
     Raises:
         InputError: the file is damaged, of another video, or has no objects.
@@ -857,7 +874,12 @@ def _read_annotated(
         found = {number: mask for number, mask in found.items() if labels_of(mask)}
     if not found:
         raise InputError(f"--mask {path}: it has no object in any frame")
-    return found
+    first = annotations.first
+    hidden = {
+        label: [range(span.start + first, span.stop + first) for span in spans]
+        for label, spans in annotations.hidden.items()
+    }
+    return _Annotated(found, hidden)
 
 
 def _prompts(options: SegmentOptions) -> Iterator[tuple[str, int, int, Callable[[np.ndarray], np.ndarray]]]:
@@ -880,25 +902,35 @@ def _clicked(clicks: Sequence[Click], others: Sequence[Click], frame: np.ndarray
     return mask_from_click(frame, *clicks, background=others)
 
 
-def _ends(options: SegmentOptions, given: Mapping[int, np.ndarray]) -> dict[int, int]:
-    """{label: index among the selected frames from which on it is not tracked}.
+def _absences(
+    options: SegmentOptions, given: Mapping[int, np.ndarray], annotated: _Annotated
+) -> dict[int, list[range]]:
+    """{label: indexes among the selected frames in which it is not tracked}: what was said of its end, or else what
+    the annotations say; up to the object's next mask.
 
     Raises:
         InputError: there is no such object, or it ends where it begins or before.
     """
-    first: dict[int, int] = {}
+    places: dict[int, list[int]] = {}
     for index in sorted(given):
         for label in labels_of(given[index]):
-            first.setdefault(label, index)
-    ends = {}
+            places.setdefault(label, []).append(index)
+
+    def indexes(label: int, numbers: range) -> range:
+        start, stop = (-(-(number - options.start) // options.every) for number in (numbers.start, numbers.stop))
+        return range(start, min((place for place in places.get(label, ()) if place >= start), default=stop))
+
+    absent = {
+        label: [indexes(label, span) for span in spans] for label, spans in annotated.hidden.items() if label in places
+    }
     for label, number in options.ends.items():
-        if given and label not in first:  # without masks nobody knows yet what is going to be found
-            known = ", ".join(map(str, sorted(first)))
+        if given and label not in places:  # without masks nobody knows yet what is going to be found
+            known = ", ".join(map(str, sorted(places)))
             raise InputError(f"--until {label}:{number}: expected one of the objects {known}")
-        ends[label] = -(-(number - options.start) // options.every)
-        if ends[label] <= first.get(label, 0):
+        absent[label] = [indexes(label, range(number, sys.maxsize))]
+        if -(-(number - options.start) // options.every) <= places.get(label, [0])[0]:
             raise InputError(f"--until {label}:{number}: expected a frame behind the first one of object {label}")
-    return ends
+    return {label: [span for span in spans if span] for label, spans in absent.items() if any(spans)}
 
 
 def _detected(options: SegmentOptions, source: FrameSource) -> np.ndarray:

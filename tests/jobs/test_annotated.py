@@ -64,10 +64,11 @@ def test_every_annotated_frame_is_given(name: str, frames: Path, tmp_path: Path)
 
 def given_frames(options: SegmentOptions) -> dict[int, np.ndarray]:
     """Frame -> mask, of those that the job takes from its files."""
-    from osmn_tf.jobs.segment import _given_masks
+    from osmn_tf.jobs.segment import _annotated, _given_masks
 
     source = open_source(options.video, start=options.start, end=options.end, every=options.every)
-    return {source.number(index): mask for index, mask in _given_masks(options, source)[0].items()}
+    given, _ = _given_masks(options, source, _annotated(options, source))
+    return {source.number(index): mask for index, mask in given.items()}
 
 
 def test_key_frames_of_the_selection_count(frames: Path, tmp_path: Path) -> None:
@@ -87,6 +88,47 @@ def test_key_frames_of_the_selection_count(frames: Path, tmp_path: Path) -> None
     found = given_frames(SegmentOptions(frames, annotations=larger, resize_mask=True))
     assert list(found) == [4, 6]
     assert (found[4].shape, found[4][3, 4], found[4][7, 4]) == (SIZE, 1, 0)
+
+
+def frames_with(folder: Path, label: int = 1) -> list[int]:
+    return [index for index, mask in enumerate(masks_in(folder)) if (mask == label).any()]
+
+
+def test_an_object_is_gone_where_its_track_is_outside(frames: Path, tmp_path: Path) -> None:
+    """From there to its next shape, also backwards; what is said beside the file goes first."""
+    path = track(tmp_path / "a.xml")
+    one = np.zeros(SIZE, np.uint8)
+    one[4:10, 5:15] = 1
+    run(SegmentOptions(frames, annotations=path, out=tmp_path / "end"))
+    assert frames_with(tmp_path / "end/frames") == [4, 5, 6]
+    run(SegmentOptions(frames, annotations=path, ends={1: 9}, out=tmp_path / "until"))
+    assert frames_with(tmp_path / "until/frames") == [4, 5, 6, 7, 8]
+    run(SegmentOptions(frames, {8: one}, annotations=path, out=tmp_path / "again"))
+    assert frames_with(tmp_path / "again/frames") == [4, 5, 6, 8, 9]
+    # Frames 4, 6 and 8: what is outside from 7 on is not in frame 8.
+    run(SegmentOptions(frames, annotations=path, every=2, out=tmp_path / "every"))
+    assert frames_with(tmp_path / "every/frames") == [2, 3]
+    late = TRACK.format(start=0, width=SIZE[1], height=SIZE[0]).replace(
+        '  <polygon frame="4"',
+        '  <polygon frame="2" keyframe="1" outside="1" points="5,4;15,4;15,10"/>\n  <polygon frame="4"',
+    )
+    path.write_text(late)
+    run(SegmentOptions(frames, annotations=path, both_ways=True, out=tmp_path / "both"))
+    assert frames_with(tmp_path / "both/frames") == [0, 1, 4, 5, 6]
+    path.write_text(
+        late.replace('frame="7"', 'frame="5"').replace(
+            '<polygon frame="5" keyframe="0"', '<polygon frame="9" keyframe="1"'
+        )
+    )
+    run(SegmentOptions(frames, annotations=path, out=tmp_path / "gap"))
+    assert frames_with(tmp_path / "gap/frames") == [4, 6, 7, 8, 9]
+
+
+def test_a_mask_of_cvat_says_nothing_of_what_follows(frames: Path, tmp_path: Path) -> None:
+    """CVAT writes a mask as a track of one frame that is outside in the next."""
+    write_annotations(Annotations(SIZE, {0: two_objects()[0]}, length=LENGTH), tmp_path / "a.xml", "cvat")
+    run(SegmentOptions(frames, annotations=tmp_path / "a.xml", out=tmp_path / "out"))
+    assert all(mask.any() for mask in masks_in(tmp_path / "out/frames"))
 
 
 @pytest.mark.parametrize(
