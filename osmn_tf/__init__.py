@@ -21,6 +21,7 @@ from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
     from osmn_tf.evaluation import metrics as metrics
+    from osmn_tf.inference.finding import find_objects as find_objects
     from osmn_tf.inference.prompting import mask_from_box as mask_from_box
     from osmn_tf.inference.prompting import mask_from_click as mask_from_click
     from osmn_tf.inference.segmenter import VideoSegmenter as VideoSegmenter
@@ -46,6 +47,7 @@ _LAZY = {
     "ModulatedConvLSTM2D": "osmn_tf.layers.conv_lstm",
     "VideoSegmenter": "osmn_tf.inference.segmenter",
     "draw_overlay": "osmn_tf.masks.drawing",
+    "find_objects": "osmn_tf.inference.finding",
     "from_detections": "osmn_tf.masks.detections",
     "list_presets": "osmn_tf.models.presets",
     "load": "osmn_tf.models.presets",

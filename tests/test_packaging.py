@@ -40,7 +40,7 @@ def test_wheel_carries_presets_and_examples(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for preset in ("osmn_match_lite", "osvos_lite", "reconvnet_lite"):
+    for preset in ("osmn_match_lite", "osvos_lite", "reconvnet_lite", "rvos_lite"):
         for file in (path for path in (ROOT / "saved_models" / preset).rglob("*") if path.is_file()):
             assert f"osmn_tf/saved_models/{file.relative_to(ROOT / 'saved_models').as_posix()}" in names
     assert "osmn_tf/examples/meadow/meadow.mp4" in names

@@ -1,11 +1,11 @@
-"""Follows one or more objects through a video, from a mask of them in one frame.
+"""Follows one or more objects through a video, from a mask of them in one frame, or what stands out in the first.
 
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object);
 or a file of annotations, such as CVAT exports, with masks or polygons of the objects in one frame or several.
 Without a mask, say where the objects are: --box around one, or --click on one; a network makes the masks, and
 NAME_first_mask_preview.png shows them. Their labels are 1, 2 and so on, behind those of the masks. With none of these,
-a preset that finds objects by itself (an RVOS) follows what it finds in the first frame.
+the objects are what stands out in the first frame, or in the first one in which something does.
 
 Written below --out, for a video called NAME:
     NAME/00000.png, ...     a palette PNG for every frame (the format of DAVIS)
@@ -60,7 +60,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
   osmn segment dog.mp4 --box 120,80,300,240 --out results          no mask at hand
   osmn segment dog.mp4 --click 270,190 --click 90,60+95,80         two objects, the second clicked twice
-  osmn segment dog.mp4 --preset runs/find/final --out results      no mask: an RVOS marks what stands out
+  osmn segment dog.mp4 --objects 2 --out results                   nothing marked: the two largest that stand out
   osmn segment frames/ --mask 40:frame40.png --both-ways           the mask is of frame 40
   osmn segment dog.mp4 --mask 0:dog.png --mask 90:cat.png          a second object comes later
   osmn segment dog.mp4 --mask annotations.xml                      every frame that was annotated in CVAT is given
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objects",
         type=int,
         metavar="K",
-        help="with none of these: how many to look for, at most (default: the preset's)",
+        help="room for so many; with none of these: how many to look for, at most (default: 5)",
     )
     what.add_argument(
         "--until",
@@ -492,6 +492,7 @@ def open_quietly(options: SegmentOptions, say: bool = False, device: str | None 
         InputError: there is no such device, or a backend cannot be told how many threads it has.
     """
     from osmn_tf.cli.quiet import choose_device, start_backend
+    from osmn_tf.inference.finding import check_finding
     from osmn_tf.jobs.segment import default_segmenter, find_source
 
     source = find_source(options)
@@ -502,5 +503,8 @@ def open_quietly(options: SegmentOptions, say: bool = False, device: str | None 
     if source.needs_backend or options.contours is not None:
         start_backend(threads=options.network.threads, needs_gpu=(device or "").startswith("gpu"))
         options = dataclasses.replace(options, network=dataclasses.replace(options.network, threads=None))
+    elif not (options.marked or options.detections):
+        check_finding()
+        start_backend()
     with captured_stderr():  # LiteRT reports that it has found its kernels
         return default_segmenter(options)

@@ -36,10 +36,10 @@ def find(x: Any) -> NetworkSource | None:
         def connect(options: PredictorOptions) -> Predictor:
             from osmn_tf.client import GrpcPredictor, RestPredictor
 
-            _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover", "objects")
+            _refuse(options, "precision", "threads", "network_size", "merge", "exclusive", "recover")
             return (RestPredictor if "://" in address else GrpcPredictor)(address, name)
 
-        return NetworkSource("a network on a server", None, False, False, connect, zero_shot=False)
+        return NetworkSource("a network on a server", None, False, False, connect)
     folder = find_saved_model(x)
     if folder is None:
         return None
@@ -47,13 +47,13 @@ def find(x: Any) -> NetworkSource | None:
     def load(options: PredictorOptions) -> Predictor:
         from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 
-        _refuse(options, "precision", "threads", "merge", "exclusive", "recover", "objects")
+        _refuse(options, "precision", "threads", "merge", "exclusive", "recover")
         predictor = SavedModelPredictor(folder)
         if options.network_size not in (None, predictor.network_size):
             _refuse(options, "network_size")
         return predictor
 
-    return NetworkSource("a SavedModel", Path(folder), False, False, load, zero_shot=False)
+    return NetworkSource("a SavedModel", Path(folder), False, False, load)
 
 
 def _refuse(options: PredictorOptions, *names: str) -> None:

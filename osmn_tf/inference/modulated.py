@@ -191,7 +191,6 @@ class ModulatedPredictor(Predictor):
 
     def __init__(self, network: OSMN, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("this network is given its objects, however many there are", "objects")
         height, width = options.network_size or network.network_size
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")

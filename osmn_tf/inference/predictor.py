@@ -55,8 +55,8 @@ class PredictorOptions:
         threads: that an exported network computes with; None: the cores that this process may use, at most four.
         engine: what runs a preset, "litert" (the LiteRT files in its folder), "keras", or "auto": see
             `osmn_tf.inference.engines.choose_engine`.
-        objects: room for so many objects: how many a network looks for that finds them by itself, at most; None: the
-            network's own number, and any number of given masks.
+        objects: room for so many objects, given ones and found ones; None: any number of given masks, and where the
+            objects are found the number of the network that finds them.
 
     Raises:
         InputError: an option is none of its choices.
@@ -166,6 +166,7 @@ class Predictor(abc.ABC):
         zero_shot: whether `begin` finds the objects by itself, without masks.
         takes_masks: whether `begin` takes masks of the objects.
         is_adapted: whether it runs with weights of its own now.
+        limit: room for so many objects (`PredictorOptions.objects`); the segmenter counts.
         frame_number: of the frame that is begun or advanced, from 0; the segmenter counts.
     """
 
@@ -177,6 +178,7 @@ class Predictor(abc.ABC):
     zero_shot = False
     takes_masks = True
     is_adapted = False
+    limit: int | None = None
 
     @property
     @abc.abstractmethod
@@ -319,7 +321,6 @@ class NetworkSource:
         litert: the folder of LiteRT files that a preset has beside its weights.
         facts: what is known of a preset with LiteRT files (its metadata), or of the files
             (`osmn_tf.runtime.network.Metadata`).
-        zero_shot: whether it finds the objects by itself; None: its class says so once it is open.
     """
 
     kind: str
@@ -330,7 +331,6 @@ class NetworkSource:
     engine: str | None = None
     litert: Path | None = None
     facts: Any = None
-    zero_shot: bool | None = None
 
 
 def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool = False) -> NetworkSource:
@@ -351,8 +351,19 @@ def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool =
         if source is not None:
             from osmn_tf.inference.engines import choose_engine
 
-            return choose_engine(source, options or PredictorOptions(), adapts)
+            return _limited(choose_engine(source, options or PredictorOptions(), adapts))
     raise InputError(f"network: expected a network, or the name, path or address of one, received {x!r}")
+
+
+def _limited(source: NetworkSource) -> NetworkSource:
+    """The source, whose predictors have the room that the options say."""
+
+    def opened(options: PredictorOptions) -> Predictor:
+        predictor = source.open(options)
+        predictor.limit = options.objects
+        return predictor
+
+    return dataclasses.replace(source, open=opened)
 
 
 def open_predictor(x: Any, options: PredictorOptions | None = None) -> Predictor:

@@ -58,7 +58,7 @@ def mask_from_box(frame: Array, *boxes: Box, network: Any = None) -> Array:
         >>> mask.shape, int(mask[300, 190]), int(mask[10, 10])
         ((480, 854), 1, 0)
     """
-    _check_frame(frame)
+    check_frame(frame)
     size = frame.shape[:2]
     if not 1 <= len(boxes) <= 254:
         raise InputError(f"boxes: expected 1 to 254 boxes, received {len(boxes)}")
@@ -68,7 +68,7 @@ def mask_from_box(frame: Array, *boxes: Box, network: Any = None) -> Array:
     result = np.zeros(size, np.uint8)
     # Large boxes first, so that smaller ones are painted over them.
     for index in sorted(range(len(boxes)), key=lambda i: (-boxes[i][2] * boxes[i][3], i)):
-        found = _in_box(predictor, frame, boxes[index])
+        found = object_in_box(predictor, frame, boxes[index])
         if found is None:
             raise InputError(
                 f"box {_name(boxes[index])}: no object stands out from its surroundings; give a mask, or a box that "
@@ -111,7 +111,7 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
         >>> int(mask[300, 190]), int(mask[10, 10])
         (1, 0)
     """
-    _check_frame(frame)
+    check_frame(frame)
     size = frame.shape[:2]
     check_clicks(clicks, size)
     if background:
@@ -146,8 +146,8 @@ def _opened(network: Any) -> Predictor:
     return _opened_once(network) if isinstance(network, str) else open_predictor(network)
 
 
-def _in_box(predictor: Predictor, frame: Array, box: Box) -> Array | None:
-    """bool [H, W]: the object in the box; None where there is none."""
+def object_in_box(predictor: Predictor, frame: Array, box: Box) -> Array | None:
+    """bool [H, W]: the object in a box, as the network that makes first masks sees it; None where there is none."""
     x, y, width, height = box
     window = _window(box, frame.shape[:2], predictor.network_size)
     around_x, around_y = _BEYOND_BOX * width, _BEYOND_BOX * height
@@ -204,7 +204,7 @@ def _clicked(found: Array, clicks: Sequence[Click]) -> Array:
     return np.isin(parts, list(hit)) if hit else found
 
 
-def _check_frame(frame: Array) -> None:
+def check_frame(frame: Array) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise InputError(f"frame: expected uint8 [H, W, 3], received {frame.dtype} {list(frame.shape)}")
 

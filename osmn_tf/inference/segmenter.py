@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.inference.finding import MOST_OBJECTS, find_objects
 from osmn_tf.inference.merging import to_scores
 from osmn_tf.inference.predictor import AdaptOptions, PredictorOptions, Progress, find_network, open_predictor
 from osmn_tf.masks.labels import VOID, labels_of
@@ -35,7 +36,7 @@ def _first_frames(frames: Sequence[np.ndarray] | FrameSource, count: int) -> tup
 
 
 class VideoSegmenter:
-    """Tracks any number of objects through a video, from a mask of each.
+    """Tracks any number of objects through a video, from a mask of each, or those that it finds.
 
         with VideoSegmenter("osmn_match_lite") as segmenter:
             for frame, mask in segmenter.track(frames, first_mask): ...
@@ -148,23 +149,19 @@ class VideoSegmenter:
 
         Args:
             frame: uint8 [H, W, 3].
-            mask: as `add` takes it; None for a network that finds the objects by itself: they get the labels 1, 2, ...
-                Where it finds none, it looks again in every next frame until it does.
+            mask: as `add` takes it; None: the objects are found, and get the labels 1, 2, ...: by the network, if it is
+                one that finds them, else by `osmn_tf.inference.finding.find_objects`. Where there are none, the next
+                frames are searched until there are.
 
         Returns:
-            The mask of this frame: the given one, or the network's.
+            The mask of this frame: the given one, or what was found.
 
         Raises:
-            InputError: as `add`, or the network needs a mask.
+            InputError: as `add`, or what finds objects is not installed.
         """
         self.reset()
         if mask is not None:
             return self.add(frame, mask)
-        if not self.predictor.zero_shot:
-            raise InputError(
-                "mask: this network finds no objects by itself: give a mask of them, or take a network that does (an "
-                "RVOS with slots)"
-            )
         self._searches = True
         return self.step(frame)
 
@@ -181,10 +178,13 @@ class VideoSegmenter:
             uint8 [H, W]: the given mask on top of the other objects' predictions.
 
         Raises:
-            InputError: wrong dtype, size or labels, or an empty mask.
+            InputError: wrong dtype, size or labels, an empty mask, or more objects than there is room for.
         """
         frame, mask = self._check_frame(frame), self._check_mask(mask)
         given = labels_of(mask)
+        count, limit = len({*self._labels, *given}), self.predictor.limit
+        if limit is not None and count > limit:
+            raise InputError(f"objects: there is room for {limit}, received masks of {count}; raise it")
         self._searches = False
         self.remove([label for label in self._labels if label in given])
         self.predictor.frame_number += 1
@@ -239,8 +239,12 @@ class VideoSegmenter:
             InputError: the frame has another size or dtype.
         """
         frame = self._check_frame(frame)
+        if self._searches and not self.predictor.zero_shot:
+            found = find_objects(frame, self.predictor.limit or MOST_OBJECTS)
+            if found.any():
+                return self.add(frame, found)
         self.predictor.frame_number += 1
-        if self._searches:
+        if self._searches and self.predictor.zero_shot:
             self.predictor.begin(frame, None)
             self._labels = list(range(1, self.predictor.objects + 1))
             self._searches = not self._labels
@@ -264,8 +268,8 @@ class VideoSegmenter:
         Args:
             frames: uint8 [H, W, 3] each; read once, one at a time (with a server one ahead).
             masks: the first frame's mask, or {frame index: mask}. An object is tracked from its first mask on and
-                starts again where it gets another one. Frames before the first mask get empty masks. None for a
-                network that finds the objects of the first frame by itself.
+                starts again where it gets another one. Frames before the first mask get empty masks. None: the objects
+                are found (`start`).
             ends: {label: index of the frame from which on the object is not tracked}, unless it gets a mask there or
                 later.
 

@@ -115,8 +115,6 @@ class SequencePredictor(Predictor):
                 "that takes masks"
             )
         count, old = len(masks), self.objects
-        if self.limit is not None and old + count > self.limit:
-            raise InputError(f"objects: there is room for {self.limit}, received masks of {old + count}; raise it")
         given = np.stack([resize_mask(mask, self._size) for mask in np.asarray(masks)]).astype(np.float32)
         new: Kept = self._tensor(given), np.zeros(count, np.float32), self._initial_state(count)
         # Those that are there already have made their step of this frame. It is made again from where it began, so that

@@ -20,7 +20,7 @@ class WrappingPredictor(Predictor):
     """
 
     def __init__(self, base: Predictor) -> None:
-        self.base = base
+        self.base, self.limit = base, base.limit
         self.can_adapt, self.adapts_itself, self.adaptation = base.can_adapt, base.adapts_itself, base.adaptation
 
     @property

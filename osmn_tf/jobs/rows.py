@@ -19,7 +19,7 @@ from osmn_tf.datasets.annotations import is_annotation_file
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions, parse_size
 from osmn_tf.jobs.outputs import Look, outputs
-from osmn_tf.jobs.segment import SegmentOptions, find_source
+from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.prompts import parse_box, parse_clicks
 
 T = TypeVar("T")
@@ -126,22 +126,13 @@ def check(rows: Sequence[Row], where: str) -> None:
     """Finds what is wrong with a table before anything is written.
 
     Raises:
-        InputError: a value cannot be read, a file is missing, two videos would have the same results, or there is no
-            such network, or none that finds objects where none are given.
+        InputError: a value cannot be read, a file is missing, or two videos would have the same results.
     """
     problems: list[str] = []
     names: dict[str, int] = {}
-    finds: dict[Any, bool | None] = {}  # network -> whether it finds objects: a look takes longer than all else
     for row in rows:
         try:
             options = row.options
-            if not any(row.columns.get(name) for name in OBJECTS):
-                key = str(options.preset), options.network, options.finetunes
-                if key not in finds:
-                    finds[key] = find_source(options).zero_shot
-                if finds[key] is False:
-                    what = ", ".join(OBJECTS)
-                    raise InputError(f"expected the objects as one of {what}: the preset finds none by itself")
         except InputError as error:
             problems.append(f"{where} {row.number}: {error}")
             continue

@@ -59,8 +59,8 @@ class SegmentOptions:
         boxes: number of a frame -> boxes around objects in it, (x, y, width, height) in pixels. Their labels go on
             behind those in `masks`, in the order of the frames and of the boxes.
         clicks: number of a frame -> objects that were clicked in it, each by one or more (x, y) in pixels. Their labels
-            go on behind those in boxes. With no mask, box or click the network finds the objects, if it is one that
-            does.
+            go on behind those in boxes. With no mask, box or click the objects are those that stand out
+            (`VideoSegmenter.start`).
         ends: label of an object -> number of the frame from which on it is not tracked.
         detections: a detector's results (`osmn_tf.datasets.detections`). With masks or boxes they help in every frame
             (`osmn_tf.inference.semantic`); without, the objects are what it has found in the first frame, numbered from
@@ -203,10 +203,10 @@ def segment(
         segmenter = job.with_snapping(job.with_detections(segmenter))
         if "scores" in options.outputs and not segmenter.predictor.gives_scores:
             raise InputError("--scores: this network keeps them, expected one that gives them")
-        if not job.given and not segmenter.predictor.zero_shot:
+        if not job.given and segmenter.predictor.adapts_itself:
             raise InputError(
-                "--mask: this preset finds no objects by itself; give --mask PNG, --box X,Y,W,H or --click X,Y, or a "
-                "--preset that finds them (an RVOS)"
+                "--mask: this preset learns what an object is from its mask; give --mask PNG, --box X,Y,W,H or "
+                "--click X,Y"
             )
         if job.given and not segmenter.predictor.takes_masks:
             raise InputError(
@@ -363,7 +363,12 @@ class _Job:
     def remarks(self) -> list[str]:
         """What is allowed and probably not meant, a line each."""
         boxes = [box for of_frame in self.options.boxes.values() for box in of_frame]
-        return [f"--{text}" for box in boxes if (text := box_remark(box, self.source.size)) is not None]
+        found = [f"--{text}" for box in boxes if (text := box_remark(box, self.source.size)) is not None]
+        if not self.given:
+            found.append(
+                "--mask: nothing is marked: what stands out is followed (--mask, --box and --click mark objects)"
+            )
+        return found
 
     def results(self) -> tuple[tuple[str, Path], ...]:
         """(what it is, where it is) of the results that are there."""

@@ -35,6 +35,8 @@ packs to somewhat less than float16 (11 bits) does, and has no range to leave.""
 _WORTH_PACKING, _LARGE = 2**10, 2**25  # bytes of a weight
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
+FINDING_PRESET = "rvos_lite"
+"""See `finding_network`."""
 
 
 def _shipped_folders() -> list[Path]:
@@ -53,6 +55,20 @@ def prompt_network() -> Path:
         if (folder / PROMPT_NETWORK).is_dir():
             return folder / PROMPT_NETWORK
     raise InputError(f"box, click: {PROMPT_NETWORK}, which makes masks of them, is not installed; give a mask")
+
+
+def finding_network() -> Path:
+    """The preset that finds what stands out in a frame.
+
+    Raises:
+        InputError: this installation came without it.
+    """
+    found = list_presets().get(FINDING_PRESET)
+    if found is None:
+        raise InputError(
+            f"mask: {FINDING_PRESET}, which finds objects where none are given, is not installed; give a mask"
+        )
+    return found
 
 
 def list_presets() -> dict[str, Path]:

@@ -30,7 +30,7 @@ class ExportedOSVOSPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("every frame is segmented on its own, without guides", "exclusive", "recover", "objects")
+        options.refuse("every frame is segmented on its own, without guides", "exclusive", "recover")
         height, width = self._size = exported_size(path, options)
         self.merge = options.merge
         folder, metadata = read_metadata(path)

@@ -41,10 +41,7 @@ def find(x: Any) -> NetworkSource | None:
             return ExportedOSVOSPredictor(folder, options)
         return ExportedPredictor(folder, options)
 
-    finds = metadata.sequence is not None and metadata.sequence.slots is not None
-    return NetworkSource(
-        "a LiteRT export", folder, False, False, load, engine="litert", facts=metadata, zero_shot=finds
-    )
+    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=metadata)
 
 
 def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tuple[int, int]:
@@ -86,7 +83,6 @@ class ExportedPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("an exported network is given its objects, however many there are", "objects")
         self._network_size = exported_size(path, options)
         self.network = ExportedNetwork(path, options.threads)
         self.options = options

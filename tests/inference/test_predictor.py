@@ -143,8 +143,6 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
     assert open_predictor(predictor) is predictor
     with pytest.raises(InputError, match="exclusive: a predictor has its options already, received False"):
         open_predictor(predictor, PredictorOptions(exclusive=False))
-    with pytest.raises(InputError, match="mask: this network finds no objects by itself"):
-        VideoSegmenter(predictor).start(FRAMES[0])
 
 
 def test_the_segmenter_needs_no_keras() -> None:

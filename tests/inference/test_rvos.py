@@ -12,7 +12,7 @@ import osmn_tf as osmn
 from osmn_tf.errors import InputError
 from osmn_tf.inference import sequence
 from osmn_tf.inference.merging import merge_logits
-from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.inference.predictor import PredictorOptions, open_predictor
 from osmn_tf.inference.rvos import RVOSPredictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.rvos import RVOS
@@ -220,8 +220,8 @@ def test_refusals(network: RVOS, finder: RVOS) -> None:
     with pytest.raises(InputError, match="mask: this network takes none, it finds the objects by itself"):
         VideoSegmenter(finder).start(FRAMES[0], MASK)
     needs_masks = RVOS(**SMALL)
-    with pytest.raises(InputError, match="mask: this network finds no objects by itself: give a mask of them"):
-        VideoSegmenter(needs_masks).start(FRAMES[0])
+    with pytest.raises(InputError, match="mask: this network finds no objects by itself, expected a mask of them"):
+        open_predictor(needs_masks).begin(FRAMES[0], None)
     with pytest.raises(InputError, match="exclusive: RVOS carries its soft masks on"):
         VideoSegmenter(network, exclusive=False)
     with pytest.raises(InputError, match="network_size: expected at least 32 x 32"):

@@ -1,4 +1,4 @@
-"""Rows of a table in which nobody says where the objects are: a network that finds them does, and no other."""
+"""Videos in which nobody says where the objects are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from support import BACKEND, NARROW_MOBILENET, random_frames, randomise
 
 from osmn_tf.errors import InputError
-from osmn_tf.inference.predictor import find_network
+from osmn_tf.inference import segmenter
 from osmn_tf.jobs.many import process_one, run_here, segment_many
 from osmn_tf.jobs.rows import make_rows
 from osmn_tf.jobs.segment import SegmentOptions, segment
@@ -69,23 +69,36 @@ def test_rows_without_objects_are_those_of_single_commands(preset: str, folder: 
     assert {int(mask.max()) for mask in masks_in(tmp_path / "limited/a")} == {1}
 
 
-def test_every_preset_of_a_table_is_asked(folder: Path, tmp_path: Path) -> None:
-    """A preset that finds objects lets no other row pass."""
-    given = [{"video": str(folder / "a.mp4"), "out": name} for name in ("x", "y", "z")]
-    presets = [str(folder / "exported"), str(folder / "needy"), "osmn_match_lite"]
-    rows = [{**row, "preset": preset} for row, preset in zip(given, presets)]
-    with pytest.raises(InputError, match=r"^video 2: expected the objects as one of .*; video 3: expected ") as caught:
-        make_rows(rows, tmp_path / "out")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_network_that_only_its_class_knows_is_asked_in_its_own_row(folder: Path, tmp_path: Path) -> None:
-    assert find_network(str(folder / "finder")).zero_shot is None
-    assert find_network(str(folder / "exported")).zero_shot is True
-    assert find_network("grpc://localhost:1/name").zero_shot is False
+def test_what_stands_out_is_followed_by_networks_that_find_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An RVOS that needs masks, as an export and as a preset, and the default one: the objects are found for them."""
     randomise(RVOS(**SMALL), seed=7).save_to_preset(tmp_path / "needy")
-    row = {"video": str(folder / "a.mp4"), "preset": str(tmp_path / "needy")}
-    record = process_one(make_rows([row], tmp_path / "out")[0])
-    assert (record["status"], record["kind"]) == ("failed", "InputError")
-    assert record["message"].startswith("--mask: this preset finds no objects by itself; give --mask PNG")
+    asked = []
+
+    def find(frame: np.ndarray, objects: int) -> np.ndarray:
+        asked.append(objects)
+        mask = np.zeros(frame.shape[:2], np.uint8)
+        mask[20:50, 10:40], mask[20:50, 60:100] = 1, min(2, objects)
+        return mask
+
+    monkeypatch.setattr(segmenter, "find_objects", find)
+    presets = [str(folder / "needy"), str(tmp_path / "needy"), "osmn_match_lite"]
+    given = [{"video": str(folder / "a.mp4"), "out": f"{k}", **PLAIN, "preset": each} for k, each in enumerate(presets)]
+    rows = make_rows([*given, {**given[2], "out": "3", "objects": "1"}], tmp_path / "out")
+    assert [process_one(row)["status"] for row in rows] == ["done"] * 4
+    for k, labels in enumerate(({1, 2}, {1, 2}, {1, 2}, {1})):
+        first = masks_in(tmp_path / f"out/{k}/a")[0]
+        assert set(np.unique(first[first > 0])) == labels
+    assert asked == [segmenter.MOST_OBJECTS] * 3 + [1]
+
+
+def test_what_is_said_where_nothing_is_marked(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    segment(SegmentOptions(folder / "a.mp4", preset=folder / "finder", out=tmp_path, outputs={}), remark=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("--mask: nothing is marked: what stands out is followed")
+    learns = SegmentOptions(folder / "a.mp4", preset="osvos_lite", out=tmp_path / "learns")
+    with pytest.raises(InputError, match="--mask: this preset learns what an object is from its mask; give --mask PNG"):
+        segment(learns)
+    assert not (tmp_path / "learns").exists()

@@ -34,6 +34,7 @@ def test_shipped_stages() -> None:
         "reconvnet_lite_polish",
         "rvos_lite_clips",
         "rvos_lite_find",
+        "rvos_lite_large",
         "rvos_lite_masks",
         "rvos_lite_objects",
         "rvos_youtube",
