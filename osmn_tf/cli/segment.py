@@ -2,7 +2,7 @@
 
 The video is a file (mp4, mov, avi, mkv, webm, gif) or a folder of images. The mask is a PNG of the video's size: a
 palette or grey image in which 0 is background and the value k is object k, or a black and white image (one object);
-or a file of annotations, such as CVAT exports, with masks or polygons of the objects in one frame or several.
+or a file of annotations, such as CVAT exports, with masks, polygons or boxes of the objects in one frame or several.
 Without a mask, say where the objects are: --box around one, or --click on one; a network makes the masks, and
 NAME_first_mask_preview.png shows them. Their labels are 1, 2 and so on, behind those of the masks. With none of these,
 the objects are what stands out in the first frame, or in the first one in which something does.

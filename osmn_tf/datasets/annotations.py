@@ -30,6 +30,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.files import OwnFolder, atomic_path, write_bytes
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.masks.labels import VOID, labels_of
+from osmn_tf.masks.prompts import Box
 
 CLASS_NAME = "object"
 """What objects are called that have no name of their own."""
@@ -51,9 +52,10 @@ class Annotations:
         length: how many frames the video has, annotated or not.
         first: number of the video's frame that index 0 is: what was annotated may begin behind its first frame.
         hidden: label -> indexes of the frames in which it is said that the object is not seen (CVAT's 'outside').
+        boxes: index of a frame -> label -> box of an object that has no mask there (CVAT's rectangles).
 
     Raises:
-        InputError: a mask is of another size, or a frame is beyond the video.
+        InputError: a mask is of another size, or a frame is before the video.
     """
 
     size: tuple[int, int]
@@ -63,6 +65,7 @@ class Annotations:
     length: int = 0
     first: int = 0
     hidden: Mapping[int, Sequence[range]] = dataclasses.field(default_factory=dict)
+    boxes: Mapping[int, Mapping[int, Box]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, mask in self.masks.items():
@@ -90,8 +93,8 @@ class Annotations:
         """The names of the objects, each once, in the order of the labels."""
         return list(dict.fromkeys(self.name(label) for label in self.labels)) or [CLASS_NAME]
 
-    def by_number(self, names: Sequence[str] | None = None) -> dict[int, np.ndarray]:
-        """Number of a frame of a video -> its mask, of the frames in which there is an object.
+    def numbers(self, names: Sequence[str] | None = None) -> dict[int, int]:
+        """Index -> number of the frame of a video that it is, of the frames in which there is an object.
 
         The frames of a folder are known by their names, where the file has names. Those of a video are known by the
         numbers in their names where all are numbers, as '00042', or 'frame_000042', which is CVAT's name for a frame
@@ -103,7 +106,8 @@ class Annotations:
         Raises:
             InputError: the folder has no image of such a name.
         """
-        seen = [index for index, mask in sorted(self.masks.items()) if labels_of(mask)]
+        masks = {index for index, mask in self.masks.items() if labels_of(mask)}
+        seen = sorted(masks | {index for index, boxes in self.boxes.items() if boxes})
         numbers = {index: index + self.first for index in seen}
         if all(index in self.frame_names for index in seen):
             places = {name: place for place, name in enumerate(names or ())}
@@ -117,7 +121,7 @@ class Annotations:
                 numbers = {index: int(match[1]) for index, match in matches.items() if match}
             elif names:
                 raise InputError(f"of another video: it has no {name_some(unknown)} among its {len(places)} images")
-        return {numbers[index]: self.masks[index] for index in seen}
+        return numbers
 
 
 FORMATS = ("cvat", "cvat-images", "coco", "mots", "masks")
@@ -174,9 +178,13 @@ def write_annotations(annotations: Annotations, path: str | os.PathLike[str], ki
         kind: one of `FORMATS`; default: by the suffix .xml, .json or .zip, else "masks".
 
     Raises:
-        InputError: there is no such kind, or a file is in the way.
+        InputError: there is no such kind, a file is in the way, or there are boxes, which are no masks.
     """
     path = Path(path)
+    if annotations.boxes:
+        raise InputError(
+            f"frame {min(annotations.boxes)}: it has a box, which is no mask; 'osmn segment --mask' makes masks of them"
+        )
     kind = kind or {".xml": "cvat", ".json": "coco", ".zip": "mots"}.get(path.suffix.lower(), "masks")
     if kind == "cvat":
         write_bytes(path, _cvat(annotations, path.stem))
@@ -316,7 +324,9 @@ class _Track:
     group: int
     name: str
     number: int | None
-    shapes: dict[int, tuple[int, np.ndarray]] = dataclasses.field(default_factory=dict)  # frame -> (z_order, inside)
+    shapes: dict[int, tuple[int, np.ndarray | Box]] = dataclasses.field(
+        default_factory=dict
+    )  # frame -> (z_order, what)
     hidden: set[int] = dataclasses.field(default_factory=set)  # frames in which it says that it is not seen
     between: set[int] = dataclasses.field(default_factory=set)  # frames whose shape CVAT has put between two others
 
@@ -342,23 +352,27 @@ def _read_cvat(content: bytes, source: str, interpolated: bool) -> Annotations:
         tracks = _cvat_tracks(root, size, first)
         labels = _cvat_labels(tracks)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{source}: damaged, or no CVAT 1.1 with masks or polygons ({error})") from error
+        raise InputError(f"{source}: damaged, or no CVAT 1.1 with masks, polygons or boxes ({error})") from error
     masks = {int(image.attrib["id"]) - first: np.zeros(size, np.uint8) for image in images}
     drawn = [
-        (z, label, index, inside)
+        (z, label, index, shape)
         for label, track in zip(labels, tracks)
-        for index, (z, inside) in track.shapes.items()
+        for index, (z, shape) in track.shapes.items()
         if interpolated or index not in track.between
     ]
-    for _, label, index, inside in sorted(drawn, key=lambda each: each[:3]):
-        masks.setdefault(index, np.zeros(size, np.uint8))[inside] = label
+    boxes: dict[int, dict[int, Box]] = {}
+    for _, label, index, shape in sorted(drawn, key=lambda each: each[:3]):
+        if isinstance(shape, np.ndarray):
+            masks.setdefault(index, np.zeros(size, np.uint8))[shape] = label
+        else:
+            boxes.setdefault(index, {})[label] = shape
     for track in tracks:
         if len(track.shapes) > 1:
             for index in track.hidden:
                 masks.setdefault(index, np.zeros(size, np.uint8))
     frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
     names = {label: track.name for label, track in zip(labels, tracks)}
-    return Annotations(size, masks, frame_names, names, last - first + 1, first, _cvat_hidden(tracks, labels))
+    return Annotations(size, masks, frame_names, names, last - first + 1, first, _cvat_hidden(tracks, labels), boxes)
 
 
 def _cvat_tracks(root: ElementTree.Element, size: tuple[int, int], first: int) -> list[_Track]:
@@ -401,13 +415,14 @@ def _cvat_labels(tracks: list[_Track]) -> list[int]:
 def _cvat_hidden(tracks: list[_Track], labels: list[int]) -> dict[int, list[range]]:
     """Label -> the frames in which it is not seen: from where a track says so to its object's next shape.
 
-    A track of one shape says nothing: it is how CVAT writes a mask, and behind it nobody has looked.
+    A track that is over in the next frame says nothing: it is how CVAT writes a mask, and behind it nobody has looked.
     """
     shown: dict[int, set[int]] = {}
     hidden: dict[int, set[int]] = {}
     for label, track in zip(labels, tracks):
         shown.setdefault(label, set()).update(track.shapes)
-        hidden.setdefault(label, set()).update(track.hidden if len(track.shapes) > 1 else ())
+        of_one_frame = len(track.shapes) == 1 and min(track.shapes) + 1 in track.hidden
+        hidden.setdefault(label, set()).update(() if of_one_frame else track.hidden)
     found: dict[int, list[range]] = {}
     for label, frames in hidden.items():
         spans: list[range] = []
@@ -426,7 +441,7 @@ def _text(parent: ElementTree.Element | None, path: str) -> str:
     return element.text
 
 
-def _cvat_shape(shape: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
+def _cvat_shape(shape: ElementTree.Element, size: tuple[int, int]) -> np.ndarray | Box:
     if shape.tag == "mask":
         lengths = [int(part) for part in shape.attrib["rle"].split(",")]
         left, top, width, height = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
@@ -434,7 +449,15 @@ def _cvat_shape(shape: ElementTree.Element, size: tuple[int, int]) -> np.ndarray
     if shape.tag == "polygon":
         points = [[float(value) for value in point.split(",")] for point in shape.attrib["points"].split(";")]
         return polygon_mask(np.array(points).reshape(-1, 2), size)
-    raise ValueError(f"a <{shape.tag}>")
+    if shape.tag == "box" and not float(shape.get("rotation") or 0):
+        left, top, right, bottom = (
+            min(max(round(float(shape.attrib[key])), 0), most)
+            for key, most in (("xtl", size[1]), ("ytl", size[0]), ("xbr", size[1]), ("ybr", size[0]))
+        )
+        if right <= left or bottom <= top:
+            raise ValueError(f"a <box> of {right - left}x{bottom - top} pixels")
+        return left, top, right - left, bottom - top
+    raise ValueError(f"a <{shape.tag}>" if shape.tag != "box" else "a <box> that is turned")
 
 
 # COCO -------------------------------------------------------------------------------------------------------------

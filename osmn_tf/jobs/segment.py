@@ -773,10 +773,12 @@ class _Annotated:
 
     Attributes:
         masks: number of a frame -> its mask uint8 [H, W].
+        boxes: number of a frame -> label -> box of an object of which there is no mask.
         hidden: label -> numbers of the frames in which the object is not seen.
     """
 
     masks: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    boxes: Mapping[int, Mapping[int, Box]] = dataclasses.field(default_factory=dict)
     hidden: Mapping[int, Sequence[range]] = dataclasses.field(default_factory=dict)
 
 
@@ -796,13 +798,22 @@ def _given_masks(
     if options.detections and not options.marked:
         return {0: _detected(options, source)}, None
     given: dict[int, np.ndarray] = {}
+    boxed: dict[int, Mapping[int, Box]] = {}
     for number, mask in (*options.masks.items(), *annotated.masks.items()):
         index = _index(number, options, source, "--mask")
         if index in given:
             raise InputError(f"--mask {options.annotations}: frame {number} has a mask already")
-        given[index] = mask if isinstance(mask, np.ndarray) else _read_one(number, mask, options, source)
-    label = max((labels_of(mask)[-1] for mask in given.values() if labels_of(mask)), default=0)
-    prompted: int | None = None
+        boxes = annotated.boxes.get(number, {})
+        if not isinstance(mask, np.ndarray):
+            mask, boxes = _read_one(number, mask, options, source)
+        given[index] = mask
+        if boxes:
+            boxed[index] = boxes
+    labels = {label for mask in given.values() for label in labels_of(mask)}
+    label = max(labels.union(*boxed.values()), default=0)
+    for index, boxes in boxed.items():
+        _fill_boxes(given[index], boxes, source[index], source.number(index))
+    prompted: int | None = min(boxed, default=None)
     for argument, number, count, make in _prompts(options):
         index = _index(number, options, source, argument)
         prompted = index if prompted is None else prompted
@@ -841,18 +852,37 @@ def _annotated(options: SegmentOptions, source: FrameSource) -> _Annotated:
     if not chosen:
         there = name_some(list(found.masks))
         raise InputError(f"--mask {options.annotations}: no annotated frame (it has {there}) is among those selected")
-    return _Annotated(chosen, found.hidden)
+    return _Annotated(chosen, found.boxes, found.hidden)
 
 
-def _read_one(number: int, path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource) -> np.ndarray:
-    """The mask of a frame uint8 [H, W], of a PNG or of annotations."""
+def _fill_boxes(mask: np.ndarray, boxes: Mapping[int, Box], frame: np.ndarray, number: int) -> None:
+    """Makes masks of the boxes in a frame, behind the objects in `mask` [H, W], which has them then.
+
+    Raises:
+        InputError: nothing is found in a box, or other objects cover what is.
+    """
+    try:
+        found = mask_from_box(frame, *boxes.values())
+    except InputError as error:
+        raise InputError(f"--mask, frame {number}: {error}") from error
+    free = mask == 0
+    for place, label in enumerate(boxes, 1):
+        mask[free & (found == place)] = label
+        if label not in labels_of(mask):
+            raise InputError(f"--mask, frame {number}: the other objects cover all of object {label}, which has a box")
+
+
+def _read_one(
+    number: int, path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource
+) -> tuple[np.ndarray, Mapping[int, Box]]:
+    """The mask of a frame uint8 [H, W], of a PNG or of annotations, and the boxes of these."""
     if not is_annotation_file(path):
-        return read_mask(path, size=source.size, resize=options.resize_mask)
-    found = _read_annotated(path, options, source).masks
-    if number not in found:
-        there = name_some(list(found))
+        return read_mask(path, size=source.size, resize=options.resize_mask), {}
+    found = _read_annotated(path, options, source)
+    if number not in found.masks:
+        there = name_some(list(found.masks))
         raise InputError(f"--mask {number}:{path}: expected an annotated frame, it has {there}")
-    return found[number]
+    return found.masks[number], found.boxes.get(number, {})
 
 
 def _read_annotated(path: str | os.PathLike[str], options: SegmentOptions, source: FrameSource) -> _Annotated:
@@ -865,7 +895,7 @@ def _read_annotated(path: str | os.PathLike[str], options: SegmentOptions, sourc
     height, width = source.size
     whole = open_source(options.video)
     try:
-        found = annotations.by_number([file.stem for file in whole.files] if whole.path.is_dir() else None)
+        numbers = annotations.numbers([file.stem for file in whole.files] if whole.path.is_dir() else None)
     except InputError as error:
         raise InputError(f"--mask {path}: {error}") from error
     if annotations.size != source.size and not options.resize_mask:
@@ -874,17 +904,29 @@ def _read_annotated(path: str | os.PathLike[str], options: SegmentOptions, sourc
             f"--mask {path}: expected annotations of the video's size, {width}x{height}, but they are of {received} "
             "(width x height); give --resize-mask (resize_mask=True) to scale them"
         )
+    nothing = np.zeros(annotations.size, np.uint8)
+    masks = {number: annotations.masks.get(index, nothing).copy() for index, number in numbers.items()}
+    boxes = {numbers[index]: of_frame for index, of_frame in annotations.boxes.items()}
     if annotations.size != source.size:
-        found = {number: resize_mask(mask, source.size) for number, mask in found.items()}
-        found = {number: mask for number, mask in found.items() if labels_of(mask)}
-    if not found:
+        scale = width / annotations.size[1], height / annotations.size[0]
+        boxes = {number: {label: _scaled(box, scale) for label, box in some.items()} for number, some in boxes.items()}
+        masks = {number: resize_mask(mask, source.size) for number, mask in masks.items()}
+        masks = {number: mask for number, mask in masks.items() if labels_of(mask) or number in boxes}
+    if not masks:
         raise InputError(f"--mask {path}: it has no object in any frame")
     first = annotations.first
     hidden = {
         label: [range(span.start + first, span.stop + first) for span in spans]
         for label, spans in annotations.hidden.items()
     }
-    return _Annotated(found, hidden)
+    return _Annotated(masks, boxes, hidden)
+
+
+def _scaled(box: Box, scale: tuple[float, float]) -> Box:
+    """A box in a picture of another size."""
+    x, y, width, height = box
+    left, top = round(x * scale[0]), round(y * scale[1])
+    return left, top, round((x + width) * scale[0]) - left, round((y + height) * scale[1]) - top
 
 
 def _prompts(options: SegmentOptions) -> Iterator[tuple[str, int, int, Callable[[np.ndarray], np.ndarray]]]:

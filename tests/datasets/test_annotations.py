@@ -205,6 +205,7 @@ def cvat_text(shape: str, size: str = "50", ids: tuple[int, int] = (0, 1)) -> by
     ).encode()
 
 
+BOX = '<box frame="0" outside="0" xtl="1.4" ytl="1" xbr="{}" ybr="5.2" {}/>'
 MASK = '<mask frame="0" outside="0" rle="{}" left="{}" top="2" width="4" height="3" z_order="0"/>'
 
 
@@ -217,7 +218,10 @@ MASK = '<mask frame="0" outside="0" rle="{}" left="{}" top="2" width="4" height=
         ("a.xml", cvat_text(MASK.format("-1, 13", 1)), "do not add up"),
         ("a.xml", cvat_text(MASK.format("0, 12", 48)), "is not inside 50x36"),
         ("a.xml", cvat_text(MASK.format("0, x", 1)), "damaged"),
-        ("a.xml", cvat_text('<box frame="0" outside="0" xtl="1" ytl="1" xbr="5" ybr="5"/>'), "a <box>"),
+        ("a.xml", cvat_text(BOX.format(5, "").replace("box", "cuboid")), "a <cuboid>"),
+        ("a.xml", cvat_text(BOX.format(1.2, "")), "a <box> of 0x4 pixels"),
+        ("a.xml", cvat_text(BOX.format(5, 'rotation="30.0"')), "a <box> that is turned"),
+        ("a.xml", cvat_text(BOX.format("x", "")), "damaged"),
         ("a.xml", cvat_text("", "9999999999"), "a size of"),
         ("a.xml", cvat_text(MASK.format("0, 12", 1), ids=(3, 3)), "which shapes are the same object"),
         ("a.json", b"{", "damaged"),
@@ -258,16 +262,28 @@ def test_archives_are_never_unpacked_and_have_a_limit(tmp_path: Path, monkeypatc
 def test_frames_are_known_by_name_in_a_folder_and_by_number_in_a_video(tmp_path: Path) -> None:
     masks = {index: np.full(SIZE, value, np.uint8) for index, value in enumerate((1, 0, 2))}
     named = Annotations(SIZE, masks, {0: "00040", 1: "00041", 2: "00050"})
-    assert list(named.by_number()) == [40, 50]  # in frame 1 there is no object
-    assert list(named.by_number(["00030", "00040", "00050"])) == [1, 2]
+    assert list(named.numbers().values()) == [40, 50]  # in frame 1 there is no object
+    assert list(named.numbers(["00030", "00040", "00050"]).values()) == [1, 2]
     with pytest.raises(InputError, match="it has no 00050 among its 2 images"):
-        named.by_number(["00030", "00040"])
+        named.numbers(["00030", "00040"])
     of_a_video = Annotations(SIZE, masks, {0: "frame_000010", 1: "frame_000011", 2: "frame_000012"}, first=10)
-    assert list(of_a_video.by_number()) == [10, 12]
-    assert list(of_a_video.by_number([f"{index:05d}" for index in range(20)])) == [10, 12]
-    assert list(of_a_video.by_number([f"frame_{index:06d}" for index in range(8, 14)])) == [2, 4]
+    assert list(of_a_video.numbers().values()) == [10, 12]
+    assert list(of_a_video.numbers([f"{index:05d}" for index in range(20)]).values()) == [10, 12]
+    assert list(of_a_video.numbers([f"frame_{index:06d}" for index in range(8, 14)]).values()) == [2, 4]
     with pytest.raises(InputError, match="it has no frame_000012 among its 2 images"):
-        of_a_video.by_number(["frame_000010", "frame_000011"])
+        of_a_video.numbers(["frame_000010", "frame_000011"])
     other = Annotations(SIZE, masks, {0: "cat", 1: "dog", 2: "cow"}, first=3)
-    assert list(other.by_number()) == list(Annotations(SIZE, masks, first=3).by_number(["a", "b"])) == [3, 5]
-    np.testing.assert_array_equal(other.by_number()[5], masks[2])
+    assert (
+        list(other.numbers().values()) == list(Annotations(SIZE, masks, first=3).numbers(["a", "b"]).values()) == [3, 5]
+    )
+    assert other.numbers() == {0: 3, 2: 5}
+
+
+def test_boxes_are_no_masks(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_bytes(cvat_text(BOX.format(80.5, 'rotation="0.0"')))
+    found = read_annotations(tmp_path / "a.xml")
+    assert (found.boxes, found.labels) == ({0: {1: (1, 1, 49, 4), 2: (1, 1, 49, 4)}}, ())  # inside the frame
+    assert found.numbers() == {0: 0}
+    with pytest.raises(InputError, match="frame 0: it has a box, which is no mask; 'osmn segment --mask' makes masks"):
+        write_annotations(found, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()

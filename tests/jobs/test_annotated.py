@@ -10,6 +10,7 @@ import pytest
 
 from osmn_tf.datasets.annotations import Annotations, write_annotations
 from osmn_tf.errors import InputError
+from osmn_tf.jobs import segment as segment_job
 from osmn_tf.jobs.many import run_here, segment_many
 from osmn_tf.jobs.rows import columns_of, options_of, read_table
 from osmn_tf.jobs.segment import SegmentOptions
@@ -124,11 +125,57 @@ def test_an_object_is_gone_where_its_track_is_outside(frames: Path, tmp_path: Pa
     assert frames_with(tmp_path / "gap/frames") == [4, 6, 7, 8, 9]
 
 
+def test_a_track_of_one_shape_ends_where_it_is_outside_later(frames: Path, tmp_path: Path) -> None:
+    path = track(tmp_path / "a.xml")
+    text = path.read_text()
+    path.write_text("".join(line for line in text.splitlines() if 'frame="5"' not in line and 'frame="6"' not in line))
+    run(SegmentOptions(frames, annotations=path, out=tmp_path / "end"))
+    assert frames_with(tmp_path / "end/frames") == [4, 5, 6]
+
+
 def test_a_mask_of_cvat_says_nothing_of_what_follows(frames: Path, tmp_path: Path) -> None:
     """CVAT writes a mask as a track of one frame that is outside in the next."""
     write_annotations(Annotations(SIZE, {0: two_objects()[0]}, length=LENGTH), tmp_path / "a.xml", "cvat")
     run(SegmentOptions(frames, annotations=tmp_path / "a.xml", out=tmp_path / "out"))
     assert all(mask.any() for mask in masks_in(tmp_path / "out/frames"))
+
+
+def test_boxes_of_tracks_get_masks(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A polygon goes before a box; boxes of the command line get labels behind those of the file."""
+    asked: list[tuple] = []
+
+    def make(frame: np.ndarray, *boxes: tuple[int, int, int, int]) -> np.ndarray:
+        mask = np.zeros(frame.shape[:2], np.uint8)
+        for label, (x, y, width, height) in enumerate(boxes, 1):
+            mask[y : y + height, x : x + width] = label
+        asked.append(boxes)
+        return mask
+
+    monkeypatch.setattr(segment_job, "mask_from_box", make)
+    path = track(tmp_path / "a.xml")
+    box = '<box frame="{}" keyframe="{}" outside="0" xtl="{}" ytl="4" xbr="{}" ybr="10"/>'
+    boxes = box.format(4, 1, 13, 25) + box.format(5, 0, 14, 26) + box.format(8, 1, 20, 30)
+    path.write_text(path.read_text().replace("</track>", f'</track><track id="6" label="cat">{boxes}</track>'))
+    found = given_frames(SegmentOptions(frames, annotations=path))
+    assert list(found) == [4, 6, 8]
+    assert asked == [((13, 4, 12, 6),), ((20, 4, 10, 6),)]
+    assert found[4][5].tolist() == [0] * 5 + [1] * 10 + [7] * 10 + [0] * (SIZE[1] - 25)
+    assert set(np.unique(found[8])) == {0, 7}
+    found = given_frames(SegmentOptions(frames, {8: path}, boxes={0: [(1, 1, 5, 5)]}))
+    assert {number: set(np.unique(mask)) for number, mask in found.items()} == {0: {0, 8}, 8: {0, 7}}
+    larger = (2 * SIZE[0], 2 * SIZE[1])
+    path.write_text(
+        TRACK.format(start=0, width=larger[1], height=larger[0]).split("<polygon")[0]
+        + '<box frame="3" outside="0" xtl="10" ytl="4" xbr="30" ybr="20"/></track></annotations>'
+    )
+    found = given_frames(SegmentOptions(frames, annotations=path, resize_mask=True))
+    assert list(found) == [3]
+    assert asked[-1] == ((5, 2, 10, 8),)
+    outcome = run(SegmentOptions(frames, annotations=path, resize_mask=True, out=tmp_path / "out"))
+    assert [title for title, _ in outcome.results if "first mask" in title] == ["first mask"]
+    monkeypatch.setattr(segment_job, "mask_from_box", lambda frame, *boxes: np.zeros(frame.shape[:2], np.uint8))
+    with pytest.raises(InputError, match="--mask, frame 3: the other objects cover all of object 1, which has a box"):
+        given_frames(SegmentOptions(frames, annotations=path, resize_mask=True))
 
 
 @pytest.mark.parametrize(
