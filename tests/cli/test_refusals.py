@@ -58,7 +58,8 @@ def test_evaluate(refused: Callable[..., None], tiny_preset: Path, tmp_path: Pat
     refused(*words, "--preset", "no_such", message="no_such")
     # A network that is refused when it is about to segment.
     (davis / "Annotations_unsupervised").symlink_to(davis / "Annotations")
-    refused(*words, "--protocol", "davis-unsupervised", "--preset", tiny_preset, message="mask")
+    no_masks = ("--protocol", "davis-unsupervised", "--preset", tiny_preset)
+    refused(*words, *no_masks, "--finetune", "1", message="--finetune: there is nothing to fine-tune on")
     # The scores of 'one' were kept before 'two' was found to be damaged.
     (tmp_path / "results/two/00001.png").write_bytes(b"no PNG")
     refused(*words, "--results", tmp_path / "results", message="00001.png")

@@ -334,7 +334,6 @@ def rectangle(x: int, y: int, width: int, height: int) -> list[int]:
     [
         ((), "give one or more videos, or a table of them as --list FILE"),
         (("a.mp4", "--list", "x.csv"), "give one or more videos, or a table"),
-        (("a.mp4", "b.mp4"), "expected the objects as one of mask, box, click, detections"),
         (("a.mp4", "b.mp4", "--mask", "{name}.png", "--workers", "0"), "--workers: expected 1 or more"),
         (
             ("a.mp4", "b.mp4", "--mask", "{name}.png", "--workers", "all"),

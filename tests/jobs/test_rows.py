@@ -138,10 +138,6 @@ def test_options_survive_as_columns() -> None:
         ("video,mask,mask\nbear.mp4,bear.png,\n", "a column is there twice"),
         ("video,mask\nbear.mp4\n", "row 1: expected 2 cells, as the header has"),
         ("video,mask\nbear.mp4,bear.png,5\n", "row 1: expected 2 cells, as the header has"),
-        (
-            "video,mask\nbear.mp4,\n",
-            "row 1: expected the objects as one of mask, box, click, detections: the preset finds none",
-        ),
         ("video,mask,until\nbear.mp4,bear.png,1\n", "--until: expected LABEL:N"),
         ("video,mask,opacity\nbear.mp4,bear.png,3\n", r"--opacity: expected 0\.\.1"),
         ("video,mask\n,bear.png\n", "row 1: expected a video, received none"),
