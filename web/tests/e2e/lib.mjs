@@ -60,7 +60,7 @@ export function launch(...args) {
   return puppeteer.launch({
     executablePath: findChromium(),
     headless: true,
-    protocolTimeout: PATIENCE,
+    protocolTimeout: 20 * PATIENCE, // more than whatever is waited for has
     // The tests run as root in containers, which have little shared memory.
     args: ["--no-sandbox", "--disable-dev-shm-usage", ...args],
   });
@@ -135,13 +135,13 @@ export class Page {
   }
 
   /** Waits until an alert or a status that matches is shown; returns both. */
-  async until(pattern) {
+  async until(pattern, patience = PATIENCE) {
     await this.page.waitForFunction(
       (source) => {
         const shown = document.querySelector("#alert");
         return !shown.hidden || new RegExp(source).test(document.querySelector("#status").textContent);
       },
-      { timeout: PATIENCE, polling: 100 },
+      { timeout: patience, polling: 100 },
       pattern,
     );
     return { alert: await this.alert(), status: await this.text("status") };
@@ -212,9 +212,9 @@ export class Page {
     return this.until("Marked|rough shape");
   }
 
-  async track(direction = "both") {
+  async track(direction = "both", patience = PATIENCE) {
     await this.press(`track-${direction}`);
-    const { alert, status } = await this.until("^Done|^Cancelled");
+    const { alert, status } = await this.until("^Done|^Cancelled", patience);
     if (alert) throw new Error(alert);
     const fps = Number(await this.page.$eval("#report", (element) => element.dataset.fps));
     const parts = await this.page.$$eval("#report-rows tr", (rows) =>

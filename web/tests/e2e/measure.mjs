@@ -27,6 +27,8 @@ const { network_size: size, quantization } = JSON.parse(await readFile(path.join
 console.log(`network ${size.join("x")} ${quantization}, ${values.threads} threads, ${os.cpus().length} cores: ${os.cpus()[0].model}`);
 const server = await serve("--preset", preset);
 
+const MS_A_FRAME = 2000; // at most, before a run is given up
+
 /** Peak of the renderer's memory in MB: of the process with the most, which holds the page and its workers. */
 async function peak(browser) {
   const session = await browser.target().createCDPSession();
@@ -46,7 +48,7 @@ async function inPage(video, frames) {
     const opened = await Page.open(browser, `${server.url}?threads=${values.threads}`);
     const alert = (await opened.openFile(video)) || (await opened.markBox([0.036, 0.4625], [0.411, 0.765])).alert;
     if (alert) throw new Error(alert);
-    const { fps, parts } = await opened.track("forward");
+    const { fps, parts } = await opened.track("forward", MS_A_FRAME * frames);
     const memory = await peak(browser);
     const load = os.loadavg()[0].toFixed(1);
     console.log(`page, ${frames} frames: ${fps.toFixed(2)} frames a second, renderer ${memory.toFixed(0)} MB, load ${load}`);
