@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--contours", metavar="PRESET", help="with it: network that finds them (default: gradients)")
     parser.add_argument(
-        "--objects", type=int, metavar="K", help="unsupervised: how many a preset looks for (default: its own number)"
+        "--objects", type=int, metavar="K", help="unsupervised: at most so many (default: 5, or a preset's own number)"
     )
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017, help="DAVIS edition (default 2017)")
     parser.add_argument(

@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objects",
         type=int,
         metavar="K",
-        help="room for so many; with none of these: how many to look for, at most (default: 5)",
+        help="room for so many; with none of these: at most so many are found (default: 5, or a preset's own number)",
     )
     what.add_argument(
         "--until",

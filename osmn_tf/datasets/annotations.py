@@ -324,9 +324,8 @@ class _Track:
     group: int
     name: str
     number: int | None
-    shapes: dict[int, tuple[int, np.ndarray | Box]] = dataclasses.field(
-        default_factory=dict
-    )  # frame -> (z_order, what)
+    # Frame -> (z_order, its pixels as bool [H, W], or its box).
+    shapes: dict[int, tuple[int, np.ndarray | Box]] = dataclasses.field(default_factory=dict)
     hidden: set[int] = dataclasses.field(default_factory=set)  # frames in which it says that it is not seen
     between: set[int] = dataclasses.field(default_factory=set)  # frames whose shape CVAT has put between two others
 

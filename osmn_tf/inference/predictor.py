@@ -55,8 +55,8 @@ class PredictorOptions:
         threads: that an exported network computes with; None: the cores that this process may use, at most four.
         engine: what runs a preset, "litert" (the LiteRT files in its folder), "keras", or "auto": see
             `osmn_tf.inference.engines.choose_engine`.
-        objects: room for so many objects, given ones and found ones; None: any number of given masks, and where the
-            objects are found the number of the network that finds them.
+        objects: room for so many objects, given ones and found ones; None: any number of given masks, and of found
+            objects the number of a network that finds them itself, or `osmn_tf.inference.finding.MOST_OBJECTS`.
 
     Raises:
         InputError: an option is none of its choices.
