@@ -53,6 +53,7 @@ class Network(keras.Model):
         directory: str | os.PathLike[str],
         metadata: Mapping[str, Any] | None = None,
         dtype: str = "float32",
+        significant_bits: int | None = None,
     ) -> None:
         """Writes a preset folder that `osmn_tf.load` reads (see `osmn_tf.models.presets.save_preset`)."""
-        save_preset(self, directory, metadata, dtype)
+        save_preset(self, directory, metadata, dtype, significant_bits)

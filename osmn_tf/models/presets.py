@@ -32,7 +32,8 @@ DEFAULT_PRESET = "osmn_match_lite"
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 """What weights may be rounded to in a preset's file. Those of bfloat16 (8 significant bits) are in it as float32, which
 packs to somewhat less than float16 (11 bits) does, and has no range to leave."""
-_WORTH_PACKING, _LARGE = 2**10, 2**25  # bytes of a weight
+_WORTH_PACKING, _LARGE = 2**12, 2**25  # bytes of a weight; the index of a packed one takes two thousand
+_WORTH_ROUNDING = 2000  # numbers in a kernel: all others together are a small part of a file
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
 FINDING_PRESET = "rvos_lite"
@@ -236,6 +237,7 @@ def save_preset(
     directory: str | os.PathLike[str],
     metadata: Mapping[str, Any] | None = None,
     dtype: str = "float32",
+    significant_bits: int | None = None,
 ) -> None:
     """Writes `model` as a preset folder.
 
@@ -244,34 +246,39 @@ def save_preset(
         metadata: what should be known of the weights: data and their terms, recipe, licence, scores.
         dtype: what the stored weights are rounded to: "float32", "float16" for files of half the size, or "bfloat16"
             for files of two fifths (the model still computes in its own precision).
+        significant_bits: that large kernels keep in the file, 1 to 24: the fewer, the better they pack; None: those of
+            `dtype`.
 
     Raises:
-        InputError: the folder cannot be written, or `dtype` is none of `STORED_DTYPES`.
+        InputError: the folder cannot be written, `dtype` is none of `STORED_DTYPES`, or the bits are out of range.
     """
     from osmn_tf.models.registry import network_name
 
     if dtype not in STORED_DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(STORED_DTYPES)}, received {dtype!r}")
+    if significant_bits is not None and not 1 <= significant_bits <= 24:
+        raise InputError(f"significant_bits: expected 1..24, received {significant_bits}")
     name = network_name(model)
     if name is None:
         raise InputError(f"model: a {type(model).__name__} cannot be a preset: its class is not a registered network")
     folder = ensure_directory(directory, "directory")
     config = {key: value for key, value in model.get_config().items() if key != "trainable"}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        _write_weights(model, temporary, dtype)
+        _write_weights(model, temporary, dtype, significant_bits)
     document = {"class": name, "config": config}
     write_text(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
     facts = {
         **(metadata or {}),
         "parameters": int(model.count_params()),
         "weights_dtype": dtype,
+        **({} if significant_bits is None else {"significant_bits": significant_bits}),
         "sha256": file_digest(folder / WEIGHTS_FILE),
         "osmn_tf_version": __version__,
     }
     write_text(folder / METADATA_FILE, json.dumps(facts, indent=2) + "\n")
 
 
-def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
+def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits: int | None) -> None:
     """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model.
 
     It is compressed, and weights that are equal (two trunks that began alike and were frozen) are in it once.
@@ -282,6 +289,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
     keras_path = path.with_name(f"{path.stem}.weights.h5")  # Keras insists on the ending
     try:
         model.save_weights(keras_path)
+        # The newer forms of the format have smaller groups, but HDF5 crashes where these are damaged.
         with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
             target.attrs.update(source.attrs)
             written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -290,7 +298,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
                 if name.split("/")[0] == "optimizer":
                     return
                 if isinstance(item, h5py.Dataset):
-                    values = np.asarray(_rounded(item[()], dtype))
+                    values = np.asarray(_rounded(item[()], dtype, significant_bits))
                     known = (values.dtype.str, values.shape, hashlib.sha256(values.tobytes()).digest())
                     if known in written:
                         target[name] = target[written[known]]
@@ -308,11 +316,16 @@ def _write_weights(model: keras.Model, path: Path, dtype: str) -> None:
         keras_path.unlink(missing_ok=True)
 
 
-def _rounded(values: Any, dtype: str) -> Any:
+def _rounded(values: Any, dtype: str, significant_bits: int | None) -> Any:
     """A float32 array as it is stored; anything else as it is."""
     import ml_dtypes
     import numpy as np
 
-    if values.dtype != np.float32 or dtype == "float32":
+    if values.dtype != np.float32:
+        return values
+    if significant_bits is not None and values.ndim > 1 and values.size > _WORTH_ROUNDING:
+        fractions, exponents = np.frexp(values)
+        values = np.ldexp(np.rint(np.ldexp(fractions, significant_bits)), exponents - significant_bits)
+    if dtype == "float32":
         return values
     return values.astype(np.float16) if dtype == "float16" else values.astype(ml_dtypes.bfloat16).astype(np.float32)

@@ -87,6 +87,29 @@ def test_rounded_weights_round_trip(tiny_reconvnet, tmp_path, dtype, bits, size)
     assert np.abs(numpy(copy(batch)["logits"]) - expected).mean() < 40 * 2.0**-bits * expected.std()
 
 
+def test_kernels_of_few_significant_bits(tiny_reconvnet, tmp_path):
+    """Large kernels are at most half a step off, all else is as it was; and they pack to less."""
+    tiny_reconvnet.save_to_preset(tmp_path / "few", dtype="float16", significant_bits=5)
+    tiny_reconvnet.save_to_preset(tmp_path / "half", dtype="float16")
+    few, half = ((tmp_path / name / "model.weights.h5").stat().st_size for name in ("few", "half"))
+    assert few < 0.8 * half
+    assert presets.read_metadata(tmp_path / "few")["significant_bits"] == 5
+    copy, expected = osmn_tf.load(str(tmp_path / "few")), osmn_tf.load(str(tmp_path / "half"))
+    rounded = 0
+    for found, right in zip((numpy(weight) for weight in copy.weights), (numpy(weight) for weight in expected.weights)):
+        if found.ndim > 1 and found.size > 2000:
+            np.testing.assert_allclose(found, right, rtol=1 / 30, atol=1e-6)
+            fractions = np.frexp(found[np.abs(found) > 1e-3])[0] * 2**5
+            np.testing.assert_array_equal(fractions, np.rint(fractions))
+            rounded += 1
+        else:
+            np.testing.assert_array_equal(found, right)
+    assert rounded > 3
+    with pytest.raises(InputError, match=r"significant_bits: expected 1..24, received 0"):
+        tiny_reconvnet.save_to_preset(tmp_path / "none", significant_bits=0)
+    assert not (tmp_path / "none").exists()
+
+
 def test_metadata(saved, tiny_osmn):
     metadata = presets.read_metadata(saved)
     assert metadata["data"] == "none"
