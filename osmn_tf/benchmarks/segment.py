@@ -13,7 +13,8 @@ from osmn_tf.benchmarks.timing import in_turns
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.inference.predictor import PredictorOptions, find_network
-from osmn_tf.jobs.segment import SegmentOptions, default_segmenter, segment
+from osmn_tf.jobs.options import SegmentOptions
+from osmn_tf.jobs.segment import default_segmenter, segment
 from osmn_tf.masks.files import read_mask
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.video.source import open_source

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from osmn_tf.inference.segmenter import VideoSegmenter
     from osmn_tf.jobs.manifest import Record
     from osmn_tf.jobs.many import Runner, Summary
-    from osmn_tf.jobs.segment import SegmentOptions
+    from osmn_tf.jobs.options import SegmentOptions
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
@@ -424,9 +424,9 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         InputError: an argument cannot be read, or two contradict each other.
     """
     from osmn_tf.inference.predictor import PredictorOptions
+    from osmn_tf.jobs.options import SegmentOptions
     from osmn_tf.jobs.outputs import Look
     from osmn_tf.jobs.rows import parse_ends, parse_masks, parse_prompts
-    from osmn_tf.jobs.segment import SegmentOptions
     from osmn_tf.masks.prompts import parse_box, parse_clicks
 
     outputs: dict[str, str | None] = {}

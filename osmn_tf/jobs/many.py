@@ -30,8 +30,9 @@ from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs.background import deferred_interrupt
 from osmn_tf.jobs.machine import free_memory, usable_cores
 from osmn_tf.jobs.manifest import CLAIMS, Claim, Fingerprint, Manifest, Record
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import FILES, Row, files_read
-from osmn_tf.jobs.segment import Progress, SegmentOptions, default_segmenter, find_source, network_files, segment
+from osmn_tf.jobs.segment import Progress, default_segmenter, find_source, network_files, segment
 
 MOST_NETWORKS = 2  # that a process keeps loaded
 MEMORY = 1 << 29  # bytes for a process with LiteRT; 0.3 GiB were measured with frames of 854x480

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from osmn_tf.datasets.annotations import is_annotation_file
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions, parse_size
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import Look, outputs
-from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.prompts import parse_box, parse_clicks
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from osmn_tf.inference.adaptation.online import OnlineFineTuner
 from osmn_tf.inference.adaptation.quality import QUALITIES
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.masks.files import read_label_png
 
 RATE = "1e-3"
@@ -141,7 +142,7 @@ def test_quality_is_a_number_of_steps(
 ) -> None:
     asked = []
 
-    def job(options: segment_job.SegmentOptions, **keywords: object) -> segment_job.Outcome:
+    def job(options: SegmentOptions, **keywords: object) -> segment_job.Outcome:
         asked.append((options.finetune, options.network.network_size))
         return segment_job.Outcome("clip", already_done=True)
 

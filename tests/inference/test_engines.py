@@ -15,7 +15,8 @@ from osmn_tf.files import file_digest
 from osmn_tf.inference import engines
 from osmn_tf.inference.predictor import PredictorOptions, find_network
 from osmn_tf.inference.segmenter import VideoSegmenter
-from osmn_tf.jobs.segment import SegmentOptions, find_source
+from osmn_tf.jobs.options import SegmentOptions
+from osmn_tf.jobs.segment import find_source
 from osmn_tf.models.presets import DEFAULT_PRESET, WEIGHTS_FILE, list_presets, read_metadata
 from osmn_tf.runtime.network import read_metadata as read_export
 from tests.jobs.drift import Drift

@@ -20,7 +20,8 @@ from osmn_tf.inference.predictor import AdaptOptions, NetworkSource, Prediction,
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import outputs, resume
 from osmn_tf.jobs import segment as segment_job
-from osmn_tf.jobs.segment import Outcome, SegmentOptions, segment
+from osmn_tf.jobs.options import SegmentOptions
+from osmn_tf.jobs.segment import Outcome, segment
 
 SIZE = (32, 48)
 LENGTH = 10

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from osmn_tf.inference.segmenter import VideoSegmenter
-from osmn_tf.jobs.segment import SegmentOptions, default_segmenter
+from osmn_tf.jobs.options import SegmentOptions
+from osmn_tf.jobs.segment import default_segmenter
 
 
 def deadly(options: SegmentOptions) -> VideoSegmenter:

@@ -10,10 +10,11 @@ import pytest
 
 from osmn_tf.datasets.annotations import Annotations, write_annotations
 from osmn_tf.errors import InputError
-from osmn_tf.jobs import segment as segment_job
+from osmn_tf.jobs import given
+from osmn_tf.jobs.given import given_objects
 from osmn_tf.jobs.many import run_here, segment_many
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import columns_of, options_of, read_table
-from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
 from osmn_tf.video.writer import write_video
@@ -65,11 +66,8 @@ def test_every_annotated_frame_is_given(name: str, frames: Path, tmp_path: Path)
 
 def given_frames(options: SegmentOptions) -> dict[int, np.ndarray]:
     """Frame -> mask, of those that the job takes from its files."""
-    from osmn_tf.jobs.segment import _annotated, _given_masks
-
     source = open_source(options.video, start=options.start, end=options.end, every=options.every)
-    given, _ = _given_masks(options, source, _annotated(options, source))
-    return {source.number(index): mask for index, mask in given.items()}
+    return {source.number(index): mask for index, mask in given_objects(options, source).masks.items()}
 
 
 def test_key_frames_of_the_selection_count(frames: Path, tmp_path: Path) -> None:
@@ -151,7 +149,7 @@ def test_boxes_of_tracks_get_masks(frames: Path, tmp_path: Path, monkeypatch: py
         asked.append(boxes)
         return mask
 
-    monkeypatch.setattr(segment_job, "mask_from_box", make)
+    monkeypatch.setattr(given, "mask_from_box", make)
     path = track(tmp_path / "a.xml")
     box = '<box frame="{}" keyframe="{}" outside="0" xtl="{}" ytl="4" xbr="{}" ybr="10"/>'
     boxes = box.format(4, 1, 13, 25) + box.format(5, 0, 14, 26) + box.format(8, 1, 20, 30)
@@ -173,7 +171,7 @@ def test_boxes_of_tracks_get_masks(frames: Path, tmp_path: Path, monkeypatch: py
     assert asked[-1] == ((5, 2, 10, 8),)
     outcome = run(SegmentOptions(frames, annotations=path, resize_mask=True, out=tmp_path / "out"))
     assert [title for title, _ in outcome.results if "first mask" in title] == ["first mask"]
-    monkeypatch.setattr(segment_job, "mask_from_box", lambda frame, *boxes: np.zeros(frame.shape[:2], np.uint8))
+    monkeypatch.setattr(given, "mask_from_box", lambda frame, *boxes: np.zeros(frame.shape[:2], np.uint8))
     with pytest.raises(InputError, match="--mask, frame 3: the other objects cover all of object 1, which has a box"):
         given_frames(SegmentOptions(frames, annotations=path, resize_mask=True))
 

@@ -17,8 +17,9 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.inference.semantic import SemanticPredictor
 from osmn_tf.jobs import segment as job
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import Look
-from osmn_tf.jobs.segment import SegmentOptions, segment
+from osmn_tf.jobs.segment import segment
 from osmn_tf.masks.files import read_label_png, write_mask
 from tests.inference.test_semantic import LEFTS, MASKS, SIZE, Blurred, boxes, scene
 

@@ -11,8 +11,9 @@ from support import BACKEND, NARROW_MOBILENET, random_frames, randomise
 from osmn_tf.errors import InputError
 from osmn_tf.inference import segmenter
 from osmn_tf.jobs.many import process_one, run_here, segment_many
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import make_rows
-from osmn_tf.jobs.segment import SegmentOptions, segment
+from osmn_tf.jobs.segment import segment
 from osmn_tf.masks.files import read_label_png
 from osmn_tf.models.rvos import RVOS
 from osmn_tf.video.writer import write_video

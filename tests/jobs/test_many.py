@@ -25,9 +25,10 @@ from osmn_tf.jobs import many
 from osmn_tf.jobs.manifest import CLAIMS, RESULTS, Manifest
 from osmn_tf.jobs.many import Setting, process_one, run_here, segment_many
 from osmn_tf.jobs.on_ray import check_address
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import outputs
 from osmn_tf.jobs.rows import Row, make_rows
-from osmn_tf.jobs.segment import SegmentOptions, segment
+from osmn_tf.jobs.segment import segment
 from osmn_tf.masks.files import read_label_png, read_mask, write_mask
 from osmn_tf.video.source import open_source
 from osmn_tf.video.writer import write_video

@@ -11,9 +11,9 @@ import pytest
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import Look
 from osmn_tf.jobs.rows import column_names, columns_of, make_rows, options_of, read_table
-from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.files import write_mask
 
 

@@ -19,8 +19,8 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs import segment as segment_job
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import outputs
-from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
 from tests.jobs.drift import LENGTH, PHASES, SIZE, options_for, run, run_until

@@ -15,8 +15,8 @@ pytest.importorskip("skimage", reason="scikit-image is not installed: pip instal
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
+from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import columns_of, options_of, read_table
-from osmn_tf.jobs.segment import SegmentOptions
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
 from tests.jobs.drift import LENGTH, SIZE, options_for, run, run_until
