@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from osmn_tf.datasets.annotations import polygon_mask
+from osmn_tf.datasets.annotations.cvat import polygon_mask
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.presets import DEFAULT_PRESET

@@ -13,15 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from osmn_tf.cli.main import main
-from osmn_tf.datasets import annotations as module
-from osmn_tf.datasets.annotations import (
-    Annotations,
-    fill_runs,
-    polygon_mask,
-    read_annotations,
-    runs_of,
-    write_annotations,
-)
+from osmn_tf.datasets.annotations import Annotations, archives, read_annotations, write_annotations
+from osmn_tf.datasets.annotations.cvat import fill_runs, polygon_mask, runs_of
 from osmn_tf.errors import InputError
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.files import read_label_png
@@ -244,7 +237,7 @@ def test_damaged_files(name: str, content: bytes, message: str, tmp_path: Path) 
 
 
 def test_archives_are_never_unpacked_and_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(archives, "_MOST_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("../outside/annotations.xml", b" " * 100_000)
     before = sorted(tmp_path.parent.iterdir())

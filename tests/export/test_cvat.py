@@ -17,7 +17,7 @@ sdk = pytest.importorskip("cvat_sdk.auto_annotation", reason="cvat-sdk is not in
 from cvat_sdk.masks import decode_mask, encode_mask  # noqa: E402
 
 from osmn_tf.client.cvat import MaskTracker, create, to_polygon  # noqa: E402
-from osmn_tf.datasets.annotations import polygon_mask  # noqa: E402
+from osmn_tf.datasets.annotations.cvat import polygon_mask  # noqa: E402
 from osmn_tf.datasets.examples import example_path  # noqa: E402
 from osmn_tf.inference.segmenter import VideoSegmenter  # noqa: E402
 from osmn_tf.masks.files import read_mask  # noqa: E402
