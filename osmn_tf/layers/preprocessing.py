@@ -21,6 +21,8 @@ NORMALIZATIONS: dict[str, dict[str, Any]] = {
     "osvos": {"mean": (122.67892, 116.66877, 104.00699), "scale": 1.0, "to_bgr": True},
     # RGB to [-1, 1]: MobileNets of keras.applications.
     "signed_unit": {"mean": (127.5, 127.5, 127.5), "scale": 1 / 127.5, "to_bgr": False},
+    # RGB to [-0.99, 1]: EfficientNet-Lite.
+    "efficientnet_lite": {"mean": (127.0, 127.0, 127.0), "scale": 1 / 128, "to_bgr": False},
     # RGB in 0..1 minus (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225): encoders of RVOS's release.
     "torch": {"mean": (123.675, 116.28, 103.53), "scale": (1 / 58.395, 1 / 57.12, 1 / 57.375), "to_bgr": False},
 }

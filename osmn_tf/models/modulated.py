@@ -32,6 +32,15 @@ def check_choice(argument: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{argument}: expected one of {', '.join(allowed)}, received {value!r}")
 
 
+def find_form(backbone: str, trunk: str) -> type[ModulatedForm]:
+    """The form of a trunk that is modulated is its backbone's own; the others take any backbone.
+
+    Raises:
+        InputError: there is no such backbone, or no such trunk.
+    """
+    return FORMS.get(backbone) if trunk == MODULATED else TRUNKS.get(trunk)
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """The arguments of `OSMN`, checked, and what is None replaced by the backbone's own; see there.
@@ -67,20 +76,20 @@ class Arguments:
         **others: Any,
     ) -> Arguments:
         """Fills in what is None."""
-        form = FORMS.get(backbone)
+        form = find_form(backbone, others.get("trunk", MODULATED))
         if len(network_size) != 2 or min(network_size) < 1:
             raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         return cls(
             backbone=backbone,
             block_channels=None if block_channels is None else tuple(int(number) for number in block_channels),
             visual_head=visual_head or form.visual_heads[0],
-            normalization=normalization or form.normalization,
+            normalization=normalization or form.normalization or BACKBONES.get(backbone).imagenet_normalization,
             network_size=(int(network_size[0]), int(network_size[1])),
             **others,
         )
 
     def __post_init__(self) -> None:
-        form = FORMS.get(self.backbone)
+        form = find_form(self.backbone, self.trunk)
         check_choice("visual_head", self.visual_head, form.visual_heads)
         check_choice("decoder", self.decoder, DECODERS)
         check_choice("normalization", self.normalization, tuple(NORMALIZATIONS))
@@ -90,8 +99,6 @@ class Arguments:
             raise ValueError(f"modulate_early: the {self.backbone} backbone does not have this option")
         check_choice("guide", self.guide, tuple(GUIDE_CHANNELS))
         shared = self.trunk != MODULATED
-        if shared:
-            TRUNKS.get(self.trunk)
         if shared and self.decoder != "refinement":
             raise ValueError(f"decoder: with trunk='{self.trunk}' expected refinement, received {self.decoder!r}")
         if self.matching is not None:
@@ -105,12 +112,12 @@ class ModulatedForm(abc.ABC):
 
     Attributes:
         visual_heads: the heads that its visual modulator may have, the release's first.
-        normalization: the release's.
+        normalization: the release's; None: that of the backbone's ImageNet weights.
         modulates_early: whether there is something to modulate before the usual layers.
     """
 
     visual_heads: ClassVar[tuple[str, ...]]
-    normalization: ClassVar[str]
+    normalization: ClassVar[str | None]
     modulates_early: ClassVar[bool] = False
 
     def __init__(self, arguments: Arguments, recurrence: Recurrence | None) -> None:
@@ -176,8 +183,7 @@ def assemble(arguments: Arguments, recurrence: Recurrence | None = None) -> Part
     Raises:
         ValueError: `block_channels` does not fit the backbone, or the trunk has no ConvLSTMs.
     """
-    forms = FORMS.get(arguments.backbone) if arguments.trunk == MODULATED else TRUNKS.get(arguments.trunk)
-    form = forms(arguments, recurrence)
+    form = find_form(arguments.backbone, arguments.trunk)(arguments, recurrence)
     modulator, network = form.visual_modulator(), form.segmentation_network()
     size = arguments.guide_size
     inputs = {

@@ -43,7 +43,8 @@ class OSMN(Network):
     "logits", and the new state under the names of the inputs.
 
     Args:
-        backbone: "vgg16", or "mobilenet" (v1, width 1.0) for both trunks.
+        backbone: "vgg16", or "mobilenet" (v1, width 1.0) for both trunks; with a shared trunk any
+            that reaches stride 32.
         visual_head: "fc" (release; VGG-16 only: fc6 and fc7, 119 M parameters) or "pooled" (global average and one
             hidden layer). Default: the release's form of the backbone.
         visual_hidden: width of the pooled head's hidden layer.
@@ -51,7 +52,8 @@ class OSMN(Network):
         decoder: "hypercolumn" (release) or "refinement" (coarse to fine, with learnt convolutions; not in the paper).
         side_channels: channels of each side output of the hypercolumn.
         modulate_early: modulate the first four convolutions too (a release option; VGG-16 only).
-        normalization: "caffe", "caffe_scaled" or "signed_unit"; default: the release's for the backbone.
+        normalization: one of `NORMALIZATIONS`; default: the release's for the backbone, and with a shared trunk that of
+            the backbone's ImageNet weights.
         batch_statistics: False trains with BatchNorm's stored statistics (see `BatchNorm`).
         network_size: (H, W) at which videos are segmented unless the segmenter is told otherwise; the network itself
             takes any size.

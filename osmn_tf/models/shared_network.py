@@ -16,7 +16,8 @@ from osmn_tf.layers.matching import FirstFrameMemory, Matching
 from osmn_tf.layers.modulation import Modulation, ObjectAxis
 from osmn_tf.layers.preprocessing import PadToMultiple
 from osmn_tf.layers.upsampling import ResizeLike, TopLeftCropLike
-from osmn_tf.models.modulated import FORMS, TRUNKS, Arguments, ModulatedForm
+from osmn_tf.models import modulators
+from osmn_tf.models.modulated import TRUNKS, Arguments, ModulatedForm
 from osmn_tf.models.segmentation_network import NetworkBuilder, Recurrence, SegmentationNetwork
 
 Tensor = Any
@@ -39,13 +40,12 @@ class SharedForm(ModulatedForm):
     """
 
     visual_heads = ("pooled",)
-    normalization = "signed_unit"
+    normalization = None
 
     def __init__(self, arguments: Arguments, recurrence: Recurrence | None) -> None:
         if recurrence is not None:
             raise ValueError("trunk: 'shared' has no ConvLSTMs, use an OSMN")
         super().__init__(arguments, recurrence)
-        self._own = FORMS.get(arguments.backbone)(arguments, None)  # the backbone's usual form
 
     @property
     def heads(self) -> dict[str, int]:
@@ -56,7 +56,9 @@ class SharedForm(ModulatedForm):
         return ()
 
     def visual_features(self, guide: Tensor) -> Tensor:
-        return self._own.visual_features(guide)
+        """Global average of the trunk's last map and one hidden layer, as MobileNet's own form has them."""
+        x = self.backbone.features(guide, "modulator")
+        return modulators.pooled_features(x[max(x)], self.arguments.visual_hidden, "modulator_Conv2d_1c_1x1")
 
     def segmentation_network(self) -> SegmentationNetwork:
         build, matching = self.builder(), self.arguments.matching is not None

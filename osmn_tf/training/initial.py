@@ -43,7 +43,7 @@ def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) 
         if not hasattr(model, "load_backbone_weights"):
             raise InputError(f"model.backbone_weights: a {config.network} takes none")
         try:
-            if config.backbone_weights == "imagenet" or config.backbone_weights.endswith(".h5"):
+            if config.backbone_weights == "imagenet" or config.backbone_weights.endswith((".h5", ".npz")):
                 model.load_backbone_weights(config.backbone_weights)
             else:
                 copy_trunk(presets.load(config.backbone_weights), model)
