@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import layers
-
 from osmn_tf.layers.modulation import Modulation
+from osmn_tf.layers.pooling import BlockAverage
 from osmn_tf.layers.preprocessing import PadToMultiple
 from osmn_tf.layers.upsampling import TopLeftCropLike
 from osmn_tf.models import decoders, modulators
@@ -47,7 +46,7 @@ class MobileNetForm(ModulatedForm):
     def segmentation_network(self) -> SegmentationNetwork:
         build, backbone, arguments = self.builder(), self.backbone, self.arguments
         padded_guide = PadToMultiple(SIZE_MULTIPLE, name="guide_pad")(build.guide)
-        pooled_guide = layers.AveragePooling2D(2, padding="valid", name="guide_pool1")(padded_guide)
+        pooled_guide = BlockAverage(2, name="guide_pool1")(padded_guide)
         x = PadToMultiple(SIZE_MULTIPLE, name="frame_pad")(self.normalize("seg")(build.frame))
         x = backbone.stem(x, "seg")
         offset, stride = 0, 2
@@ -56,7 +55,7 @@ class MobileNetForm(ModulatedForm):
             x = backbone.block(x, index, "seg")
             if step == 2:
                 stride *= 2
-                pooled_guide = layers.AveragePooling2D(2, padding="valid", name=f"guide_pool{stride}")(pooled_guide)
+                pooled_guide = BlockAverage(2, name=f"guide_pool{stride}")(pooled_guide)
             if index == 1:
                 maps[stride] = x
             if index in MODULATED:

@@ -8,12 +8,14 @@ the decoder's coarser level and from matching. Not in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import layers
 
 from osmn_tf.layers.matching import FirstFrameMemory, Matching
 from osmn_tf.layers.modulation import Modulation, ObjectAxis
+from osmn_tf.layers.pooling import BlockAverage
 from osmn_tf.layers.preprocessing import PadToMultiple
 from osmn_tf.layers.upsampling import ResizeLike, TopLeftCropLike
 from osmn_tf.models import modulators
@@ -26,6 +28,15 @@ DECODER_CHANNELS = {4: 32, 8: 64, 16: 128}  # by stride
 KEY_CHANNELS = 128
 KEY_STRIDE = 16
 SIZE_MULTIPLE = 32
+
+
+def _pyramid(guide: Tensor, strides: Sequence[int]) -> dict[int, Tensor]:
+    """The guide at each of ascending strides, each made of the one before."""
+    maps, before = {}, 1
+    for stride in strides:
+        guide = BlockAverage(stride // before, name=f"guide_pool{stride}")(guide)
+        maps[stride], before = guide, stride
+    return maps
 
 
 @TRUNKS.register("shared")
@@ -64,10 +75,7 @@ class SharedForm(ModulatedForm):
         build, matching = self.builder(), self.arguments.matching is not None
         shared = {name: build.hand_over(name, x) for name, x in self._frame_features(build.frame).items()}
         padded = PadToMultiple(SIZE_MULTIPLE, name="guide_pad")(build.guide)
-        guides = {
-            stride: layers.AveragePooling2D(stride, padding="valid", name=f"guide_pool{stride}")(padded)
-            for stride in DECODER_CHANNELS
-        }
+        guides = _pyramid(padded, sorted(DECODER_CHANNELS))
         cues = [guides[KEY_STRIDE]]
         if matching:
             cues += self._match(build, shared["key"], guides[KEY_STRIDE][..., 1:])

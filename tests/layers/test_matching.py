@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import assert_close, numpy
 
-from osmn_tf.layers.matching import CUES, FirstFrameMemory, Matching
+from osmn_tf.layers.matching import CUES, FirstFrameMemory, Matching, _largest
 
 pytestmark = pytest.mark.backend
 
@@ -123,3 +123,14 @@ def test_shapes_files_and_training(tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(numpy(again(x)), numpy(model(x)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(22, 38), (4, 3), (3, 9), (2, 3)])
+def test_the_largest_are_those_of_a_whole_sort(height, width):
+    """Ties too; grids of fewer rows than neighbours are looked through as a whole."""
+    rng = np.random.default_rng(height)
+    scores = rng.normal(0, 1, (2, height * width, height * width)).astype(np.float32)
+    scores[0] = np.round(scores[0])
+    scores[1, :, : width + 2] -= 9  # the best are in few rows
+    expected = -np.sort(-scores, axis=-1)[..., :4]
+    np.testing.assert_array_equal(numpy(_largest(keras.ops.convert_to_tensor(scores), height, width)), expected)
