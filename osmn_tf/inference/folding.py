@@ -111,7 +111,8 @@ class _FoldedConvolution(keras.Operation):
             data_format="channels_last",
             dilation_rate=convolution.dilation_rate,
         )
-        return output + ops.cast(shift, dtype)
+        # Not `+`: a vector that `ops.add` adds TensorFlow adds together with the convolution and the activation.
+        return ops.add(output, ops.cast(shift, dtype))
 
     def compute_output_spec(self, features: Tensor) -> Any:
         return _specs(self.normalisation)
