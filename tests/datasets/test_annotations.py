@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -200,6 +201,16 @@ def cvat_text(shape: str, size: str = "50", ids: tuple[int, int] = (0, 1)) -> by
 
 BOX = '<box frame="0" outside="0" xtl="1.4" ytl="1" xbr="{}" ybr="5.2" {}/>'
 MASK = '<mask frame="0" outside="0" rle="{}" left="{}" top="2" width="4" height="3" z_order="0"/>'
+
+
+@pytest.mark.parametrize(("end", "is_seen"), [(1, False), (3, True)])
+def test_a_track_that_ends_later_than_a_mask_of_cvat_does(end: int, is_seen: bool, tmp_path: Path) -> None:
+    """In its last frame the object is seen to be gone; behind a mask of one frame nobody has looked."""
+    gone = MASK.format("0, 12", 1).replace('frame="0" outside="0"', f'frame="{end}" outside="1"')
+    (tmp_path / "a.xml").write_bytes(cvat_text(MASK.format("0, 12", 1) + gone))
+    found = read_annotations(tmp_path / "a.xml")
+    assert found.hidden == ({label: [range(end, sys.maxsize)] for label in (1, 2)} if is_seen else {})
+    assert {index: mask.any() for index, mask in found.masks.items()} == {0: True} | ({end: False} if is_seen else {})
 
 
 @pytest.mark.parametrize(
