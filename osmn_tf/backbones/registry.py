@@ -50,10 +50,11 @@ class Backbone(abc.ABC):
 
     @abc.abstractmethod
     def load_imagenet_weights(self, model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
-        """Copies a classifier of `keras.applications` into the layers of `model` whose names begin with `prefix`.
+        """Copies a classifier's trunk into the layers of `model` whose names begin with `prefix`.
 
         Args:
-            weights: "imagenet" (downloaded by Keras) or the path of a Keras weight file.
+            weights: "imagenet" (downloaded by Keras, where it has them) or the path of a weight file; each backbone
+                says of which kind.
 
         Raises:
             ValueError: `model` lacks a layer, or the weights are of another shape.

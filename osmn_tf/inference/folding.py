@@ -111,7 +111,7 @@ class _FoldedConvolution(keras.Operation):
             data_format="channels_last",
             dilation_rate=convolution.dilation_rate,
         )
-        # Not `+`: a vector that `ops.add` adds TensorFlow adds together with the convolution and the activation.
+        # Of a vector this is a BiasAdd, unlike `+`: TensorFlow runs it in one with the convolution and the activation.
         return ops.add(output, ops.cast(shift, dtype))
 
     def compute_output_spec(self, features: Tensor) -> Any:

@@ -14,8 +14,8 @@ Tensor = Any
 class BlockAverage(keras.layers.Layer):
     """Means over blocks of `size` x `size` pixels: the values of `AveragePooling2D(size)`.
 
-    As two sums over whole rows. TensorFlow's pooling on a CPU goes channel by channel, and takes twenty times as long
-    for the one or two channels of a spatial guide.
+    As sums of whole rows, and then of neighbours in them. TensorFlow's pooling on a CPU takes several times as long for
+    the one or two channels of a spatial guide.
 
     Input: [B, H, W, C]; H and W are multiples of `size`. Output: [B, H / size, W / size, C].
     """

@@ -38,11 +38,6 @@ class MobileNetForm(ModulatedForm):
     def recurrent_blocks(self) -> tuple[int, ...]:
         return tuple(self.backbone.channels[index - 1] for index in MODULATED[1:])
 
-    def visual_features(self, guide: Tensor) -> Tensor:
-        """Global average and one hidden layer."""
-        x = self.backbone.features(guide, "modulator")[32]
-        return modulators.pooled_features(x, self.arguments.visual_hidden, "modulator_Conv2d_1c_1x1")
-
     def segmentation_network(self) -> SegmentationNetwork:
         build, backbone, arguments = self.builder(), self.backbone, self.arguments
         padded_guide = PadToMultiple(SIZE_MULTIPLE, name="guide_pad")(build.guide)

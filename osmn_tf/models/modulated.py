@@ -73,10 +73,11 @@ class Arguments:
         visual_head: str | None,
         normalization: str | None,
         network_size: Sequence[int],
+        trunk: str,
         **others: Any,
     ) -> Arguments:
         """Fills in what is None."""
-        form = find_form(backbone, others.get("trunk", MODULATED))
+        form = find_form(backbone, trunk)
         if len(network_size) != 2 or min(network_size) < 1:
             raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         return cls(
@@ -85,6 +86,7 @@ class Arguments:
             visual_head=visual_head or form.visual_heads[0],
             normalization=normalization or form.normalization or BACKBONES.get(backbone).imagenet_normalization,
             network_size=(int(network_size[0]), int(network_size[1])),
+            trunk=trunk,
             **others,
         )
 
@@ -135,9 +137,13 @@ class ModulatedForm(abc.ABC):
     def recurrent_blocks(self) -> tuple[int, ...]:
         """Channels of the blocks that ConvLSTMs follow, `RECURRENT_LEVELS` of them."""
 
-    @abc.abstractmethod
     def visual_features(self, guide: Tensor) -> Tensor:
-        """What the visual modulator's heads read: normalised guide [B, S, S, 3] -> [B, 1, 1, C]."""
+        """What the visual modulator's heads read: normalised guide [B, S, S, 3] -> [B, 1, 1, C].
+
+        Unless a form says otherwise, a hidden layer on the global average of the trunk's last map.
+        """
+        maps = self.backbone.features(guide, "modulator")
+        return modulators.pooled_features(maps[max(maps)], self.arguments.visual_hidden, "modulator_Conv2d_1c_1x1")
 
     @abc.abstractmethod
     def segmentation_network(self) -> SegmentationNetwork:

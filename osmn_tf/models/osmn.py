@@ -201,10 +201,12 @@ class OSMN(Network):
         return matching_clip_model(self, length, height, width)
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
-        """Initialises both trunks from a classifier of `keras.applications`; fc6 and fc7 of the "fc" head too.
+        """Initialises both trunks from an image classifier; fc6 and fc7 of the "fc" head too.
+
+        See `Backbone.load_imagenet_weights`.
 
         Args:
-            weights: "imagenet" (Keras downloads it) or the path of a weight file; MobileNet's without the top, and
+            weights: "imagenet" or the path of a weight file; MobileNet's without the top, and
                 with VGG-16's without the top fc6 and fc7 stay as they are.
         """
         backbone = BACKBONES.get(self.backbone)(self.block_channels)

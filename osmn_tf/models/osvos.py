@@ -136,10 +136,10 @@ class OSVOS(Network):
         return copy
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
-        """Initialises the trunk from a classifier of `keras.applications`.
+        """Initialises the trunk from an image classifier (see `Backbone.load_imagenet_weights`).
 
         Args:
-            weights: "imagenet" (Keras downloads it) or the path of a weight file; MobileNet's without the top.
+            weights: "imagenet" or the path of a weight file; MobileNet's without the top.
         """
         trunk = BACKBONES.get(self.backbone)(self.block_channels, self.batch_statistics)
         trunk.load_imagenet_weights(self, "seg", weights)

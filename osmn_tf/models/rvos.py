@@ -269,10 +269,10 @@ class RVOS(Network):
         return keras.Model(inputs, logits, name=f"{self.name}_clip")
 
     def load_backbone_weights(self, weights: str = "imagenet") -> None:
-        """Initialises the encoder's trunk from a classifier of `keras.applications`.
+        """Initialises the encoder's trunk from an image classifier (see `Backbone.load_imagenet_weights`).
 
         Args:
-            weights: "imagenet" (Keras downloads it) or the path of a weight file without the top.
+            weights: "imagenet" or the path of a weight file without the top.
         """
         trunk = BACKBONES.get(self.backbone)(self.block_channels, self.batch_statistics)
         trunk.load_imagenet_weights(self, "seg", weights)

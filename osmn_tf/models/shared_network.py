@@ -18,7 +18,6 @@ from osmn_tf.layers.modulation import Modulation, ObjectAxis
 from osmn_tf.layers.pooling import BlockAverage
 from osmn_tf.layers.preprocessing import PadToMultiple
 from osmn_tf.layers.upsampling import ResizeLike, TopLeftCropLike
-from osmn_tf.models import modulators
 from osmn_tf.models.modulated import TRUNKS, Arguments, ModulatedForm
 from osmn_tf.models.segmentation_network import NetworkBuilder, Recurrence, SegmentationNetwork
 
@@ -65,11 +64,6 @@ class SharedForm(ModulatedForm):
     @property
     def recurrent_blocks(self) -> tuple[int, ...]:
         return ()
-
-    def visual_features(self, guide: Tensor) -> Tensor:
-        """Global average of the trunk's last map and one hidden layer, as MobileNet's own form has them."""
-        x = self.backbone.features(guide, "modulator")
-        return modulators.pooled_features(x[max(x)], self.arguments.visual_hidden, "modulator_Conv2d_1c_1x1")
 
     def segmentation_network(self) -> SegmentationNetwork:
         build, matching = self.builder(), self.arguments.matching is not None
