@@ -419,6 +419,7 @@ def draw_dial(measurements: Iterable[Measurement], path: str | os.PathLike[str])
     check_packages()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     rows = rows_of(measurements)
     points: Mapping[str, tuple[float, float]] = {
@@ -441,6 +442,9 @@ def draw_dial(measurements: Iterable[Measurement], path: str | os.PathLike[str])
         if row in (ONE_SHOT, SEMANTICS, SEMANTICS + SNAPPED, TRUE_INSTANCES):
             axis.plot(x, y, "s", label=row.removeprefix("+ "))
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("processor seconds a frame, with the learning divided over the frames")
     axis.set_ylabel("J&F")
     axis.legend(frameon=False, fontsize=8)

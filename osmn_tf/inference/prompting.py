@@ -87,7 +87,7 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
     """Segments the object that was clicked. The result is the same in every run.
 
     A click says less than a box, above all how far the object reaches. Where one is not enough, add clicks on other
-    parts of the object and on what is not part of it.
+    parts of the object and on what is not part of it: each changes only the connected part of the mask that it is in.
 
     Args:
         frame: uint8 RGB [H, W, 3].
@@ -116,13 +116,20 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
     check_clicks(clicks, size)
     if background:
         check_clicks(background, size)
-    shapes = [discs(points, size) for points in (clicks, background) if points]
-    answers = _answers(_opened(network), frame, np.stack(shapes), np.ones(size, bool))
-    found = answers[0] if answers is not None else None
+    predictor, found = _opened(network), None
+    given = [(click, True) for click in clicks] + [(click, False) for click in background]
+    for number, (click, is_object) in enumerate(given, start=1):
+        points = [[at for at, of_object in given[:number] if of_object is wanted] for wanted in (True, False)]
+        shapes = np.stack([discs(each, size) for each in points if each])
+        answers = _answers(predictor, frame, shapes, np.ones(size, bool))
+        if answers is None:
+            continue
+        answer = _clicked(answers[0], points[0])
+        found = answer if found is None else _corrected(found, answer, click, is_object)
     if found is None:
         x, y = clicks[0]
         raise InputError(f"click {x},{y}: no object stands out there; draw a box around it")
-    return _clicked(found, clicks).astype(np.uint8)
+    return found.astype(np.uint8)
 
 
 def open_shipped() -> Predictor:
@@ -197,11 +204,21 @@ def _answers(predictor: Predictor, frame: Array, shapes: Array, allowed: Array) 
 
 def _clicked(found: Array, clicks: Sequence[Click]) -> Array:
     """The connected parts of a mask that were clicked; all of it where none was."""
+    parts = _parts_at(found, clicks)
+    return parts if parts.any() else found
+
+
+def _corrected(before: Array, after: Array, click: Click, is_object: bool) -> Array:
+    """A mask with the change that one more click is about, and no other: what was right far from it stays."""
+    return before | _parts_at(after & ~before, [click]) if is_object else before & ~_parts_at(before & ~after, [click])
+
+
+def _parts_at(mask: Array, points: Sequence[Click]) -> Array:
+    """The connected parts of a mask, bool [H, W], that hold a point."""
     import cv2
 
-    _, parts = cv2.connectedComponents(found.astype(np.uint8))
-    hit = {int(parts[y, x]) for x, y in clicks} - {0}
-    return np.isin(parts, list(hit)) if hit else found
+    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    return np.isin(parts, list({int(parts[y, x]) for x, y in points} - {0}))
 
 
 def check_frame(frame: Array) -> None:

@@ -123,6 +123,39 @@ def test_parts_that_were_not_clicked_are_not_the_object() -> None:
     assert mask_from_click(FRAME, (80, 20), network=Fixed(two)).sum() == 1600 + 2000
 
 
+class InTurn(Fixed):
+    """Answers with the next mask after each click, which it is shown three times."""
+
+    def __init__(self, *answers: np.ndarray) -> None:
+        super().__init__(answers[0])
+        self.answers, self.shown = answers, 0
+
+    def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
+        super().begin(frame, masks)
+        self.answer = self.answers[self.shown // 3]
+        self.shown += 1
+
+
+def test_one_more_click_changes_only_the_part_that_it_is_in() -> None:
+    def areas(*chosen: tuple[slice, slice]) -> np.ndarray:
+        mask = np.zeros((120, 200), np.uint8)
+        for area in chosen:
+            mask[area] = 1
+        return mask
+
+    head, body, tree = (slice(10, 30), slice(10, 50)), (slice(30, 60), slice(10, 50)), (slice(60, 90), slice(10, 50))
+    dog, cat = (slice(80, 100), slice(120, 150)), (slice(10, 30), slice(120, 150))
+    # After the second click the tree and a cat come in as well, and the head goes: all but what was clicked stays out.
+    more = InTurn(areas(head, body), areas(body, tree, dog, cat))
+    np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), (130, 90), network=more), areas(head, body, dog))
+    # A click on the tree, which is not the object: it goes, and what else the network lost and found does not matter.
+    less = InTurn(areas(body, tree, dog), areas(body, cat))
+    np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), background=[(20, 70)], network=less), areas(body))
+    # The network finds nothing any more: the mask is what it was.
+    lost = InTurn(areas(body), areas())
+    np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), (130, 90), network=lost), areas(body))
+
+
 @pytest.mark.parametrize(
     ("box", "message"),
     [
