@@ -87,7 +87,8 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
     """Segments the object that was clicked. The result is the same in every run.
 
     A click says less than a box, above all how far the object reaches. Where one is not enough, add clicks on other
-    parts of the object and on what is not part of it: each changes only the connected part of the mask that it is in.
+    parts of the object and on what is not part of it: each changes only the connected part of the mask that it is in,
+    and nothing that another click speaks against.
 
     Args:
         frame: uint8 RGB [H, W, 3].
@@ -119,13 +120,21 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
     predictor, found = _opened(network), None
     given = [(click, True) for click in clicks] + [(click, False) for click in background]
     for number, (click, is_object) in enumerate(given, start=1):
-        points = [[at for at, of_object in given[:number] if of_object is wanted] for wanted in (True, False)]
-        shapes = np.stack([discs(each, size) for each in points if each])
+        if found is not None and found[click[::-1]] == is_object:
+            continue  # nothing to correct
+        inside, outside = ([at for at, of_object in given[:number] if of_object is kind] for kind in (True, False))
+        shapes = np.stack([discs(points, size) for points in (inside, outside) if points])
         answers = _answers(predictor, frame, shapes, np.ones(size, bool))
         if answers is None:
             continue
-        answer = _clicked(answers[0], points[0])
-        found = answer if found is None else _corrected(found, answer, click, is_object)
+        answer = _clicked(answers[0], inside)
+        if found is None:
+            found = answer
+            continue
+        # The rest of what this click changed is chance: what was right far from it stays.
+        change = _parts_at(answer & ~found if is_object else found & ~answer, [click])
+        if not any(change[y, x] for x, y in (outside if is_object else inside)):
+            found = found ^ change
     if found is None:
         x, y = clicks[0]
         raise InputError(f"click {x},{y}: no object stands out there; draw a box around it")
@@ -206,11 +215,6 @@ def _clicked(found: Array, clicks: Sequence[Click]) -> Array:
     """The connected parts of a mask that were clicked; all of it where none was."""
     parts = _parts_at(found, clicks)
     return parts if parts.any() else found
-
-
-def _corrected(before: Array, after: Array, click: Click, is_object: bool) -> Array:
-    """A mask with the change that one more click is about, and no other: what was right far from it stays."""
-    return before | _parts_at(after & ~before, [click]) if is_object else before & ~_parts_at(before & ~after, [click])
 
 
 def _parts_at(mask: Array, points: Sequence[Click]) -> Array:

@@ -132,7 +132,7 @@ class InTurn(Fixed):
 
     def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
         super().begin(frame, masks)
-        self.answer = self.answers[self.shown // 3]
+        self.answer = self.answers[self.shown // 3]  # one more would be an IndexError
         self.shown += 1
 
 
@@ -151,6 +151,16 @@ def test_one_more_click_changes_only_the_part_that_it_is_in() -> None:
     # A click on the tree, which is not the object: it goes, and what else the network lost and found does not matter.
     less = InTurn(areas(body, tree, dog), areas(body, cat))
     np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), background=[(20, 70)], network=less), areas(body))
+    # It would take away what was clicked, or bring back what was clicked as not the object: nothing changes.
+    gone = InTurn(areas(body, tree), areas(dog))
+    np.testing.assert_array_equal(
+        mask_from_click(FRAME, (20, 40), background=[(20, 70)], network=gone), areas(body, tree)
+    )
+    # What is right already is not looked at again.
+    once = InTurn(areas(body))
+    np.testing.assert_array_equal(
+        mask_from_click(FRAME, (20, 40), (20, 50), background=[(20, 70)], network=once), areas(body)
+    )
     # The network finds nothing any more: the mask is what it was.
     lost = InTurn(areas(body), areas())
     np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), (130, 90), network=lost), areas(body))
