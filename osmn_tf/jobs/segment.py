@@ -224,6 +224,7 @@ class _Job:
         facts += [options.start, options.end, options.every]
         facts += [options.finetune, options.time, options.finetune_rate, options.explain]
         facts += ["snap"] if options.snap else []
+        facts += [options.min_score] if self.detections is not None else []
         return [*facts, [(index, array_digest(mask)) for index, mask in sorted(self.given.items())]]
 
     def with_detections(self, segmenter: VideoSegmenter) -> VideoSegmenter:

@@ -72,6 +72,13 @@ def test_the_decoy_is_left_out(options: SegmentOptions, tmp_path: Path) -> None:
         assert not mask[decoy][5:-5].any()
 
 
+def test_another_score_that_counts_is_another_command(options: SegmentOptions) -> None:
+    segment(options, open_segmenter=opened)
+    assert segment(options, open_segmenter=opened).already_done
+    with pytest.raises(InputError, match="exists already; use --force"):
+        segment(dataclasses.replace(options, min_score=0.95), open_segmenter=opened)
+
+
 def test_selected_frames_keep_their_instances(options: SegmentOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second frame from the second on: their numbers in the file are those in the folder."""
     asked: list[list[np.ndarray]] = []
