@@ -108,6 +108,14 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
                 entry.unlink(missing_ok=True)
 
 
+_BYTES = "surrogateescape"  # how Python keeps what is not UTF-8 in the name of a file
+
+
+def _line(name: str) -> bytes:
+    """The name of a file as a line. It may have line breaks in it, but never a NUL."""
+    return name.replace("\n", "\0").encode(errors=_BYTES) + b"\n"
+
+
 class OwnFolder:
     """A folder that knows which of its files this package has written, so that no other is ever touched.
 
@@ -124,8 +132,8 @@ class OwnFolder:
         self._names: set[str] = set()
         with contextlib.suppress(OSError):
             # A line is whole where its end is there: the process may have been killed, or the disk full.
-            lines = (self.path / self.LIST).read_text(encoding="utf-8").splitlines(keepends=True)
-            self._names = {line[:-1] for line in lines if line.endswith("\n")}
+            *lines, _ = (self.path / self.LIST).read_bytes().split(b"\n")
+            self._names = {line.decode(errors=_BYTES).replace("\0", "\n") for line in lines}
 
     def foreign(self) -> Path | None:
         """A file in the folder that this package has not written; None if there is none."""
@@ -144,15 +152,15 @@ class OwnFolder:
         """Creates the folder, or goes on with it: what a killed process has left half written is removed."""
         self.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.path / name for name in [*self._names, self.LIST])
-        write_text(self.path / self.LIST, "".join(f"{name}\n" for name in sorted(self._names)))
+        write_bytes(self.path / self.LIST, b"".join(map(_line, sorted(self._names))))
 
     def file(self, name: str) -> Path:
         """Where to write the file `name` ("2/00000.png"): its folder is there, and it is listed."""
         path = self.path / name
         if name not in self._names:
             path.parent.mkdir(exist_ok=True)
-            with open(self.path / self.LIST, "a", encoding="utf-8") as file:
-                file.write(f"{name}\n")
+            with open(self.path / self.LIST, "ab") as file:
+                file.write(_line(name))
             self._names.add(name)
         return path
 

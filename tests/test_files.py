@@ -52,6 +52,18 @@ def test_folder_of_own_files(tmp_path: Path) -> None:
     assert names(tmp_path) == ["results/2/notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["a\nb.png", "a\rb.png", "a\u2028b.png", "a\x85b.png", os.fsdecode(b"caf\xe9.png")])
+def test_names_with_line_breaks_and_of_other_encodings(name: str, tmp_path: Path) -> None:
+    folder = OwnFolder(tmp_path / "results")
+    folder.claim()
+    write_bytes(folder.file(name), b"x")
+    again = OwnFolder(tmp_path / "results")
+    assert (again.foreign(), again.is_empty()) == (None, False)
+    again.claim()
+    OwnFolder(tmp_path / "results").remove()
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_line_that_a_full_disk_cut_does_not_count(tmp_path: Path) -> None:
     folder = OwnFolder(tmp_path)
     folder.claim()
