@@ -64,6 +64,8 @@ class ContactSheet:
         """One tile: the overlay, scaled down, with its title."""
         import cv2
 
+        # OpenCV crashes on what is not UTF-8 in the name of a file.
+        title = title.encode(errors="replace").decode()
         width = self._tile_width
         height = max(1, round(frame.shape[0] * width / frame.shape[1]))
         smaller = frame.shape[1] > width

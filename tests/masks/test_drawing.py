@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -174,6 +176,15 @@ def test_sheet_layout_and_marks() -> None:
     assert (ys.max() - ys.min(), xs.max() - xs.min()) == (89, 159), "one tile is framed"
     plain = contact_sheet(frames, masks, tiles=6, columns=3, tile_width=160, given=None)
     assert not np.any(np.all(plain == (255, 200, 0), axis=-1))
+
+
+def test_a_title_that_is_no_utf_8() -> None:
+    """In a process of its own: it was a segmentation fault."""
+    code = (
+        "import numpy as np; from osmn_tf.masks.contact_sheet import ContactSheet; sheet = ContactSheet();"
+        "sheet.add(np.zeros((90, 160, 3), np.uint8), np.zeros((90, 160), np.uint8), 'caf\\udce9'); sheet.image()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sheet_arguments() -> None:
