@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may have what it has no characters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     command = next((word for word in argv if word in COMMANDS), None)
     arguments = build_parser(command).parse_args(argv)
     try:

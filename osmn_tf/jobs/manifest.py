@@ -147,7 +147,8 @@ class Manifest:
                 file.seek(end - 1)
                 if file.read(1) != b"\n":  # somebody was killed here
                     file.write(b"\n")
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            # What is not UTF-8 in the name of a file is "\\udce9" in both Python and JSON.
+            file.write(json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
         self._records[record["name"]] = record
 
 
@@ -257,7 +258,7 @@ class Claim:
 
 
 def _key(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:24]
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
 
 
 def _path(folder: Path, name: str, number: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -324,6 +325,18 @@ def test_detections_give_the_objects_of_the_first_frame(clips, tmp_path) -> None
     assert (first[102:108, 105:145] == 2).all()
     strict = make_rows([{**row, "min_score": 0.95}], tmp_path / "none")
     assert "has nothing in frame 0 with a score of 0.95 or more" in process_one(strict[0])["message"]
+
+
+def test_names_that_are_no_utf_8(clips, tmp_path, capsys) -> None:
+    video = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(clips / "a.mp4", video)
+    words = ["--mask", str(clips / "a.png"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(["segment", str(video), str(clips / "b.mp4"), *words]) == 0
+    assert "2 videos: 2 done, 0 failed" in capsys.readouterr().out
+    assert main(["segment", str(video), str(clips / "b.mp4"), *words]) == 0
+    assert "2 videos: 0 done, 2 done before" in capsys.readouterr().out
+    assert main(["segment", str(video), *words[:2], "--out", str(tmp_path / "single")]) == 0
+    assert "caf\\udce9_overlay.mp4" in capsys.readouterr().out
 
 
 def rectangle(x: int, y: int, width: int, height: int) -> list[int]:
