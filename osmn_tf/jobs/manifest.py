@@ -93,7 +93,7 @@ class Manifest:
         out: the folder of the results. It need not exist.
 
     Raises:
-        InputError: there is a file of this name that is something else.
+        InputError: there is a file of this name that is something else, or it cannot be read.
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
@@ -101,9 +101,14 @@ class Manifest:
         self.path = self.out / RESULTS
         self._records: dict[str, Record] = {}
         self._read = 0
-        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
-            if not _BEGINNING.startswith(beginning := file.read(len(_BEGINNING))) and beginning != _BEGINNING:
-                raise InputError(f"--out: {self.path} is in the way: osmn segment has not written it")
+        try:
+            with open(self.path, "rb") as file:
+                if not _BEGINNING.startswith(beginning := file.read(len(_BEGINNING))) and beginning != _BEGINNING:
+                    raise InputError(f"--out: {self.path} is in the way: osmn segment has not written it")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"--out: cannot read {self.path} ({error.strerror or error})") from error
         self.refresh()
 
     def refresh(self) -> None:
@@ -140,15 +145,22 @@ class Manifest:
         return record.get("stamp") == fingerprint.stamp or record.get("content") == fingerprint.content
 
     def add(self, record: Record) -> None:
-        """Adds a line, whole, whoever else is adding one."""
-        with open(self.path, "a+b") as file, _locked(file):
-            end = file.seek(0, os.SEEK_END)
-            if end:
-                file.seek(end - 1)
-                if file.read(1) != b"\n":  # somebody was killed here
-                    file.write(b"\n")
-            # What is not UTF-8 in the name of a file is "\\udce9" in both Python and JSON.
-            file.write(json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
+        """Adds a line, whole, whoever else is adding one.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            with open(self.path, "a+b") as file, _locked(file):
+                end = file.seek(0, os.SEEK_END)
+                if end:
+                    file.seek(end - 1)
+                    if file.read(1) != b"\n":  # somebody was killed here
+                        file.write(b"\n")
+                # What is not UTF-8 in the name of a file is \udce9 in both Python and JSON.
+                file.write(json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
+        except OSError as error:
+            raise InputError(f"--out: cannot write {self.path} ({error.strerror or error})") from error
         self._records[record["name"]] = record
 
 

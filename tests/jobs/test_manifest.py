@@ -94,6 +94,18 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / RESULTS).read_text() == '{"score": 1}\n'
 
 
+def test_a_place_that_cannot_be_read_or_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out: cannot read .*file/results\.jsonl \(Not a directory\)"):
+        Manifest(tmp_path / "file")
+    manifest = Manifest(tmp_path)
+    (tmp_path / RESULTS).mkdir()
+    with pytest.raises(InputError, match=r"--out: cannot read .*results\.jsonl \(Is a directory\)"):
+        Manifest(tmp_path)
+    with pytest.raises(InputError, match=r"--out: cannot write .*results\.jsonl \(Is a directory\)"):
+        manifest.add({"name": "a", "status": "done"})
+
+
 def test_processes_that_add_at_once_lose_no_line(tmp_path: Path) -> None:
     program = (
         "import sys; from osmn_tf.jobs.manifest import Manifest; m = Manifest(sys.argv[1])\n"
