@@ -101,6 +101,9 @@ def make_rows(
     for number, own in enumerate(given, start=1):
         if not own.get("video"):
             raise InputError(f"{where} {number}: expected a video, received none")
+        for key in ("video", "out"):
+            if not isinstance(own.get(key) or "", str | os.PathLike):
+                raise InputError(f"{where} {number}: {key}: expected str, received {own[key]!r}")
         stem = Path(own["video"])
         # As `open_source` calls it: a folder by its whole name.
         name = stem.resolve().name if stem.is_dir() else stem.stem
@@ -253,10 +256,10 @@ def _choose_output(kinds: dict[str, Any], name: str, value: Any, out: str | os.P
 def _value(name: str, kind: str, value: Any) -> Any:
     try:
         return _TYPES[kind](value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name}: expected {kind.partition(' ')[0]}, received {value!r}") from error
+        raise InputError(f"{name}: expected {kind.partition(' |')[0]}, received {value!r}") from error
 
 
 def _boolean(value: Any) -> bool:
