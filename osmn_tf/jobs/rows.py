@@ -110,7 +110,7 @@ def make_rows(
         inherited = {
             key: _filled(value, name)
             for key, value in (base or {}).items()
-            if key not in own and not (key in ("mask", "box") and any(own.get(kind) for kind in OBJECTS))
+            if key not in own and not (key in ("mask", "box", "click") and any(own.get(kind) for kind in OBJECTS))
         }
         columns = {**inherited, **own}
         name = os.path.normpath(os.path.join(columns.get("out") or "", name))

@@ -105,6 +105,13 @@ def test_what_a_command_says_holds_for_the_rows_that_do_not(folder: Path) -> Non
     assert (second.options.every, second.options.masks, second.options.boxes) == (3, {}, {0: ((1, 1, 2, 2),)})
 
 
+def test_a_row_that_says_where_objects_are_takes_no_click_of_the_command(folder: Path) -> None:
+    (folder / "a.csv").write_text("video,mask\nbear.mp4,bear.png\ndog.mp4,\n")
+    first, second = read_table(folder / "a.csv", folder / "out", columns_of(SegmentOptions("", clicks={0: [[(2, 1)]]})))
+    assert (len(first.options.masks), first.options.clicks) == (1, {})
+    assert (second.options.masks, second.options.clicks) == ({}, {0: (((2, 1),),)})
+
+
 def test_options_survive_as_columns() -> None:
     options = SegmentOptions(
         "a.mp4",
