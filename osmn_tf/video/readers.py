@@ -291,8 +291,9 @@ class FileReader(Reader):
         import av
 
         try:
-            # What is said about a video may be in any encoding, and is not read here.
-            return av.open(str(self.path), metadata_errors="replace")
+            # FFmpeg takes what is before a colon for a protocol, unless the path begins with a slash. What is said
+            # about a video may be in any encoding, and is not read here.
+            return av.open(os.path.abspath(self.path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise InputError(f"{self.path}: expected a video file or a folder of frames ({reason})") from error

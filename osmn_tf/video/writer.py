@@ -101,7 +101,7 @@ class VideoWriter:
         try:
             temporary.touch()  # the container is opened at the first frame only; a wrong folder is known now
             movflags = {"movflags": "+faststart"} if suffix in (".mp4", ".m4v", ".mov") else {}
-            self._container = av.open(str(temporary), "w", options=movflags)
+            self._container = av.open(os.path.abspath(temporary), "w", options=movflags)
             stream: Any = self._container.add_stream(codec, rate=rate, options=dict(options))
             stream.height, stream.width = (side + side % 2 for side in self._size)
             stream.pix_fmt = self._format
@@ -258,7 +258,7 @@ class _SoundWriter:
 
         self._begin, self._length = sound.begin, None if sound.end is None else sound.end - sound.begin
         self._container = container
-        self._input = av.open(str(sound.path), metadata_errors="replace")
+        self._input = av.open(os.path.abspath(sound.path), metadata_errors="replace")
         source = self._input.streams.audio[0]
         *copied, encoder = codecs
         self._copies = source.codec_context.name in copied

@@ -601,6 +601,14 @@ def test_metadata_in_another_encoding(tmp_path: Path) -> None:
     assert len(list(open_source(path))) == 3
 
 
+def test_a_name_with_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a relative path: FFmpeg would take it for an address."""
+    monkeypatch.chdir(tmp_path)
+    write_video("2024-01-01T10:30.mp4", make_frames(3), 10)
+    source = open_source("2024-01-01T10:30.mp4")
+    assert (source.count_frames(), source.sound()) == (3, None)
+
+
 def test_pyav_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(writer._CODECS, ".mp4", ("libx999", {}))
     with pytest.raises(InputError, match=r"clip\.mp4: this installation of PyAV has no encoder libx999") as caught:
