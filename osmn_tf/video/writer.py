@@ -265,7 +265,9 @@ class _SoundWriter:
         if self._copies:
             self._stream = container.add_stream_from_template(source)
         else:
-            rate = 48_000 if encoder == "libopus" else source.codec_context.sample_rate
+            rate = source.codec_context.sample_rate
+            if encoder == "libopus" or rate not in (av.codec.Codec(encoder, "w").audio_rates or ()):
+                rate = 48_000
             self._stream = container.add_stream(encoder, rate=rate)
             layout = "mono" if source.codec_context.channels == 1 else "stereo"
             self._stream.layout = layout

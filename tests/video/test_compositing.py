@@ -40,19 +40,26 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with VideoWriter(folder / "silent.mp4", RATE, SIZE, colors=BT709) as silent:
         for frame in pictures():
             silent.write(frame)
-    path = folder / "clip.mp4"
-    with av.open(str(folder / "silent.mp4")) as source, av.open(str(path), "w") as target:
+    return with_tone(folder / "silent.mp4", folder / "clip.mp4", "aac", 48000, "fltp")
+
+
+def with_tone(silent: Path, path: Path, codec: str, rate: int, form: str) -> Path:
+    """The frames with a tone."""
+    with av.open(str(silent)) as source, av.open(str(path), "w") as target:
         video = target.add_stream_from_template(source.streams.video[0])
-        audio = target.add_stream("aac", rate=48000, layout="mono")
+        audio = target.add_stream(codec, rate=rate, layout="mono")
         for packet in source.demux(source.streams.video[0]):
             if packet.pts is not None:
                 packet.stream = video
                 target.mux(packet)
-        time = np.arange(96000) / 48000
+        time = np.arange(2 * rate) / rate
         wave = np.where((time >= 1) & (time < 1.5), 0.5 * np.sin(2 * np.pi * 440 * time), 0).astype(np.float32)
-        for begin in range(0, len(wave), 1024):
-            block = av.AudioFrame.from_ndarray(wave[None, begin : begin + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = 48000, begin, Fraction(1, 48000)
+        if form == "s16":
+            wave = (32767 * wave).astype(np.int16)
+        size = audio.codec_context.frame_size or 1024
+        for begin in range(0, len(wave), size):
+            block = av.AudioFrame.from_ndarray(wave[None, begin : begin + size], format=form, layout="mono")
+            block.sample_rate, block.pts, block.time_base = rate, begin, Fraction(1, rate)
             target.mux(audio.encode(block))
         target.mux(audio.encode(None))
     return path
@@ -101,6 +108,18 @@ def test_an_error_or_the_end_of_the_sound_does_not_end_the_video(clip: Path, tmp
         for frame in pictures(COUNT + 30):
             target.write(frame)
     assert open_source(tmp_path / "long.mp4").count_frames() == COUNT + 30
+
+
+@pytest.mark.parametrize("rate", [11024, 192000])
+def test_sound_at_a_rate_that_aac_does_not_have(rate: int, clip: Path, tmp_path: Path) -> None:
+    """As cameras of Canon's had it, and recorders of music have it."""
+    source = open_source(with_tone(clip, tmp_path / "clip.mkv", "pcm_s16le", rate, "s16"))
+    with VideoWriter(tmp_path / "o.mp4", source.fps, source.size, sound=source.sound()) as target:
+        for frame in source:
+            target.write(frame)
+    began, ended = loud(tmp_path / "o.mp4")
+    assert abs(began - 1) < 0.04
+    assert abs(ended - 1.5) < 0.04
 
 
 def probe(path: Path) -> dict[str, object]:
