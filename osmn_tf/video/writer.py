@@ -283,6 +283,7 @@ class _SoundWriter:
     def _pieces(self, source: Any) -> Iterator[tuple[float, Any]]:
         """(seconds from the first frame, packet of the output)."""
         rate = None if self._copies else self._stream.codec_context.sample_rate
+        latest: int | None = None
         for packet in self._input.demux(source):
             if packet.pts is None:
                 continue
@@ -295,6 +296,10 @@ class _SoundWriter:
                 shift = round(self._begin / packet.time_base)
                 packet.pts -= shift
                 packet.dts = packet.pts if packet.dts is None else packet.dts - shift
+                # The clock of a recording may begin anew, and no container takes times that go back.
+                if latest is not None and packet.dts <= latest:
+                    continue
+                latest = packet.dts
                 packet.stream = self._stream
                 yield time, packet
                 continue

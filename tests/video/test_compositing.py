@@ -122,6 +122,25 @@ def test_sound_at_a_rate_that_aac_does_not_have(rate: int, clip: Path, tmp_path:
     assert abs(ended - 1.5) < 0.04
 
 
+def test_a_clock_that_begins_anew_in_the_sound(tmp_path: Path) -> None:
+    """As where two files of a DVD were joined."""
+    with av.open(str(tmp_path / "silent.vob"), "w") as target:
+        video = target.add_stream("mpeg2video", rate=RATE)
+        video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
+        for frame in pictures():
+            target.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        target.mux(video.encode(None))
+    part = with_tone(tmp_path / "silent.vob", tmp_path / "part.vob", "ac3", 48000, "fltp")
+    (tmp_path / "both.vob").write_bytes(2 * part.read_bytes())
+    source = open_source(tmp_path / "both.vob")
+    with VideoWriter(tmp_path / "o.mp4", source.fps, source.size, sound=source.sound()) as target:
+        for frame in source:
+            target.write(frame)
+    assert open_source(tmp_path / "o.mp4").count_frames() == source.count_frames() > COUNT
+    began, ended = loud(tmp_path / "o.mp4")
+    assert abs(ended - began - 0.5) < 0.04
+
+
 def probe(path: Path) -> dict[str, object]:
     command = ["ffprobe", "-v", "error", "-select_streams", "v", "-show_streams", "-count_frames", "-of", "json", path]
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["streams"][0]
