@@ -99,6 +99,19 @@ def _index(number: int, options: SegmentOptions, source: FrameSource, argument: 
     return index
 
 
+def frame_of(source: FrameSource, index: int, argument: str) -> np.ndarray:
+    """A frame of which something is given, uint8 [H, W, 3].
+
+    Raises:
+        InputError: the video ends before it, whatever its file says of its length.
+    """
+    try:
+        return source[index]
+    except IndexError:
+        kind, number = argument.removeprefix("--"), source.number(index)
+        raise InputError(f"{argument}: a {kind} is given for frame {number}, which the video does not have") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Annotated:
     """What a file of annotations says of a video.
@@ -144,20 +157,14 @@ def _given_masks(
     labels = {label for mask in given.values() for label in labels_of(mask)}
     label = max(labels.union(*boxed.values()), default=0)
     for index, boxes in boxed.items():
-        _fill_boxes(given[index], boxes, source[index], source.number(index))
+        _fill_boxes(given[index], boxes, frame_of(source, index, "--mask"), source.number(index))
     prompted: int | None = min(boxed, default=None)
     for argument, number, count, make in _prompts(options):
         index = _index(number, options, source, argument)
         prompted = index if prompted is None else prompted
         if label + count >= VOID:
             raise InputError(f"{argument}: expected at most {VOID - 1} objects, received {label + count}")
-        try:
-            found = make(source[index])
-        except IndexError:
-            kind = argument.removeprefix("--")
-            raise InputError(
-                f"{argument}: a {kind} is given for frame {number}, which the video does not have"
-            ) from None
+        found = make(frame_of(source, index, argument))
         found = np.where(found > 0, found + np.uint8(label), 0).astype(np.uint8)
         label += count
         given[index] = np.where(given[index] > 0, given[index], found) if index in given else found

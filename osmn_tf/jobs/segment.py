@@ -19,7 +19,7 @@ from osmn_tf.inference.contours import find_contours, open_contours
 from osmn_tf.inference.predictor import NetworkSource, find_network
 from osmn_tf.inference.snapping import SnappingPredictor, check_snapping
 from osmn_tf.jobs.background import Background, deferred_interrupt
-from osmn_tf.jobs.given import given_objects, read_detections_of
+from osmn_tf.jobs.given import frame_of, given_objects, read_detections_of
 from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.outputs import Output, Scores, Video, outputs
 from osmn_tf.jobs.resume import Record, State, array_digest, signature
@@ -235,7 +235,7 @@ class _Job:
         from osmn_tf.inference.segmenter import VideoSegmenter
         from osmn_tf.inference.semantic import SemanticPredictor
 
-        annotated = {index: source[index] for index in self.given}
+        annotated = {index: frame_of(source, index, "--mask") for index in self.given}
         merge = self.options.network.merge
         return VideoSegmenter(
             SemanticPredictor(
@@ -389,7 +389,7 @@ class _Job:
                 raise KeyboardInterrupt
             self.progress("fine-tuning", done, total, f"loss {loss:.3f}")
 
-        annotated = [(self.source[index], mask) for index, mask in sorted(self.given.items())]
+        annotated = [(frame_of(self.source, index, "--mask"), mask) for index, mask in sorted(self.given.items())]
         tuned = segmenter.finetune(
             annotated, options.finetune, options.finetune_rate, progress=show, seconds=options.time
         )

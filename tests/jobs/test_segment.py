@@ -238,6 +238,26 @@ def test_a_mask_beyond_the_estimated_length(frames: Path, tmp_path: Path, monkey
         run(dataclasses.replace(options, masks={12: mask}))
 
 
+def test_fine_tuning_on_a_frame_beyond_the_end(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Matroska file may also be shorter than it states: its sound may go on."""
+    from osmn_tf.video import readers
+    from osmn_tf.video.writer import write_video
+
+    video = tmp_path / "clip.mkv"
+    write_video(video, open_source(frames), 10)
+    original = readers.FileReader.__init__
+
+    def long(self: readers.FileReader, path: Path, fps: object) -> None:
+        original(self, path, fps)
+        self.info = dataclasses.replace(self.info, frames=40)
+
+    monkeypatch.setattr(readers.FileReader, "__init__", long)
+    options = options_for(video, tmp_path / "out", masks={12: np.eye(*SIZE, dtype=np.uint8)})
+    with pytest.raises(InputError, match="--mask: a mask is given for frame 12, which the video does not have"):
+        run(options)
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_a_kind_of_result_is_added_by_a_class(frames: Path, tmp_path: Path) -> None:
     from osmn_tf.jobs.outputs import Output
 
