@@ -423,6 +423,11 @@ class _Pool:
         arguments = (self._setting, self._stop, self._quit, self._shares, index)
         return ProcessPoolExecutor(1, self._context, _begin, arguments)
 
+    def _replace(self, index: int) -> None:
+        """Starts a process in the place of one that has died."""
+        self._executors[index].shutdown()
+        self._executors[index] = self._start(index)
+
     def __enter__(self) -> _Pool:
         return self
 
@@ -448,7 +453,12 @@ class _Pool:
     def submit(self, row: Row) -> None:
         index = min(set(range(len(self._executors))) - {index for index, _ in self._running.values()})
         self._shares[index] = 0.0
-        self._running[self._executors[index].submit(_work, row)] = index, row
+        try:
+            future = self._executors[index].submit(_work, row)
+        except BrokenProcessPool:  # the process has died with nothing in hand
+            self._replace(index)
+            future = self._executors[index].submit(_work, row)
+        self._running[future] = index, row
 
     def ended(self, timeout: float) -> Iterator[tuple[Row, Record | None]]:
         """The rows that have ended, with None for a record where the process has died."""
@@ -457,8 +467,7 @@ class _Pool:
             try:
                 yield row, future.result()
             except BrokenProcessPool:
-                self._executors[index].shutdown()
-                self._executors[index] = self._start(index)
+                self._replace(index)
                 yield row, None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -251,6 +252,24 @@ def test_a_process_that_dies_takes_only_its_own_row_with_it(clips, expected, tmp
     for name, clip in (("unlucky", "b"), ("c", "c")):
         np.testing.assert_array_equal(masks_in(out / name), expected[clip])
     assert not list(out.rglob("*.part*"))
+
+
+def test_a_process_that_dies_with_nothing_in_hand_is_replaced(rows, expected) -> None:
+    class Killer:
+        def begin(self, summary: many.Summary) -> None: ...
+
+        def share(self, done: float) -> None: ...
+
+        def record(self, record: dict[str, Any]) -> None:
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+            time.sleep(0.5)  # until its executor has noticed
+
+    table = rows("a", "b")
+    summary = segment_many(table, run_here(1), Killer())
+    assert (summary.done, summary.failed) == (2, [])
+    assert_same(Path(table[0].out), expected, ("a", "b"))
 
 
 def test_two_runs_in_one_folder_do_no_row_twice(rows, expected, tmp_path) -> None:
