@@ -47,7 +47,7 @@ class Look:
     def __post_init__(self) -> None:
         if not 0 <= self.opacity <= 1:
             raise InputError(f"--opacity: expected 0..1, received {self.opacity}")
-        if self.feather < 0:
+        if not self.feather >= 0:  # NaN is not
             raise InputError(f"--feather: expected 0 or more pixels, received {self.feather}")
         if self.feather and self.matte:
             raise InputError("--feather, --matte: expected one of them, received both")

@@ -37,7 +37,7 @@ def feather(inside: np.ndarray, radius: float) -> np.ndarray:
     """
     import cv2
 
-    if radius < 0:
+    if not radius >= 0:  # NaN is not
         raise InputError(f"feather: expected 0 or more pixels, received {radius}")
     hard = np.ascontiguousarray(inside).astype(np.uint8)
     if radius == 0 or not hard.any():

@@ -147,6 +147,7 @@ def test_options_survive_as_columns() -> None:
         ("video,mask\nbear.mp4,bear.png,5\n", "row 1: expected 2 cells, as the header has"),
         ("video,mask,until\nbear.mp4,bear.png,1\n", "--until: expected LABEL:N"),
         ("video,mask,opacity\nbear.mp4,bear.png,3\n", r"--opacity: expected 0\.\.1"),
+        ("video,mask,feather\nbear.mp4,bear.png,nan\n", "--feather: expected 0 or more pixels, received nan"),
         ("video,mask\n,bear.png\n", "row 1: expected a video, received none"),
         ("video,mask\nbear.mp4,bear.png\ncat.mp4,dog.png\n", r"row 2: there is no .*cat\.mp4"),
         ("video,mask\nbear.mp4,cat.png\n", r"row 1: there is no .*cat\.png"),

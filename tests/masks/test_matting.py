@@ -27,8 +27,9 @@ def test_feather_rises_evenly_across_the_outline() -> None:
     np.testing.assert_array_equal(feather(half_plane(), 0), half_plane())
     assert not feather(np.zeros((5, 5), bool), 3).any()
     assert feather(np.ones((5, 5), bool), 3).min() == 1  # the frame's edge is no outline
-    with pytest.raises(InputError, match="feather: expected 0 or more"):
-        feather(half_plane(), -1)
+    for radius in (-1, float("nan")):
+        with pytest.raises(InputError, match="feather: expected 0 or more"):
+            feather(half_plane(), radius)
 
 
 def test_matte_finds_the_edge_that_the_mask_misses_by_two_pixels() -> None:
