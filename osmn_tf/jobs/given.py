@@ -151,6 +151,9 @@ def _given_masks(
         boxes = annotated.boxes.get(number, {})
         if not isinstance(mask, np.ndarray):
             mask, boxes = _read_one(number, mask, options, source)
+        elif mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_):
+            received = f"{mask.dtype} {list(mask.shape)}"
+            raise InputError(f"masks: expected uint8 [H, W] with labels for frame {number}, received {received}")
         given[index] = mask
         if boxes:
             boxed[index] = boxes

@@ -238,6 +238,12 @@ def test_a_mask_beyond_the_estimated_length(frames: Path, tmp_path: Path, monkey
         run(dataclasses.replace(options, masks={12: mask}))
 
 
+@pytest.mark.parametrize("mask", [np.eye(*SIZE), -np.eye(*SIZE, dtype=np.int64), np.ones((*SIZE, 3), np.uint8)])
+def test_an_array_that_is_no_mask(mask: np.ndarray, frames: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"masks: expected uint8 \[H, W\] with labels for frame 4, received "):
+        run(options_for(frames, tmp_path, masks={4: mask}))
+
+
 def test_fine_tuning_on_a_frame_beyond_the_end(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Matroska file may also be shorter than it states: its sound may go on."""
     from osmn_tf.video import readers
