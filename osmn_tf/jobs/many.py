@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from osmn_tf.files import ensure_directory, file_digest
+from osmn_tf.inference.contours import find_contours
 from osmn_tf.inference.predictor import Predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs.background import deferred_interrupt
@@ -32,7 +33,7 @@ from osmn_tf.jobs.machine import free_memory, usable_cores
 from osmn_tf.jobs.manifest import CLAIMS, Claim, Fingerprint, Manifest, Record
 from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import FILES, Row, files_read
-from osmn_tf.jobs.segment import Progress, default_segmenter, find_source, network_files, segment
+from osmn_tf.jobs.segment import Progress, default_segmenter, find_source, network_files, preset_files, segment
 
 MOST_NETWORKS = 2  # that a process keeps loaded
 MEMORY = 1 << 29  # bytes for a process with LiteRT; 0.3 GiB were measured with frames of 854x480
@@ -160,16 +161,20 @@ def fingerprint_of(row: Row) -> Fingerprint:
         OSError: a file is not there.
     """
     options = row.options
-    facts = {name: value for name, value in row.columns.items() if name not in ("preset", "force", *FILES)}
+    facts = {name: value for name, value in row.columns.items() if name not in ("preset", "contours", "force", *FILES)}
     facts["mask"] = list(options.masks)  # of which frames they are; what is in them is content
-    network = _network_digest(str(options.preset), options.network, options.finetunes)
-    return Fingerprint.of([facts, network], files_read(options))
+    contours = None if options.contours is None else str(options.contours)
+    networks = _network_digest(str(options.preset), options.network, options.finetunes, contours)
+    return Fingerprint.of([facts, networks], files_read(options))
 
 
 @functools.lru_cache(maxsize=64)
-def _network_digest(preset: str, network: Any, adapts: bool) -> list[Any]:
+def _network_digest(preset: str, network: Any, adapts: bool, contours: str | None) -> list[Any]:
     source = find_source(SegmentOptions("", preset=preset, network=network, finetune=int(adapts)))
-    return [preset if source.path is None else source.kind, *(file_digest(path) for path in network_files(source))]
+    files = network_files(source)
+    if (path := find_contours(contours)) is not None:
+        files += preset_files(path)
+    return [preset if source.path is None else source.kind, *(file_digest(path) for path in files)]
 
 
 # Networks that stay -----------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ pytest.importorskip("skimage", reason="scikit-image is not installed: pip instal
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
+from osmn_tf.jobs import many
 from osmn_tf.jobs.options import SegmentOptions
-from osmn_tf.jobs.rows import columns_of, options_of, read_table
+from osmn_tf.jobs.rows import columns_of, make_rows, options_of, read_table
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import read_label_png, write_mask
 from tests.jobs.drift import LENGTH, SIZE, options_for, run, run_until
@@ -117,3 +118,13 @@ def test_contours_of_a_network(frames: Path, tmp_path: Path) -> None:
     table.write_text(f"video,snap,contours\n{frames},yes,hed\n")
     (row,) = read_table(table, tmp_path / "more", {"mask": [str(frames / "00000.png")]})
     assert row.options.contours == str(tmp_path / "hed")
+    # What is in its files is what results depend on, not where they are.
+    many._network_digest.cache_clear()
+    before = many.fingerprint_of(row).facts
+    (tmp_path / "hed").rename(tmp_path / "moved")
+    (moved,) = make_rows([{**row.columns, "contours": str(tmp_path / "moved")}], row.out)
+    assert many.fingerprint_of(moved).facts == before
+    config = tmp_path / "moved/config.json"
+    config.write_text(config.read_text() + " ")
+    many._network_digest.cache_clear()
+    assert many.fingerprint_of(moved).facts != before
