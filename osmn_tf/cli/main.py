@@ -119,6 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`osmn ... | head`): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        if arguments.debug:
+            raise
+        # A path below a folder that is closed, or one that is too long: any look at it is refused.
+        place = "" if error.filename is None else f"{error.filename}: "
+        print(f"osmn {arguments.command}: error: {place}{error.strerror or error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     return code
 
 

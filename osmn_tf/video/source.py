@@ -79,7 +79,11 @@ def open_source(
         raise InputError(f"every: expected 1 or more, received {every}")
     if fps is not None and fps <= 0:
         raise InputError(f"fps: expected a positive number, received {fps}")
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a folder above it is closed
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not is_there:
         raise InputError(f"{path}: there is no such video file or folder of frames")
     reader: Reader
     if path.is_dir():

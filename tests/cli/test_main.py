@@ -93,3 +93,12 @@ def test_words_that_are_not_understood_are_one_line(
     assert message in error
     assert error.endswith(f" (see '{command} --help')\n")
     assert error.count("\n") == 1
+
+
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Too long a name here, since a folder that is closed is open to root."""
+    name = "x" * 300
+    assert main(["convert", name, str(tmp_path / "a.xml")]) == 2
+    assert capsys.readouterr().err == f"osmn convert: error: {name}: File name too long\n"
+    with pytest.raises(OSError, match="too long"):
+        main(["--debug", "convert", name, str(tmp_path / "a.xml")])

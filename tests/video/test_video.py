@@ -280,6 +280,8 @@ def test_truncated_file_backwards(tmp_path: Path) -> None:
 def test_no_video_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.mp4: there is no such video file"):
         open_source(tmp_path / "none.mp4")
+    with pytest.raises(InputError, match=r"x\.mp4: cannot be read \(File name too long\)"):  # as below a closed folder
+        open_source(tmp_path / ("x" * 300 + ".mp4"))
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(InputError, match=r"empty\.mp4: expected a video, but the file is empty"):
         open_source(tmp_path / "empty.mp4")
