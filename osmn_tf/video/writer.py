@@ -200,6 +200,7 @@ class VideoWriter:
             self._stop()
         except BaseException:  # Ctrl-C while the last frames are encoded
             self._aborted.set()
+            self._queue.put(None)  # which may have been waiting for a place
             self._thread.join()
             self._discard()
             raise

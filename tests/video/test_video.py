@@ -533,6 +533,22 @@ def test_nothing_is_left_of_a_video_that_failed(tmp_path: Path) -> None:
     assert not threads("osmn-encoder")
 
 
+def test_ctrl_c_while_the_end_of_a_video_waits_for_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = VideoWriter(tmp_path / "a.mp4", 24, (48, 64))
+    video.write(make_frames(1)[0])
+    put = video._queue.put
+
+    def interrupted(item: object) -> None:
+        monkeypatch.setattr(video._queue, "put", put)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video._queue, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        video.close()
+    assert list(tmp_path.iterdir()) == []
+    assert not threads("osmn-encoder")
+
+
 def test_an_old_video_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"old")
