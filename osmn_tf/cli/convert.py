@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not Path(arguments.target).resolve().parent.is_dir():
         raise InputError(f"{arguments.target}: there is no folder {Path(arguments.target).resolve().parent}")
     found = read_annotations(arguments.source)
-    found = dataclasses.replace(found, names={**found.names, **names}, length=max(found.length, arguments.frames or 0))
+    length = max(found.length, (arguments.frames or 0) - found.first)
+    found = dataclasses.replace(found, names={**found.names, **names}, length=length)
     write_annotations(found, arguments.target, arguments.format)
     objects = ", ".join(f"{label} ({found.name(label)})" for label in found.labels)
     print(f"{arguments.target}: {len(found.masks)} of {found.length} frames, objects {objects or 'none'}")

@@ -143,6 +143,19 @@ def test_what_cvat_exports(tmp_path: Path) -> None:
     assert found.masks[1][18, 22] == 2
 
 
+@pytest.mark.parametrize("name", ["b.xml", "images.xml", "b.json", "b.zip", "masks"])
+def test_what_begins_behind_the_first_frame_stays_there(name: str, tmp_path: Path) -> None:
+    shape = MASK.format("0, 12", 1).replace('frame="0"', 'frame="11"')
+    text = cvat_text(shape, ids=(0,)).replace(b"<start_frame>0<", b"<start_frame>10<")
+    (tmp_path / "a.xml").write_bytes(text.replace(b"<stop_frame>3<", b"<stop_frame>12<"))
+    words = ["--format", "cvat-images"] if name == "images.xml" else []
+    assert main(["convert", str(tmp_path / "a.xml"), str(tmp_path / name), "--frames", "14", *words]) == 0
+    found = read_annotations(tmp_path / name)
+    assert list(found.numbers().values()) == [11]
+    if name.endswith("xml"):
+        assert (found.first, found.length) == (10, 4)
+
+
 def test_shapes_without_groups_are_told_apart_by_their_class(tmp_path: Path) -> None:
     write_annotations(video(), tmp_path / "a.xml")
     text = (tmp_path / "a.xml").read_text()

@@ -27,9 +27,9 @@ class Annotations:
     Attributes:
         size: (height, width).
         masks: index of a frame -> uint8 label mask [H, W], of annotated frames only.
-        frame_names: index -> name of a frame without suffix; '00042' by default.
+        frame_names: index -> name of a frame without suffix; by default the number of the video's frame, '00042'.
         names: label -> what the object is; `CLASS_NAME` by default.
-        length: how many frames the video has, annotated or not.
+        length: how many frames there are from `first` on, annotated or not.
         first: number of the video's frame that index 0 is: what was annotated may begin behind its first frame.
         hidden: label -> indexes of the frames in which it is said that the object is not seen (CVAT's 'outside').
         boxes: index of a frame -> label -> box of an object that has no mask there (CVAT's rectangles).
@@ -63,7 +63,7 @@ class Annotations:
         return tuple(sorted({label for mask in self.masks.values() for label in labels_of(mask)}))
 
     def frame_name(self, index: int) -> str:
-        return self.frame_names.get(index, f"{index:05d}")
+        return self.frame_names.get(index, f"{index + self.first:05d}")
 
     def name(self, label: int) -> str:
         return self.names.get(label, CLASS_NAME)

@@ -68,8 +68,8 @@ def document_of_video(annotations: Annotations, name: str) -> bytes:
             track = ElementTree.SubElement(root, "track", kind)
             shape = _shape_attributes(mask == label)
             last = index + 1 < annotations.length  # or CVAT would show it to the end
-            for frame, outside in ((index, "0"), (index + 1, "1"))[: 1 + last]:
-                state = {"frame": str(frame), "keyframe": "1", "outside": outside, "occluded": "0"}
+            for place, outside in ((index, "0"), (index + 1, "1"))[: 1 + last]:
+                state = {"frame": str(place + annotations.first), "keyframe": "1", "outside": outside, "occluded": "0"}
                 ElementTree.SubElement(track, "mask", {**state, **shape})
             number += 1
     return _document(root)
@@ -81,7 +81,7 @@ def document_of_images(annotations: Annotations, title: str) -> bytes:
     height, width = annotations.size
     for index, mask in sorted(annotations.masks.items()):
         name = f"{annotations.frame_name(index)}.png"
-        facts = {"id": str(index), "name": name, "width": str(width), "height": str(height)}
+        facts = {"id": str(index + annotations.first), "name": name, "width": str(width), "height": str(height)}
         image = ElementTree.SubElement(root, "image", facts)
         for label in labels_of(mask):
             kind = {"label": annotations.name(label), "source": "auto", "occluded": "0", "group_id": str(label)}
@@ -93,8 +93,9 @@ def _root(annotations: Annotations, name: str, mode: str) -> ElementTree.Element
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    facts = {"name": name, "size": annotations.length, "mode": mode, "overlap": 0, "start_frame": 0}
-    for key, value in (*facts.items(), ("stop_frame", max(0, annotations.length - 1))):
+    first, last = annotations.first, annotations.first + max(0, annotations.length - 1)
+    facts = {"name": name, "size": annotations.length, "mode": mode, "overlap": 0, "start_frame": first}
+    for key, value in (*facts.items(), ("stop_frame", last)):
         ElementTree.SubElement(task, key).text = str(value)
     classes = ElementTree.SubElement(task, "labels")
     for each in annotations.classes:
