@@ -286,17 +286,18 @@ class _FrameFiles(Frames[Array]):
 
 
 def frame_files(sequence: Sequence) -> list[Path]:
-    """The frames of a sequence from its first annotated one on."""
+    """The frames of a sequence from the first one on that is given or scored."""
     if sequence.images is None:
         raise InputError(
             f"{sequence.name}: there is no folder of its frames beside {sequence.annotations.parent.parent}"
         )
+    needed = {*sequence.first_frames, *sequence.frames}
     paths = sorted(
         path
         for path in sequence.images.iterdir()
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.stem >= min(sequence.first_frames)
+        if path.suffix.lower() in _IMAGE_SUFFIXES and path.stem >= min(needed)
     )
-    missing = sorted({*sequence.first_frames, *sequence.frames} - {path.stem for path in paths})
+    missing = sorted(needed - {path.stem for path in paths})
     if missing:
         raise InputError(
             f"{sequence.images}: {len(missing)} frames that are to be scored are missing, first {missing[0]}"

@@ -14,6 +14,8 @@ from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.masks.files import read_label_png
 from osmn_tf.runtime.predictor import ExportedPredictor
 
+from .conftest import write_labels
+
 
 class Repeater:
     """Instead of a network: gives every frame the mask that was given first, and counts."""
@@ -70,6 +72,18 @@ def test_unsupervised_protocols_give_nothing(davis, tmp_path, year):
     assert videos == [None, None]
     evaluation = evaluate_results(davis.root, {"found": out}, protocol=f"davis-{year}-unsupervised")
     assert evaluation.methods[0].j.mean == 1
+
+
+def test_objects_of_a_plain_folder_may_come_later(davis, tmp_path):
+    annotations = davis.root / "Annotations/480p"
+    write_labels(annotations / "beta/00000.png", np.zeros_like(davis.masks["beta"][0]))
+    sequences = find_sequences(annotations, PROTOCOLS["folders"], sequences=["beta"])
+    track = Repeater()
+    out = segment_sequences(track, {}, sequences, PROTOCOLS["folders"], tmp_path / "masks")
+    assert list(track.videos[0]) == [1]
+    assert not read_label_png(out / "beta/00000.png").any()
+    evaluation = evaluate_results(annotations, {"repeat": out}, protocol="folders", sequences=["beta"])
+    assert evaluation.methods[0].objects[0].j[:2].tolist() == [1, 1]
 
 
 def test_finished_sequences_are_kept(davis, tmp_path):
