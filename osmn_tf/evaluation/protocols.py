@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from osmn_tf.datasets.annotations.content import natural
 from osmn_tf.datasets.davis import read_split
 from osmn_tf.datasets.youtube_vos import META_FILE, read_objects
 from osmn_tf.errors import InputError
@@ -115,11 +116,10 @@ class Sequence:
 
 
 def png_names(folder: Path) -> list[str]:
-    """Names without suffix of the PNG files in `folder`, sorted; [] if it does not exist."""
+    """Names without suffix of the PNG files in `folder`, 9 before 10; [] if it does not exist."""
     try:
-        return sorted(
-            entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png") and not entry.startswith(".")
-        )
+        names = (entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png") and not entry.startswith("."))
+        return sorted(names, key=natural)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -240,7 +240,7 @@ def _describe(
     starts = [0] * len(firsts)
     if protocol.skip == "first":
         # The frame in which an object is given is not scored for it, nor is any before.
-        starts = [sum(frame <= first for frame in frames) for first in firsts.values()]
+        starts = [sum(natural(frame) <= natural(first) for frame in frames) for first in firsts.values()]
         earliest = min(starts, default=0)
         scored, starts = frames[earliest:], [start - earliest for start in starts]
     if not scored or not firsts or min(starts) >= len(scored):

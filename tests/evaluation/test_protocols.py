@@ -11,6 +11,7 @@ from osmn_tf.evaluation import benchmark, metrics
 from osmn_tf.evaluation.benchmark import evaluate_results
 from osmn_tf.evaluation.facts import has_stability, published_scores, sequence_attributes, youtube_vos_seen
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
+from osmn_tf.evaluation.run_preset import frame_files
 
 from .conftest import draw, moving_boxes, write_binary, write_labels
 
@@ -201,6 +202,15 @@ def test_plain_folders_without_what_a_method_is_given(tmp_path):
     sequence = find_sequences(truth, PROTOCOLS["folders-skip-first"])[0]
     assert sequence.images == (tmp_path / "JPEGImages/480p/clip").resolve()
     assert sequence.first_frames == ("0", "3")
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    for t, mask in enumerate(moving_boxes(12, objects=1)):
+        for folder in ("JPEGImages/clip", "Annotations/clip"):
+            write_labels(tmp_path / folder / f"{t}.png", np.where(t < 5, 0, mask).astype(np.uint8))
+    sequence = find_sequences(tmp_path / "Annotations", PROTOCOLS["folders-skip-first"])[0]
+    assert (sequence.first_frames, sequence.frames) == (("5",), ("6", "7", "8", "9", "10", "11"))
+    assert [path.stem for path in frame_files(sequence)] == ["5", *sequence.frames]
 
 
 def test_a_folder_of_masks_is_one_sequence_with_all_labels_that_occur(tmp_path):
