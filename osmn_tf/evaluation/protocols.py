@@ -10,17 +10,20 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from osmn_tf.datasets.annotations.content import natural
 from osmn_tf.datasets.davis import read_split
 from osmn_tf.datasets.youtube_vos import META_FILE, read_objects
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.facts import has_stability
-from osmn_tf.masks.files import read_label_png
 from osmn_tf.masks.labels import VOID, labels_of
+from osmn_tf.masks.png import decode_png
+
+Array = NDArray[Any]
 
 MAX_PROPOSALS = 20
 """Objects per sequence that an unsupervised method may propose (DAVIS 2017)."""
@@ -113,6 +116,29 @@ class Sequence:
     def object_name(self, index: int) -> str:
         """`<sequence>_<n>`, n from 1, as in the official tables."""
         return f"{self.name}_{index + 1}"
+
+
+def read_content(path: Path) -> bytes:
+    """The content of a mask file. Raises `InputError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the mask ({error.strerror or error})") from error
+
+
+def decode_labels(content: bytes, path: Path) -> Array:
+    """The values of a mask file, uint8 [H, W]; 0 and 255 where it is black and white, whatever the number of bits.
+
+    Raises:
+        InputError: it is damaged, or in colours or 16 bits.
+    """
+    image = decode_png(content, path)
+    if image.pixels.ndim != 2 or image.pixels.dtype != np.uint8:
+        kind = "colours without a palette" if image.pixels.ndim == 3 else "16-bit values"
+        raise InputError(f"{path}: expected a palette or greyscale PNG of 8 bits, received {kind}")
+    if image.bit_depth == 1 and image.palette is None:
+        return image.pixels * np.uint8(VOID)
+    return image.pixels
 
 
 def png_names(folder: Path) -> list[str]:
@@ -265,7 +291,7 @@ def _describe(
 def _objects_of_first_frame(annotations: Path, first: str, protocol: Protocol) -> tuple[dict[int, str], bool]:
     """The DAVIS rule: the objects of a sequence are 1 to the largest label of its first annotated frame."""
     path = annotations / f"{first}.png"
-    mask = read_label_png(path)
+    mask = decode_labels(read_content(path), path)
     labels = labels_of(mask)
     binary = not labels and bool(np.any(mask == VOID))
     if protocol.merge_objects:
@@ -281,7 +307,8 @@ def _scan_objects(annotations: Path, frames: list[str]) -> tuple[dict[int, str],
     firsts: dict[int, str] = {}
     first_void = None
     for frame in frames:
-        mask = read_label_png(annotations / f"{frame}.png")
+        path = annotations / f"{frame}.png"
+        mask = decode_labels(read_content(path), path)
         for label in labels_of(mask):
             firsts.setdefault(label, frame)
         if first_void is None and np.any(mask == VOID):

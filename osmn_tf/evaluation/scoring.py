@@ -21,9 +21,8 @@ from osmn_tf import files
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation import metrics, temporal
 from osmn_tf.evaluation.bitmask import BitWindow
-from osmn_tf.evaluation.protocols import MAX_PROPOSALS, Protocol, Sequence
+from osmn_tf.evaluation.protocols import MAX_PROPOSALS, Protocol, Sequence, decode_labels, read_content
 from osmn_tf.masks.labels import VOID, labels_of
-from osmn_tf.masks.png import decode_png
 
 Array = NDArray[Any]
 
@@ -78,14 +77,14 @@ def score_chunk(job: ChunkJob) -> list[ChunkScores]:
     frames = sequence.frames[job.begin : job.end]
     # T compares with the next frame, which the next chunk scores.
     following = sequence.frames[job.end : job.end + 1] if sequence.stability else ()
-    truth_files = [_read(sequence.annotations / f"{frame}.png") for frame in frames]
+    truth_files = [read_content(sequence.annotations / f"{frame}.png") for frame in frames]
     rules = _rules(job)
     # By key, so that methods with the same masks are scored once.
     keys: list[str] = []
     scores: dict[str, ChunkScores] = {}
     pending: dict[str, _MethodChunk] = {}
     for folder in job.results:
-        guess_files = [_read(folder / f"{frame}.png") for frame in (*frames, *following)]
+        guess_files = [read_content(folder / f"{frame}.png") for frame in (*frames, *following)]
         key = _digest(rules, truth_files, guess_files)
         keys.append(key)
         cached = None if key in scores else _load(job.cache, key)
@@ -125,7 +124,7 @@ class _Decoder:
         self.contiguous = len(sequence.labels) == self.highest
 
     def annotation(self, content: bytes, path: Path) -> _Truth:
-        pixels = _decode(content, path)
+        pixels = decode_labels(content, path)
         if self.sequence.binary:
             return _Truth((pixels != 0).view(np.uint8), None)
         void = pixels == VOID
@@ -135,7 +134,7 @@ class _Decoder:
 
     def prediction(self, content: bytes, path: Path, truth: _Truth | None) -> Array:
         """Labels uint8 [H, W] of one result file, checked against the annotation (if one is given)."""
-        pixels = _decode(content, path)
+        pixels = decode_labels(content, path)
         if truth is not None and pixels.shape != truth.labels.shape:
             expected, received = truth.labels.shape, pixels.shape
             raise InputError(
@@ -254,27 +253,10 @@ def object_masks(
     """
     decoder = _Decoder(sequence, protocol)
     truth_path, guess_path = sequence.annotations / f"{frame}.png", results / f"{frame}.png"
-    truth = decoder.annotation(_read(truth_path), truth_path)
-    guess = decoder.prediction(_read(guess_path), guess_path, truth)
+    truth = decoder.annotation(read_content(truth_path), truth_path)
+    guess = decoder.prediction(read_content(guess_path), guess_path, truth)
     visible = guess == matched if matched else np.zeros_like(guess, bool)
     return truth.labels == label, visible if truth.void is None else visible & ~truth.void
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the mask ({error.strerror or error})") from error
-
-
-def _decode(content: bytes, path: Path) -> Array:
-    image = decode_png(content, path)
-    if image.pixels.ndim != 2 or image.pixels.dtype != np.uint8:
-        kind = "colours without a palette" if image.pixels.ndim == 3 else "16-bit values"
-        raise InputError(f"{path}: expected a palette or greyscale PNG of 8 bits, received {kind}")
-    if image.bit_depth == 1 and image.palette is None:
-        return image.pixels * np.uint8(VOID)  # black and white, whatever the number of bits
-    return image.pixels
 
 
 def _rules(job: ChunkJob) -> bytes:

@@ -1,6 +1,7 @@
 import csv
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -62,6 +63,22 @@ def test_black_and_white_annotations_of_davis_2016(davis, tmp_path):
     assert after.j == before.j
     with pytest.raises(InputError, match="black and white, as in DAVIS 2016: score it with --year 2016"):
         evaluate_results(davis.root, {"a": labels}, protocol="davis-2017")
+
+
+@pytest.mark.parametrize("protocol", ["davis-2016", "folders"])
+def test_black_and_white_annotations_of_one_bit(davis, tmp_path, protocol):
+    annotations = davis.root / "Annotations/480p"
+    root = davis.root if protocol == "davis-2016" else annotations
+    scores = []
+    for options in ([], [cv2.IMWRITE_PNG_BILEVEL, 1]):
+        for name, masks in davis.masks.items():
+            for t, mask in enumerate(masks):
+                white = 255 * (mask != 0).astype(np.uint8)
+                assert cv2.imwrite(str(annotations / name / f"{t:05d}.png"), white, options)
+                write_binary(tmp_path / "binary" / name / f"{t:05d}.png", shifted(name, t, mask))
+        scores.append(evaluate_results(root, {"a": tmp_path / "binary"}, protocol=protocol).methods[0])
+    assert scores[1].j == scores[0].j
+    assert scores[1].f == scores[0].f
 
 
 def test_void_is_background_in_the_semi_supervised_protocol(davis, tmp_path):
