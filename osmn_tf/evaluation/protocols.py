@@ -261,7 +261,7 @@ def _describe(
     elif protocol.name.startswith("folders"):
         firsts, binary = _scan_objects(annotations, frames)
     else:
-        firsts, binary = _objects_of_first_frame(annotations, frames[0], protocol)
+        firsts, binary = _objects_of_first_frame(annotations, frames, protocol)
     scored = frames[1:-1] if protocol.skip == "first-and-last" else frames
     starts = [0] * len(firsts)
     if protocol.skip == "first":
@@ -288,14 +288,19 @@ def _describe(
     )
 
 
-def _objects_of_first_frame(annotations: Path, first: str, protocol: Protocol) -> tuple[dict[int, str], bool]:
+def _objects_of_first_frame(annotations: Path, frames: list[str], protocol: Protocol) -> tuple[dict[int, str], bool]:
     """The DAVIS rule: the objects of a sequence are 1 to the largest label of its first annotated frame."""
+    first = frames[0]
     path = annotations / f"{first}.png"
     mask = decode_labels(read_content(path), path)
+    if protocol.merge_objects:
+        # An empty mask does not say what 255 is: the first one with anything in it does.
+        paths = (annotations / f"{frame}.png" for frame in frames[1:])
+        later = (decode_labels(read_content(other), other) for other in paths)
+        shown = mask if mask.any() else next((other for other in later if other.any()), mask)
+        return {1: first}, not labels_of(shown)
     labels = labels_of(mask)
     binary = not labels and bool(np.any(mask == VOID))
-    if protocol.merge_objects:
-        return {1: first}, binary
     if not labels:
         hint = "; it is black and white, as in DAVIS 2016: score it with --year 2016" if binary else ""
         raise InputError(f"{path}: expected the objects 1, 2, ... in the first annotated frame, found none{hint}")

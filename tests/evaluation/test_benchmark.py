@@ -81,6 +81,16 @@ def test_black_and_white_annotations_of_one_bit(davis, tmp_path, protocol):
     assert scores[1].f == scores[0].f
 
 
+def test_black_and_white_objects_of_davis_2016_may_come_later(davis, tmp_path):
+    for name, masks in davis.masks.items():
+        for t, mask in enumerate(masks):
+            mask = np.where(t < 2, 0, mask)
+            write_binary(davis.root / "Annotations/480p" / name / f"{t:05d}.png", mask)
+            write_binary(tmp_path / "mine" / name / f"{t:05d}.png", mask)
+    method = evaluate_results(davis.root, {"a": tmp_path / "mine"}, protocol="davis-2016-unsupervised").methods[0]
+    assert method.j.mean == method.f.mean == 1
+
+
 def test_void_is_background_in_the_semi_supervised_protocol(davis, tmp_path):
     folder = davis.write_results(tmp_path / "mine", lambda name, t, mask: mask)
     for t, mask in enumerate(davis.masks["beta"]):
