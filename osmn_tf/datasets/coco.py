@@ -22,9 +22,9 @@ from pycocotools import mask as rle_tools
 from osmn_tf.datasets.index import DamagedFileError, ImageDataset, ImageItem, name_some, require_folder
 from osmn_tf.errors import InputError
 
-_FIELDS = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("image_id", "segmentation", "area"),
+_FIELDS: dict[str, dict[str, Any]] = {
+    "images": {"id": int | str, "file_name": str, "height": int, "width": int},
+    "annotations": {"image_id": int | str, "segmentation": object, "area": int | float},
 }
 
 
@@ -99,9 +99,12 @@ def _read_json(path: Path) -> dict[str, Any]:
         if not isinstance(entries, list):
             raise InputError(f"COCO: {path} has no list '{key}'; expected an instances_*.json file")
         for entry in entries:
-            lacking = [field for field in fields if field not in entry]
+            lacking = [field for field in fields if not isinstance(entry, dict) or field not in entry]
             if lacking:
                 raise InputError(f"COCO: {path}: an entry of '{key}' has no {name_some(lacking)}")
+            wrong = [field for field, kind in fields.items() if not isinstance(entry[field], kind)]
+            if wrong:
+                raise InputError(f"COCO: {path}: an entry of '{key}' has the {wrong[0]} {entry[wrong[0]]!r}")
     return content
 
 

@@ -241,7 +241,17 @@ def test_a_track_that_ends_later_than_a_mask_of_cvat_does(end: int, is_seen: boo
         ("a.xml", cvat_text(BOX.format("x", "")), "damaged"),
         ("a.xml", cvat_text("", "9999999999"), "a size of"),
         ("a.xml", cvat_text(MASK.format("0, 12", 1), ids=(3, 3)), "which shapes are the same object"),
+        (
+            "a.xml",
+            cvat_text("", ids=()).replace(b"</meta>", b'</meta><image id="0" width="50" height="36"/>'),
+            "damaged.*'name'",
+        ),
         ("a.json", b"{", "damaged"),
+        (
+            "a.json",
+            json.dumps({"images": [{"id": 1, "height": 4, "width": 4}], "annotations": []}).encode(),
+            "no 'file_name'",
+        ),
         ("a.json", b"[]", "no COCO file"),
         ("a.json", json.dumps({"images": [], "annotations": []}).encode(), "no COCO file"),
         (

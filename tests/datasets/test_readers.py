@@ -245,6 +245,13 @@ class TestCoco:
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match="an entry of 'images' has no width"):
             open_coco(coco_root)
+        path.write_text(json.dumps({"images": [7], "annotations": []}))
+        with pytest.raises(InputError, match="an entry of 'images' has no id, file_name, height and 1 more"):
+            open_coco(coco_root)
+        content["images"][0]["width"] = "64"
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match="an entry of 'images' has the width '64'"):
+            open_coco(coco_root)
         path.write_text('{"images": []}')
         with pytest.raises(InputError, match="no list 'annotations'"):
             open_coco(coco_root)

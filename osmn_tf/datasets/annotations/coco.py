@@ -73,12 +73,12 @@ def read_document(content: bytes, source: str) -> Annotations:
             mask = masks.setdefault(places[entry["image_id"]], np.zeros(size, np.uint8))
             mask[decode_segmentation(entry["segmentation"], *size)] = label
             names[label] = categories.get(entry["category_id"], CLASS_NAME)
+        frame_names = {index: PurePosixPath(str(image["file_name"])).stem for index, image in enumerate(images)}
     except DamagedFileError as error:
         raise InputError(f"{source}: {error}") from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{source}: damaged, or no COCO file of one video ({reason})") from error
-    frame_names = {index: PurePosixPath(str(image["file_name"])).stem for index, image in enumerate(images)}
     return Annotations(size, masks, frame_names, names, len(images))
 
 

@@ -168,6 +168,7 @@ def read_document(content: bytes, source: str, interpolated: bool) -> Annotation
         first, last = int(_text(task, "start_frame")), int(_text(task, "stop_frame"))
         tracks = _tracks(root, size, first)
         labels = _labels(tracks)
+        frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
     except (KeyError, ValueError) as error:
         raise InputError(f"{source}: damaged, or no CVAT 1.1 with masks, polygons or boxes ({error})") from error
     masks = {int(image.attrib["id"]) - first: np.zeros(size, np.uint8) for image in images}
@@ -187,7 +188,6 @@ def read_document(content: bytes, source: str, interpolated: bool) -> Annotation
         if not track.is_one_mask:
             for index in track.hidden:
                 masks.setdefault(index, np.zeros(size, np.uint8))
-    frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
     names = {label: track.name for label, track in zip(labels, tracks)}
     return Annotations(size, masks, frame_names, names, last - first + 1, first, _hidden(tracks, labels), boxes)
 
