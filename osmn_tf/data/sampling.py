@@ -275,6 +275,9 @@ class SyntheticSource(Source):
         size, length, before: see `Source`.
         samples: how many make an epoch.
         options: see `ClipOptions`.
+
+    Raises:
+        InputError: there are no samples, or as `SyntheticClips`.
     """
 
     exhausted = "object_size: no object in {tries} synthetic clips is large enough for a guide; raise it"
@@ -290,6 +293,8 @@ class SyntheticSource(Source):
         options: ClipOptions | None = None,
     ) -> None:
         super().__init__(size, length, before)
+        if samples < 1:
+            raise InputError(f"samples: expected at least 1, received {samples}")
         self._images = images
         self._clips = SyntheticClips(images, size, length + before, options=options)
         self._samples = samples

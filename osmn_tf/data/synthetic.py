@@ -68,6 +68,11 @@ class ClipOptions:
     noise: float = 2.5
     min_area: float = 0.003
 
+    def __post_init__(self) -> None:
+        for field in ("motion", "camera_motion", "rotation", "growth", "elastic", "light", "blur", "noise"):
+            if getattr(self, field) < 0:
+                raise InputError(f"{field}: expected 0 or more, received {getattr(self, field)}")
+
 
 class _Path:
     """A smooth random function of the frame number: constant velocity plus one slow wave, `value` at the frame `at`."""

@@ -99,7 +99,7 @@ class SourceConfig:
         if data is None:
             return None
         kind = data.get("kind") if isinstance(data, Mapping) else None
-        if kind not in SourceConfig.kinds:
+        if kind not in list(SourceConfig.kinds):  # it may be a list itself
             raise InputError(f"{where}.kind: expected one of {', '.join(SourceConfig.kinds)}, received {kind!r}")
         return schema.build(SourceConfig.kinds[kind], {k: v for k, v in data.items() if k != "kind"}, where)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from osmn_tf.data import drawing
+from osmn_tf.data.sampling import SyntheticSource
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.errors import InputError
@@ -123,6 +124,10 @@ def test_bad_arguments() -> None:
         SyntheticClips(None, size=(16, 64))
     with pytest.raises(InputError, match=r"max_objects: expected 1\.\.254, received 0"):
         SyntheticClips(None, options=ClipOptions(max_objects=0))
+    with pytest.raises(InputError, match=r"elastic: expected 0 or more, received -0\.1"):
+        ClipOptions(elastic=-0.1)
+    with pytest.raises(InputError, match="samples: expected at least 1, received 0"):
+        SyntheticSource(None, (48, 64), samples=0)
     with pytest.raises(InputError, match="min_area: no object of clip 0 covers 100"):
         SyntheticClips(None, size=(32, 32), length=1, options=ClipOptions(min_area=1.0))[0]
     with pytest.raises(IndexError):

@@ -124,6 +124,11 @@ def test_task_by_name_with_settings_or_the_networks_own() -> None:
         ("data.length=3", r"data\.length: OSMN trains on single frames, expected 1, received 3"),
         ("data.augment.scale=[2, 1]", r"data\.augment\.scale: expected a range of positive numbers"),
         ("data.sources.coco.kind=foo", r"data\.sources\.coco\.kind: expected one of davis, youtube_vos, coco"),
+        ("data.sources.coco.kind=[coco]", r"data\.sources\.coco\.kind: expected one of .*, received \['coco'\]"),
+        (
+            "data.sources.more={kind: synthetic, options: {motion: -1}}",
+            r"data\.sources\.more\.options\.motion: expected 0 or more, received -1\.0",
+        ),
         (
             "data.sources.coco.year=2016",
             r"data\.sources\.coco\.year: unknown key; valid keys: allow_overlap, fit, min_area, motion",
