@@ -250,7 +250,8 @@ def save_preset(
             `dtype`.
 
     Raises:
-        InputError: the folder cannot be written, `dtype` is none of `STORED_DTYPES`, or the bits are out of range.
+        InputError: the folder cannot be written, `dtype` is none of `STORED_DTYPES` or too small for a weight, or the
+            bits are out of range.
     """
     from osmn_tf.models.registry import network_name
 
@@ -317,7 +318,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits:
 
 
 def _rounded(values: Any, dtype: str, significant_bits: int | None) -> Any:
-    """A float32 array as it is stored; anything else as it is."""
+    """A float32 array as it is stored; anything else as it is. Raises `InputError` where it would become infinite."""
     import ml_dtypes
     import numpy as np
 
@@ -328,4 +329,9 @@ def _rounded(values: Any, dtype: str, significant_bits: int | None) -> Any:
         values = np.ldexp(np.rint(np.ldexp(fractions, significant_bits)), exponents - significant_bits)
     if dtype == "float32":
         return values
-    return values.astype(np.float16) if dtype == "float16" else values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    if dtype == "bfloat16":
+        return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    largest, limit = float(np.abs(values).max(initial=0)), float(np.finfo(np.float16).max)
+    if largest > limit:
+        raise InputError(f"dtype: float16 ends at {limit:g}, and a weight is {largest:g}; expected bfloat16 or float32")
+    return values.astype(np.float16)

@@ -87,6 +87,17 @@ def test_rounded_weights_round_trip(tiny_reconvnet, tmp_path, dtype, bits, size)
     assert np.abs(numpy(copy(batch)["logits"]) - expected).mean() < 40 * 2.0**-bits * expected.std()
 
 
+def test_weights_beyond_float16_are_refused(tmp_path):
+    model = OSMN(**TINY_VGG)
+    variance = next(weight for weight in model.weights if weight.path.endswith("moving_variance"))
+    variance.assign(np.full(variance.shape, 1e5, np.float32))
+    with pytest.raises(InputError, match="dtype: float16 ends at 65504, and a weight is 100000; expected bfloat16 or"):
+        model.save_to_preset(tmp_path / "half", dtype="float16")
+    assert not list((tmp_path / "half").iterdir())
+    model.save_to_preset(tmp_path / "rounded", dtype="bfloat16")
+    assert all(np.isfinite(numpy(weight)).all() for weight in osmn_tf.load(tmp_path / "rounded").weights)
+
+
 def test_kernels_of_few_significant_bits(tiny_reconvnet, tmp_path):
     """Large kernels are at most half a step off, all else is as it was; and they pack to less."""
     tiny_reconvnet.save_to_preset(tmp_path / "few", dtype="float16", significant_bits=5)
