@@ -48,7 +48,11 @@ def open_stills(root: str | os.PathLike[str], sets: Sequence[str] | None = None)
 
 def _index_set(folder: Path) -> list[ImageItem]:
     masks_folder = require_folder(folder / "masks", "stills", "masks")
-    images = {path.stem: path for path in (folder / "images").iterdir() if path.suffix.lower() in _SUFFIXES}
+    files = sorted(path for path in (folder / "images").iterdir() if path.suffix.lower() in _SUFFIXES)
+    images = {path.stem: path for path in files}
+    if len(images) < len(files):
+        others = sorted({path.stem for path in files if images[path.stem] != path})
+        raise InputError(f"stills: several images in {folder} with one mask: {name_some(others)}")
     masks = {path.stem: path for path in masks_folder.glob("*.png")}
     for names, kind, other in (
         (set(images) - set(masks), "images", "mask"),

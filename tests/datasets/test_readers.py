@@ -159,6 +159,9 @@ class TestStills:
             open_stills(stills_root)
         with pytest.raises(InputError, match=r"no boots in .*; found: cups, hats"):
             open_stills(stills_root, ["boots"])
+        (stills_root / "hats/images/1.png").write_bytes((stills_root / "hats/images/1.jpg").read_bytes())
+        with pytest.raises(InputError, match=r"several images in .*hats with one mask: 1"):
+            open_stills(stills_root, ["hats"])
 
     def test_damaged_image_is_replaced_by_the_next_and_counted(self, stills_root: Path) -> None:
         truncate(stills_root / "cups/images/1.jpg")
