@@ -123,7 +123,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
         if not polygons:
             raise DamagedFileError("COCO: a segmentation without a polygon of three points")
         try:
-            return rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))
+            return encode_polygons(polygons, height, width)
         except (TypeError, ValueError) as error:
             raise DamagedFileError(f"COCO: a polygon with something else than numbers ({error})") from error
     size = segmentation.get("size") if isinstance(segmentation, dict) else None
@@ -142,6 +142,22 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     if isinstance(counts, list):
         return rle_tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": counts}
+
+
+def encode_polygons(polygons: list[list[float]], height: int, width: int) -> dict[str, Any]:
+    """What is in any of the polygons, each x, y, x, y, ... in pixels, as compressed run lengths.
+
+    Raises:
+        ValueError, TypeError: a coordinate is no number.
+        DamagedFileError: a point is farther away from the picture than the picture is large. (pycocotools would take
+            any amount of memory for it, or end the process.)
+    """
+    side = max(height, width)
+    for polygon in polygons:
+        numbers = np.asarray(polygon, np.float64)
+        if not ((numbers >= -side) & (numbers <= 2 * side)).all():
+            raise DamagedFileError(f"a point that is not in or near {width}x{height}")
+    return rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))
 
 
 def _decompress(counts: str | bytes) -> np.ndarray:

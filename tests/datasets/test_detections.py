@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -180,6 +181,8 @@ def refused(path, message, frames=NAMES, size=SIZE, **arguments):
         ({"image_id": 8}, "instance 0: image_id 8 is not in the list of images"),
         ({"segmentation": [[1, 2, 3, 4]]}, "instance 0: damaged segmentation .*without a polygon of three points"),
         ({"segmentation": [["a"] * 6]}, "instance 0: damaged segmentation .*a polygon with something else than"),
+        ({"segmentation": [[1, 1, 4, 1, 4, math.nan]]}, "instance 0: damaged segmentation .*a point that is not in or"),
+        ({"segmentation": [[1, 1, 1e9, 1, 4, 4]]}, "instance 0: damaged segmentation .*a point that is not in or near"),
         ({"segmentation": "mask.png"}, "instance 0: damaged segmentation .*received str"),
         ({"segmentation": {**RUNS, "size": [30, 20]}}, r"expected .* of size \[20, 30\], received size \[30, 20\]"),
     ],

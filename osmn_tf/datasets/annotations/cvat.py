@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools import mask as rle_tools
 
 from osmn_tf.datasets.annotations.content import MOST_PIXELS, Annotations
+from osmn_tf.datasets.coco import encode_polygons
 from osmn_tf.errors import InputError
 from osmn_tf.masks.labels import VOID, labels_of
 from osmn_tf.masks.prompts import Box
@@ -51,9 +52,12 @@ def fill_runs(lengths: list[int], box: tuple[int, int, int, int], size: tuple[in
 
 
 def polygon_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of a polygon as COCO has them: bool of `size`; points float [N, 2] (x, y), pixel 0 is 0..1."""
-    runs = rle_tools.frPyObjects([points.ravel().tolist()], *size)
-    return rle_tools.decode(rle_tools.merge(runs)).astype(bool)
+    """The pixels of a polygon as COCO has them: bool of `size`; points float [N, 2] (x, y), pixel 0 is 0..1.
+
+    Raises:
+        DamagedFileError: a point is not in or near the picture.
+    """
+    return rle_tools.decode(encode_polygons([points.ravel().tolist()], *size)).astype(bool)
 
 
 def document_of_video(annotations: Annotations, name: str) -> bytes:
