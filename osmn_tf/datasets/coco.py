@@ -59,7 +59,7 @@ def open_coco(
     for annotation in content["annotations"]:
         if not annotation.get("iscrowd", 0):
             instances[annotation["image_id"]].append(annotation)
-    images = sorted(content["images"], key=lambda image: image["id"])
+    images = sorted(content["images"], key=lambda image: (isinstance(image["id"], str), image["id"]))
     unknown = sorted(set(instances) - {image["id"] for image in images})
     if unknown:
         raise InputError(f"COCO: {path} annotates images that it does not list: {name_some(unknown)}")
@@ -193,10 +193,11 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
 
 
 def _draw(segmentations: list[Any], height: int, width: int, name: str) -> np.ndarray:
-    mask = np.zeros((height, width), np.uint8)
-    for label, segmentation in enumerate(segmentations, start=1):
-        try:
+    label = 1
+    try:
+        mask = np.zeros((height, width), np.uint8)
+        for label, segmentation in enumerate(segmentations, start=1):
             mask[decode_segmentation(segmentation, height, width)] = label
-        except (DamagedFileError, KeyError, TypeError, ValueError) as error:
-            raise DamagedFileError(f"{name}: instance {label} cannot be drawn ({error})") from error
+    except (DamagedFileError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{name}: instance {label} cannot be drawn ({error})") from error
     return mask

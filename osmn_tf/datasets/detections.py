@@ -183,14 +183,14 @@ def read_detections(
         entry, order = _match_video(entries, names, video, source)
         _check_size(entry, size, source)
         where = f"detections: {source}"
-        known = {_field(each, "id", where) for each in entries}
+        known = {_identity(each, "id", where) for each in entries}
         placed = reader.tracks(instances, entry["id"], known, len(entry["file_names"]))
         found = [placed[position] for position in order]
     else:
         matched = _match_images(entries, names, video, source)
         for entry in matched:
             _check_size(entry, size, source)
-        of_image = reader.images(instances, {_field(entry, "id", f"detections: {source}") for entry in entries})
+        of_image = reader.images(instances, {_identity(entry, "id", f"detections: {source}") for entry in entries})
         found = [of_image.get(entry["id"], []) for entry in matched]
     return FileDetections(
         str(path), (int(size[0]), int(size[1])), [sorted(f, key=lambda one: -one.score) for f in found], categories
@@ -211,7 +211,7 @@ class _Reader:
         found: dict[Any, list[_Encoded]] = {}
         for number, entry in enumerate(instances):
             where = f"detections: {self._path}: instance {number}"
-            image, segmentation = _field(entry, "image_id", where), _field(entry, "segmentation", where)
+            image, segmentation = _identity(entry, "image_id", where), _field(entry, "segmentation", where)
             if image not in known:
                 raise InputError(f"{where}: image_id {image!r} is not in the list of images")
             category, score = self._facts(entry, where)
@@ -224,7 +224,7 @@ class _Reader:
         found: list[list[_Encoded]] = [[] for _ in range(length)]
         for number, entry in enumerate(instances):
             where = f"detections: {self._path}: instance {number}"
-            owner, segmentations = _field(entry, "video_id", where), _field(entry, "segmentations", where)
+            owner, segmentations = _identity(entry, "video_id", where), _field(entry, "segmentations", where)
             if owner not in known:
                 raise InputError(f"{where}: video_id {owner!r} is not in the list of videos")
             category, score = self._facts(entry, where)
@@ -267,6 +267,13 @@ def _field(entry: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in entry:
         raise InputError(f"{where}: expected '{key}', received only {', '.join(entry) or 'nothing'}")
     return entry[key]
+
+
+def _identity(entry: Mapping[str, Any], key: str, where: str) -> int | float | str:
+    value = _field(entry, key, where)
+    if not isinstance(value, int | float | str):
+        raise InputError(f"{where}: {key}: expected a number or a text, received {value!r}")
+    return value
 
 
 def _score(score: Any, where: str) -> float:

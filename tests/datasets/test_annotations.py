@@ -253,6 +253,7 @@ def test_a_track_that_ends_later_than_a_mask_of_cvat_does(end: int, is_seen: boo
             json.dumps({"images": [{"id": 1, "height": 4, "width": 4}], "annotations": []}).encode(),
             "no 'file_name'",
         ),
+        ("a.json", b'{"images": [{"id": 1, "height": 1e400, "width": 4}], "annotations": []}', "no COCO.*infinity"),
         ("a.json", b"[]", "no COCO file"),
         ("a.json", json.dumps({"images": [], "annotations": []}).encode(), "no COCO file"),
         (

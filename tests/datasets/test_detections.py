@@ -179,6 +179,7 @@ def refused(path, message, frames=NAMES, size=SIZE, **arguments):
         ({"category_id": 99}, "instance 0: category_id 99 is not in the list of categories"),
         ({"category_id": "dog"}, "instance 0: category_id: expected a whole number, received 'dog'"),
         ({"image_id": 8}, "instance 0: image_id 8 is not in the list of images"),
+        ({"image_id": [8]}, r"instance 0: image_id: expected a number or a text, received \[8\]"),
         ({"segmentation": [[1, 2, 3, 4]]}, "instance 0: damaged segmentation .*without a polygon of three points"),
         ({"segmentation": [["a"] * 6]}, "instance 0: damaged segmentation .*a polygon with something else than"),
         ({"segmentation": [[1, 1, 4, 1, 4, math.nan]]}, "instance 0: damaged segmentation .*a point that is not in or"),

@@ -255,6 +255,11 @@ class TestCoco:
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match="an entry of 'images' has the width '64'"):
             open_coco(coco_root)
+        for image in content["images"]:
+            image["width"] = -64
+        path.write_text(json.dumps(content))
+        with pytest.raises(DamagedFileError, match="instance 1 cannot be drawn"):
+            open_coco(coco_root).items[0].read_mask()
         path.write_text('{"images": []}')
         with pytest.raises(InputError, match="no list 'annotations'"):
             open_coco(coco_root)

@@ -76,7 +76,7 @@ def read_document(content: bytes, source: str) -> Annotations:
         frame_names = {index: PurePosixPath(str(image["file_name"])).stem for index, image in enumerate(images)}
     except DamagedFileError as error:
         raise InputError(f"{source}: {error}") from error
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{source}: damaged, or no COCO file of one video ({reason})") from error
     return Annotations(size, masks, frame_names, names, len(images))
