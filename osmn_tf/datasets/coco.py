@@ -149,12 +149,14 @@ def encode_polygons(polygons: list[list[float]], height: int, width: int) -> dic
 
     Raises:
         ValueError, TypeError: a coordinate is no number.
-        DamagedFileError: a point is farther away from the picture than the picture is large. (pycocotools would take
-            any amount of memory for it, or end the process.)
+        DamagedFileError: there are fewer than three points, or one is farther away from the picture than the picture is
+            large. (pycocotools would take any amount of memory for it, or end the process.)
     """
     side = max(height, width)
     for polygon in polygons:
         numbers = np.asarray(polygon, np.float64)
+        if numbers.size < 6:
+            raise DamagedFileError(f"a polygon of {numbers.size // 2} points")
         if not ((numbers >= -side) & (numbers <= 2 * side)).all():
             raise DamagedFileError(f"a point that is not in or near {width}x{height}")
     return rle_tools.merge(rle_tools.frPyObjects(polygons, height, width))

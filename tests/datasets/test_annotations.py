@@ -239,6 +239,8 @@ def test_a_track_that_ends_later_than_a_mask_of_cvat_does(end: int, is_seen: boo
         ("a.xml", cvat_text(BOX.format(1.2, "")), "a <box> of 0x4 pixels"),
         ("a.xml", cvat_text(BOX.format(5, 'rotation="30.0"')), "a <box> that is turned"),
         ("a.xml", cvat_text(BOX.format("x", "")), "damaged"),
+        ("a.xml", cvat_text(BOX.format("1e400", "")), "damaged.*infinity"),
+        ("a.xml", cvat_text('<polygon frame="0" points="1,1;4,4"/>'), "a polygon of 2 points"),
         ("a.xml", cvat_text('<polygon frame="0" points="1,1;1e9,1;4,4"/>'), "a point that is not in or near 50x36"),
         ("a.xml", cvat_text("", "9999999999"), "a size of"),
         ("a.xml", cvat_text(MASK.format("0, 12", 1), ids=(3, 3)), "which shapes are the same object"),

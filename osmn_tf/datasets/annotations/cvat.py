@@ -55,7 +55,7 @@ def polygon_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The pixels of a polygon as COCO has them: bool of `size`; points float [N, 2] (x, y), pixel 0 is 0..1.
 
     Raises:
-        DamagedFileError: a point is not in or near the picture.
+        DamagedFileError: there are fewer than three points, or one is not in or near the picture.
     """
     return rle_tools.decode(encode_polygons([points.ravel().tolist()], *size)).astype(bool)
 
@@ -173,7 +173,7 @@ def read_document(content: bytes, source: str, interpolated: bool) -> Annotation
         tracks = _tracks(root, size, first)
         labels = _labels(tracks)
         frame_names = {int(image.attrib["id"]) - first: PurePosixPath(image.attrib["name"]).stem for image in images}
-    except (KeyError, ValueError) as error:
+    except (KeyError, OverflowError, ValueError) as error:
         raise InputError(f"{source}: damaged, or no CVAT 1.1 with masks, polygons or boxes ({error})") from error
     masks = {int(image.attrib["id"]) - first: np.zeros(size, np.uint8) for image in images}
     drawn = [
