@@ -148,6 +148,10 @@ class OwnFolder:
         """Whether nothing that this package has written is in it."""
         return not any((self.path / name).exists() for name in self._names)
 
+    def is_whole(self) -> bool:
+        """Whether every file that was written is there still."""
+        return all((self.path / name).exists() for name in self._names)
+
     def claim(self) -> None:
         """Creates the folder, or goes on with it: what a killed process has left half written is removed."""
         self.path.mkdir(parents=True, exist_ok=True)

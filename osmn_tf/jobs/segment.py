@@ -265,7 +265,8 @@ class _Job:
     def is_complete(self) -> bool:
         """Whether the same command has finished before and its results are still there."""
         done = self.record.complete and self.record.signature == self.signature
-        return done and not self.options.force and all(path.exists() for path in self.targets.values())
+        there = all(path.exists() for path in self.targets.values()) and all(map(OwnFolder.is_whole, self._folders()))
+        return done and not self.options.force and there
 
     def remarks(self) -> list[str]:
         """What is allowed and probably not meant, a line each."""

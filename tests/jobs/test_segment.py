@@ -207,6 +207,19 @@ def test_results_inside_the_folder_of_the_frames(frames: Path, expected: dict[st
     np.testing.assert_array_equal(read_label_png(folder / "out/frames/00009.png"), expected["frames/00009.png"])
 
 
+def test_masks_that_were_removed_are_made_again(frames: Path, expected: dict[str, np.ndarray], tmp_path: Path) -> None:
+    options = options_for(frames, tmp_path)
+    run(options)
+    for number in (2, 5, 6):
+        (tmp_path / "frames" / f"{number:05d}.png").unlink()
+    assert not run(options).already_done
+    made = contents(tmp_path)
+    assert made.keys() == expected.keys()
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(made[name], mask)
+    assert run(options).already_done
+
+
 def test_another_version_of_the_package_begins_again(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
