@@ -37,6 +37,7 @@ from osmn_tf.inference.adaptation.quality import (
     LEARNING_RATE,
     OBJECT_LEARNING_RATE,
     OBJECT_STEPS,
+    PLAIN_OBJECT_LEARNING_RATE,
     QUALITIES,
     UNMATCHED_LEARNING_RATE,
     check_rate,
@@ -193,7 +194,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="RATE",
         help=f"learning rate of the steps (default: {LEARNING_RATE:g}, of networks that do not match"
-        f" {UNMATCHED_LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g};"
+        f" {UNMATCHED_LEARNING_RATE:g}, of OSVOS {OBJECT_LEARNING_RATE:g},"
+        f" on VGG-16 {PLAIN_OBJECT_LEARNING_RATE:g};"
         " the papers of OSMN: 1e-5, of ReConvNet: 1e-6)",
     )
     quality.add_argument(

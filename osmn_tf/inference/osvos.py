@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.adaptation.object_tuner import Example, ObjectTuneOptions, ObjectTuner
 from osmn_tf.inference.adaptation.pool import TunerPool
-from osmn_tf.inference.adaptation.quality import OBJECT_LEARNING_RATE, OBJECT_STEPS
+from osmn_tf.inference.adaptation.quality import OBJECT_LEARNING_RATE, OBJECT_STEPS, PLAIN_OBJECT_LEARNING_RATE
 from osmn_tf.inference.adaptation.training import Budget
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
@@ -140,6 +140,8 @@ class OSVOSPredictor(Predictor):
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         self.network, self.merge = network, options.merge
+        if not any(isinstance(layer, layers.BatchNormalization) for layer in network.layers):
+            self.adaptation = dataclasses.replace(self.adaptation, learning_rate=PLAIN_OBJECT_LEARNING_RATE)
         self._size = (int(height), int(width))
         self._shared = _Shared.of(network)
         self.instances_of: Callable[[Array, Array], Array] | None = None

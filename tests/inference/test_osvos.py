@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, box_mask, count_calls, randomise
+from support import NARROW_MOBILENET, NARROW_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
@@ -57,6 +57,12 @@ def scene(red: int, green: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def scores(segmenter: VideoSegmenter) -> np.ndarray:
     return np.stack(list(segmenter.scores.values()))
+
+
+def test_a_trunk_without_batch_norm_learns_slowly(network: OSVOS) -> None:
+    plain = OSVOS(block_channels=NARROW_VGG, network_size=SIZE)
+    rates = [OSVOSPredictor(each).adaptation.learning_rate for each in (network, plain)]
+    assert rates == [2e-4, 5e-6]
 
 
 def test_learns_each_object_and_finds_it_anywhere(network: OSVOS) -> None:

@@ -15,6 +15,8 @@ UNMATCHED_LEARNING_RATE = 1e-4
 # For OSVOS, an object.
 OBJECT_STEPS = 100
 OBJECT_LEARNING_RATE = 2e-4
+# On a trunk without BatchNorm, VGG-16, which a higher one destroys.
+PLAIN_OBJECT_LEARNING_RATE = 5e-6
 
 
 @dataclasses.dataclass(frozen=True)
