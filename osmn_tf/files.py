@@ -15,6 +15,11 @@ from pathlib import Path
 from osmn_tf.errors import InputError
 
 
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """The key by which names are sorted as people count: frame9 before frame10. Leading zeros break ties."""
+    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path` (same suffix) and renames it to `path` on success.

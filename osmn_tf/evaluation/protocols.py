@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from osmn_tf.datasets.annotations.content import natural
 from osmn_tf.datasets.davis import read_split
 from osmn_tf.datasets.youtube_vos import META_FILE, read_objects
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.facts import has_stability
+from osmn_tf.files import natural
 from osmn_tf.masks.labels import VOID, labels_of
 from osmn_tf.masks.png import decode_png
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 import osmn_tf
 from osmn_tf import files
-from osmn_tf.datasets.annotations.content import natural
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import Protocol, Sequence
 from osmn_tf.inference.contours import Contours
@@ -293,14 +292,14 @@ def frame_files(sequence: Sequence) -> list[Path]:
             f"{sequence.name}: there is no folder of its frames beside {sequence.annotations.parent.parent}"
         )
     needed = {*sequence.first_frames, *sequence.frames}
-    begin = min(map(natural, needed))
+    begin = min(map(files.natural, needed))
     paths = sorted(
         (
             path
             for path in sequence.images.iterdir()
-            if path.suffix.lower() in _IMAGE_SUFFIXES and natural(path.stem) >= begin
+            if path.suffix.lower() in _IMAGE_SUFFIXES and files.natural(path.stem) >= begin
         ),
-        key=lambda path: natural(path.name),
+        key=lambda path: files.natural(path.name),
     )
     missing = sorted(needed - {path.stem for path in paths})
     if missing:

@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import itertools
 import os
-import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from osmn_tf.errors import InputError
+from osmn_tf.files import natural
 from osmn_tf.video.images import IMAGE_SUFFIXES, read_image, stored_size
 
 DEFAULT_FOLDER_FPS = Fraction(24)  # the rate of the DAVIS videos
@@ -117,12 +117,6 @@ class Reader(abc.ABC):
 # Folders of images
 
 
-def _natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Digits compare as numbers: frame9 before frame10. Leading zeros break ties."""
-    parts = re.split(r"(\d+)", path.stem)
-    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts] + [(0, 0, path.suffix)]
-
-
 class FolderReader(Reader):
     exact = True
 
@@ -136,7 +130,7 @@ class FolderReader(Reader):
                 raise InputError(f"{path}: cannot read the folder ({error.strerror or error})") from error
             files = sorted(
                 (entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "."),
-                key=_natural_key,
+                key=lambda path: (natural(path.stem), path.suffix),
             )
         if not files:
             raise InputError(f"{path}: expected a folder of frames ({', '.join(IMAGE_SUFFIXES)}), but it has no images")

@@ -229,8 +229,8 @@ def test_another_version_of_the_package_begins_again(
         run(options_for(frames, tmp_path))
 
 
-def test_a_mask_beyond_the_estimated_length(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Matroska file states its duration only, and may be longer than that."""
+def _video_that_states(count: int, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The frames as a file that is said to have `count` of them."""
     from osmn_tf.video import readers
     from osmn_tf.video.writer import write_video
 
@@ -238,11 +238,17 @@ def test_a_mask_beyond_the_estimated_length(frames: Path, tmp_path: Path, monkey
     write_video(video, open_source(frames), 10)
     original = readers.FileReader.__init__
 
-    def short(self: readers.FileReader, path: Path, fps: object) -> None:
+    def stating(self: readers.FileReader, path: Path, fps: object) -> None:
         original(self, path, fps)
-        self.info = dataclasses.replace(self.info, frames=4)
+        self.info = dataclasses.replace(self.info, frames=count)
 
-    monkeypatch.setattr(readers.FileReader, "__init__", short)
+    monkeypatch.setattr(readers.FileReader, "__init__", stating)
+    return video
+
+
+def test_a_mask_beyond_the_estimated_length(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Matroska file states its duration only, and may be longer than that."""
+    video = _video_that_states(4, frames, tmp_path, monkeypatch)
     mask = tmp_path / "mask.png"
     write_mask(mask, np.eye(*SIZE, dtype=np.uint8))
     options = options_for(video, tmp_path / "out", masks={6: mask}, finetune=0, both_ways=False)
@@ -259,18 +265,7 @@ def test_an_array_that_is_no_mask(mask: np.ndarray, frames: Path, tmp_path: Path
 
 def test_fine_tuning_on_a_frame_beyond_the_end(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Matroska file may also be shorter than it states: its sound may go on."""
-    from osmn_tf.video import readers
-    from osmn_tf.video.writer import write_video
-
-    video = tmp_path / "clip.mkv"
-    write_video(video, open_source(frames), 10)
-    original = readers.FileReader.__init__
-
-    def long(self: readers.FileReader, path: Path, fps: object) -> None:
-        original(self, path, fps)
-        self.info = dataclasses.replace(self.info, frames=40)
-
-    monkeypatch.setattr(readers.FileReader, "__init__", long)
+    video = _video_that_states(40, frames, tmp_path, monkeypatch)
     options = options_for(video, tmp_path / "out", masks={12: np.eye(*SIZE, dtype=np.uint8)})
     with pytest.raises(InputError, match="--mask: a mask is given for frame 12, which the video does not have"):
         run(options)

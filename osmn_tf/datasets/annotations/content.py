@@ -104,11 +104,6 @@ class Annotations:
         return numbers
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """The key by which names with numbers in them are sorted as people count."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def indices_of(stems: list[str]) -> list[int]:
     """Of frames by their names: the numbers themselves, or their order where they are none."""
     numbers = [int(stem) for stem in stems if stem.isdecimal()]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from osmn_tf.datasets.annotations import coco, cvat, mots
 from osmn_tf.datasets.annotations.archives import Archive, Folder
-from osmn_tf.datasets.annotations.content import Annotations, indices_of, natural
+from osmn_tf.datasets.annotations.content import Annotations, indices_of
 from osmn_tf.errors import InputError
-from osmn_tf.files import OwnFolder, atomic_path, write_bytes
+from osmn_tf.files import OwnFolder, atomic_path, natural, write_bytes
 from osmn_tf.masks.files import read_label_png, write_mask
 
 FORMATS = ("cvat", "cvat-images", "coco", "mots", "masks")

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from osmn_tf.datasets.annotations.archives import Archive, Folder
-from osmn_tf.datasets.annotations.content import CLASS_NAME, MOST_PIXELS, Annotations, indices_of, natural
+from osmn_tf.datasets.annotations.content import CLASS_NAME, MOST_PIXELS, Annotations, indices_of
 from osmn_tf.errors import InputError
+from osmn_tf.files import natural
 from osmn_tf.masks.labels import VOID, labels_of
 
 _MOTS_BASE = 1000  # a pixel is (number of the class, from 1) * 1000 + label of the object
