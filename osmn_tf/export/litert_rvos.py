@@ -58,6 +58,7 @@ class RVOSGraphs:
                 "before": {name: list(shape) for name, shape in self.before.items()},
                 "takes_masks": self.model.one_shot,
                 "slots": self.model.slots,
+                "independent": self.model.independent,
             },
         }
 

@@ -38,10 +38,10 @@ class RVOSModule(SegmenterModule):
     def _start(self, frame: Tensor, masks: Tensor, guide_masks: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         count = tf.shape(masks)[0]
         given = guide_masks * tf.constant(255, tf.uint8)
-        logits, _, state = self._network(
+        _, own, state = self._network(
             self._shrink(frame), given, tf.zeros((count, 1)), self._initial_state(tf.shape(masks)[0])
         )
-        first, truth = tf.cast(logits > 0, tf.float32), tf.cast(guide_masks, tf.float32)
+        first, truth = tf.cast(own > 127, tf.float32), tf.cast(guide_masks, tf.float32)
         union = tf.reduce_sum(tf.maximum(first, truth), axis=(1, 2))
         ranks = tf.reduce_sum(first * truth, axis=(1, 2)) / tf.maximum(union, 1.0)
         return ranks[:, None], given, state
@@ -78,7 +78,7 @@ class RVOSModule(SegmenterModule):
             parallel_iterations=1,
         )
         stacked = logits.stack()
-        own = tf.cast(tf.round(255.0 * tf.sigmoid(stacked)), tf.uint8)
+        own = tf.cast(tf.round(255.0 * network.own_masks(stacked)), tf.uint8)
         return stacked, own, {name: array.stack() for name, array in zip(names, states)}
 
     def _merged(self, full: Tensor, modulation: Tensor) -> Tensor:

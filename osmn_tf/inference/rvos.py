@@ -81,7 +81,7 @@ class RVOSStep:
         found, states, _ = self.network.decode_objects(gates, small, given, states, training=False)
         logits = ops.concatenate(found)
         new = {name: ops.concatenate([each[name] for each in states]) for name in state}
-        return logits, ops.sigmoid(logits[..., 0]), new
+        return logits, self.network.own_masks(logits[..., 0]), new
 
 
 class _Shared:

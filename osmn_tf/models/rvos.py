@@ -89,9 +89,13 @@ class RVOS(Network):
             off, and with it on the network needs masks. (A one-shot network finds objects if it was also trained with
             nothing for a first mask.)
         network_size: (H, W) at which videos are segmented unless told otherwise; the network itself takes any size.
+        independent: every object is decoded as if it were the first of its frame, and its own mask is carried on only
+            where no other object is surer. Not in the paper: for weights that were trained on one object at a time,
+            which know nothing of an object before, so that they can be given several.
 
     Raises:
-        ValueError: an argument is none of its choices, or a number is out of its range.
+        ValueError: an argument is none of its choices, a number is out of its range, or independent objects would have
+            nothing that tells them apart: without masks there can be one.
         InputError: there is no such backbone.
     """
 
@@ -109,6 +113,7 @@ class RVOS(Network):
         batch_statistics: bool = True,
         slots: int | None = None,
         network_size: tuple[int, int] = (256, 448),
+        independent: bool = False,
         **kwargs: Any,
     ) -> None:
         unknown = sorted(set(kwargs) - {"name", "trainable"})
@@ -119,6 +124,11 @@ class RVOS(Network):
             raise ValueError(f"hidden_channels: expected a positive multiple of 8, received {hidden_channels}")
         if slots is not None and slots < 1:
             raise ValueError(f"slots: expected 1 or more, received {slots}")
+        if independent and (not one_shot or (slots or 1) > 1):
+            raise ValueError(
+                "independent: objects that are found without masks would all be the same one, expected one_shot: true "
+                "and slots: 1 or none"
+            )
         if len(network_size) != 2 or min(network_size) < 1:
             raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         trunk = BACKBONES.get(backbone)(block_channels, batch_statistics)
@@ -145,7 +155,8 @@ class RVOS(Network):
         self.frame_encoder = encoder
         self.object_network = decoder
         self.state_specs = tuple(StateSpec(name, stride, widths[stride]) for name, stride in states.temporal.items())
-        self.spatial_specs = tuple(StateSpec(name, stride, widths[stride]) for name, stride in states.spatial.items())
+        spatial = {} if independent else states.spatial
+        self.spatial_specs = tuple(StateSpec(name, stride, widths[stride]) for name, stride in spatial.items())
         self._states = states
         self.backbone = backbone
         self.one_shot = one_shot
@@ -156,6 +167,7 @@ class RVOS(Network):
         self.batch_statistics = batch_statistics
         self.slots = 10 if slots is None and not one_shot else slots
         self.network_size = (int(network_size[0]), int(network_size[1]))
+        self.independent = independent
 
     def initial_state(self, objects: int, height: int, width: int) -> dict[str, Tensor]:
         """What `frame_model` takes as the state before the first frame, and for a new object: zeros.
@@ -197,22 +209,37 @@ class RVOS(Network):
         Returns:
             logits [B, H, W, 1] and state of each object, and the state of the last one for an object behind it.
         """
-        outputs: dict[str, Tensor] = dict(before or {})
+        nothing = {}
         for name, stride in self._states.spatial.items():
-            if name not in outputs:
-                x = gates[f"gates{stride}"]
-                outputs[name] = ops.zeros_like(x[..., : x.shape[-1] // 4])
+            x = gates[f"gates{stride}"]
+            nothing[name] = ops.zeros_like(x[..., : x.shape[-1] // 4])
+        outputs: dict[str, Tensor] = {**nothing, **(before or {})}
         logits, found = [], []
         for index, state in enumerate(states):
             inputs = {**gates, "frame": frame}
             if masks is not None:
                 inputs["previous_mask"] = masks[index]
-            inputs |= {f"object_{name}": outputs[name] for name in self._states.spatial}
+            carried = nothing if self.independent else outputs
+            inputs |= {f"object_{name}": carried[name] for name in self._states.spatial}
             inputs |= {f"frame_{name}": state[name] for name in self._states.temporal}
             outputs = self.object_network(inputs, training=training)
             logits.append(outputs["logits"])
             found.append({name: outputs[name] for name in self._states.temporal})
-        return logits, found, {name: outputs[name] for name in self._states.spatial}
+        return logits, found, {spec.name: outputs[spec.name] for spec in self.spatial_specs}
+
+    def own_masks(self, logits: Tensor) -> Tensor:
+        """What the objects' previous masks are in the next frame: their probabilities.
+
+        Args:
+            logits: float32 [K, ...], of all objects of a frame.
+
+        Returns:
+            float32 of the same shape, 0..1. Where objects are `independent`, 0 where another one's is larger.
+        """
+        masks = ops.sigmoid(logits)
+        if not self.independent:
+            return masks
+        return ops.where(logits >= ops.max(logits, axis=0, keepdims=True), masks, ops.zeros_like(masks))
 
     def frame_model(self, objects: int, height: int | None = None, width: int | None = None) -> keras.Model:
         """One frame of one video with all its objects, as one graph that shares this model's weights.
@@ -290,6 +317,7 @@ class RVOS(Network):
             "batch_statistics": self.batch_statistics,
             "slots": self.slots,
             "network_size": list(self.network_size),
+            "independent": self.independent,
         }
 
 
@@ -399,9 +427,10 @@ class ObjectClipUnroll(_Unroll):
                 masks = [inputs["previous_masks"][:, t, k] for k in range(self.objects)]
                 if t > 0:
                     own = [inputs["own_mask"][:, t, k, None, None, None] > 0.5 for k in range(self.objects)]
+                    found = ops.stop_gradient(model.own_masks(ops.stack(logits)))
                     masks = [
-                        ops.where(use, ops.stop_gradient(ops.cast(ops.sigmoid(x), mask.dtype)), mask)
-                        for use, x, mask in zip(own, logits, masks)
+                        ops.where(use, ops.cast(found[k], mask.dtype), mask)
+                        for k, (use, mask) in enumerate(zip(own, masks))
                     ]
             of_frame = {name: x[:, t] for name, x in gates.items()}
             logits, states, _ = model.decode_objects(of_frame, frames[:, t], masks, states, training)

@@ -55,11 +55,13 @@ class Sequence:
         before: name -> shape [h, w, c] of what goes from an object to the next.
         takes_masks: whether previous masks are among its inputs.
         slots: how many objects it looks for where no masks are given; None: it needs masks.
+        independent: whether an object's own mask is carried on only where no other object is surer.
     """
 
     before: dict[str, tuple[int, ...]]
     takes_masks: bool
     slots: int | None
+    independent: bool
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Sequence:
@@ -69,6 +71,7 @@ class Sequence:
             {name: tuple(map(int, shape)) for name, shape in content["before"].items()},
             bool(content["takes_masks"]),
             None if slots is None else int(slots),
+            bool(content.get("independent", False)),  # exports of before have none
         )
 
 

@@ -112,7 +112,10 @@ class ExportedRVOSPredictor(SequencePredictor):
         masks, ranks, state = kept
         logits, state = self.network.run(resize_frame(frame, self.network_size), masks, state)
         full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
-        return Prediction(merge_logits(full, self.merge, ranks), lambda: full), to_scores(logits), state
+        own = to_scores(logits)
+        if self.network.sequence.independent:
+            own[logits < logits.max(axis=0)] = 0
+        return Prediction(merge_logits(full, self.merge, ranks), lambda: full), own, state
 
     def _initial_state(self, objects: int) -> Arrays:
         return self.network.initial_state(objects)

@@ -71,6 +71,25 @@ def test_scores_ranks_and_state(network: RVOS, folder: Path) -> None:
     np.testing.assert_array_equal(clip[1], found["mask"])
 
 
+def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
+    """Each is carried on where none of the others is surer."""
+    import tensorflow as tf
+
+    independent = RVOS(**SMALL, independent=True, name="rvos")
+    independent.set_weights(network.get_weights())
+    functions = tf.saved_model.load(str(export_saved_model(independent, tmp_path, warm_up=False))).signatures
+    carried = functions["modulate"](frame=tf.constant(FRAMES[0]), mask=tf.constant(MASK))
+    found = functions["step_scores"](frame=tf.constant(FRAMES[1]), **carried)
+    segmenter = VideoSegmenter(independent, keep_scores=True)
+    segmenter.start(FRAMES[0], MASK)
+    segmenter.step(FRAMES[1])
+    np.testing.assert_allclose(found["scores"], np.stack(list(segmenter.scores.values())), rtol=0, atol=1e-4)
+    masks = segmenter.snapshot()["masks"]
+    np.testing.assert_array_equal((masks > 0).sum(0), 1)
+    close = np.abs(found["guide_masks"].numpy() / 255 - masks) < 0.5 / 255 + 1e-4
+    assert close.mean() > 0.999  # rounding may decide which of two has a pixel
+
+
 def test_a_network_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model: a SavedModel is given masks, expected a network that takes them"):
         export_saved_model(RVOS(**SMALL, one_shot=False), tmp_path, name="finder", warm_up=False)

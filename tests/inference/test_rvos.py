@@ -106,6 +106,24 @@ def test_an_object_that_comes_later_is_the_next_in_the_sequence(network: RVOS) -
         assert_close(fresh.predictor.snapshot()[f"state/{spec.name}"], outputs[spec.name], WHOLE_NETWORK)
 
 
+def test_independent_objects(network: RVOS) -> None:
+    """Each has the scores that it has alone, and is carried on where no other is surer."""
+    independent = RVOS(**SMALL, independent=True)
+    independent.set_weights(network.get_weights())
+    together = VideoSegmenter(independent, keep_scores=True)
+    together.start(FRAMES[0], MASK)
+    together.step(FRAMES[1])
+    for label in (1, 2):
+        alone = VideoSegmenter(independent, keep_scores=True)
+        alone.start(FRAMES[0], np.where(label == MASK, label, 0).astype(np.uint8))
+        alone.step(FRAMES[1])
+        assert_close(together.scores[label], alone.scores[label], WHOLE_NETWORK)
+    masks = together.snapshot()["masks"]
+    np.testing.assert_array_equal((masks > 0).sum(0), 1)
+    scores = np.stack(list(together.scores.values()))
+    assert_close(masks.max(0), scores.max(0), WHOLE_NETWORK)  # frames have the network's own size
+
+
 def test_objects_end_and_begin_again(network: RVOS) -> None:
     segmenter = VideoSegmenter(network)
     mask = box_mask(*SIZE, *BOXES[:3])

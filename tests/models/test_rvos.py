@@ -48,6 +48,14 @@ def zero_shot():
     return randomise(RVOS(**SMALL, one_shot=False), seed=2)
 
 
+@pytest.fixture(scope="module")
+def independent(one_shot):
+    """With the weights of `one_shot`."""
+    model = RVOS(**SMALL, independent=True)
+    model.set_weights(one_shot.get_weights())
+    return model
+
+
 def random_masks(*shape, seed=0):
     return np.random.default_rng(seed).uniform(0, 1, (*shape, 1)).astype(np.float32)
 
@@ -249,8 +257,8 @@ def test_one_recurrence_alone(recurrence):
         assert list(inputs) == ["frame", "previous_masks"]
 
 
-def streamed(model, inputs, objects):
-    """The clip's inputs, frame by frame, with own probabilities where it says so."""
+def streamed(model, inputs, objects, clip):
+    """The clip's inputs, frame by frame; own masks are of the clip's logits, since rounding may decide who wins."""
     network = model.frame_model(objects)
     _, length, height, width, _ = inputs["frames"].shape
     state, logits = model.initial_state(objects, height, width), []
@@ -259,7 +267,9 @@ def streamed(model, inputs, objects):
         if model.one_shot:
             masks = inputs["previous_masks"][0, t]
             if t > 0:
-                own = 1 / (1 + np.exp(-logits[-1]))
+                own = 1 / (1 + np.exp(-clip[t - 1]))
+                if model.independent:
+                    own[clip[t - 1] < clip[t - 1].max(axis=0)] = 0
                 masks = np.where(inputs["own_mask"][0, t, :, None, None, None] > 0.5, own, masks)
             step["previous_masks"] = masks
         outputs = network(tensors(step))
@@ -276,7 +286,26 @@ def clip_inputs(model, batch, length, objects, size, seed=0):
     return inputs
 
 
-@pytest.mark.parametrize("form", ["one_shot", "zero_shot"])
+def test_independent_objects_are_each_the_first(independent, one_shot):
+    """Whatever the others are; and the weights are those of the paper's network."""
+    inputs = frame_inputs(independent, 3)
+    found = independent.frame_model(3)(tensors(inputs))
+    alone = one_shot.frame_model(1)
+    for k in range(3):
+        expected = alone(tensors({name: x if name == "frame" else x[k : k + 1] for name, x in inputs.items()}))
+        for name, x in found.items():
+            assert_close(numpy(x)[k : k + 1], expected[name], WHOLE_NETWORK)
+
+
+def test_own_masks(independent, one_shot):
+    logits = np.array([[2.0, -1.0, 0.0], [1.0, -2.0, 3.0]], np.float32)
+    np.testing.assert_allclose(
+        numpy(one_shot.own_masks(logits)), [[0.881, 0.269, 0.5], [0.731, 0.119, 0.953]], atol=1e-3
+    )
+    np.testing.assert_allclose(numpy(independent.own_masks(logits)), [[0.881, 0.269, 0], [0, 0, 0.953]], atol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["one_shot", "zero_shot", "independent"])
 def test_streaming_equals_the_clip(form, request):
     model = request.getfixturevalue(form)
     for objects, length, size in ((2, 3, (61, 75)), (1, 2, (64, 96))):
@@ -285,7 +314,7 @@ def test_streaming_equals_the_clip(form, request):
         assert found.shape == (2, length, objects, *size, 1)
         for b in range(2):
             one = {name: x[b : b + 1] for name, x in inputs.items()}
-            assert_close(found[b : b + 1], streamed(model, one, objects), WHOLE_NETWORK)
+            assert_close(found[b : b + 1], streamed(model, one, objects, found[b]), WHOLE_NETWORK)
 
 
 @needs_tensorflow
@@ -378,6 +407,8 @@ def test_mixed_precision(mixed_precision, one_shot):
         ({"recurrence": "none"}, "recurrence: expected one of spatial, temporal, both, received 'none'"),
         ({"hidden_channels": 12}, "hidden_channels: expected a positive multiple of 8, received 12"),
         ({"hidden_channels": 0}, "hidden_channels: expected a positive multiple of 8, received 0"),
+        ({"independent": True, "slots": 2}, "independent: objects that are found without masks would all be the same"),
+        ({"independent": True, "one_shot": False}, "independent: .* expected one_shot: true and slots: 1 or none"),
         ({"network_size": (0, 5)}, "network_size: expected a positive height and width"),
         ({"normalization": "grey"}, "normalization: expected one of .*, received 'grey'"),
         ({"backbone": "vgg16", "block_channels": NARROW_VGG}, r"backbone: .* 'vgg16' has none at \[32\]"),

@@ -59,6 +59,26 @@ def test_the_numbers_are_the_networks(network: RVOS, exported: Path, count: int)
     assert found.labels == tuple(range(1, count + 1))
 
 
+def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
+    """Two at a time: of three, each is carried on where none of the others is surer."""
+    independent = RVOS(**SMALL, independent=True)
+    independent.set_weights(network.get_weights())
+    expected, found = (
+        VideoSegmenter(x, keep_scores=True) for x in (independent, export_litert(independent, tmp_path, objects=2))
+    )
+    for each in (expected, found):
+        each.start(FRAMES[0], np.where(MASK <= 3, MASK, 0))
+    for frame in FRAMES[1:]:
+        for each in (expected, found):
+            each.step(frame)
+        for label, score in expected.scores.items():
+            assert_close(found.scores[label], score, WHOLE_NETWORK)
+        masks = found.snapshot()["masks"]
+        np.testing.assert_array_equal((masks > 0).sum(0), 1)
+        assert ((masks > 0) == (expected.snapshot()["masks"] > 0)).mean() > 0.999
+        found.restore(expected.snapshot())  # rounding may decide which of two has a pixel
+
+
 def test_it_finds_what_the_network_finds(network: RVOS, exported: Path) -> None:
     expected, found = VideoSegmenter(network), VideoSegmenter(exported)
     for (_, right), (_, mask) in zip(expected.track(FRAMES), found.track(FRAMES), strict=True):
