@@ -239,6 +239,8 @@ def test_refusals(data_root: Path, tmp_path: Path) -> None:
     finder = "model.arguments.one_shot=false"
     with pytest.raises(InputError, match=r"task\.find: expected 0, since a network without masks"):
         load(tmp_path, data_root, finder)
+    with pytest.raises(InputError, match=r"task\.slots: expected 1 with task\.find, since independent objects"):
+        load(tmp_path, data_root, "model.arguments.independent=true")
     validation = "validation={source: {kind: davis, path: davis, split: val}}"
     with pytest.raises(InputError, match="validation: tracks from given masks, which this network does not take"):
         load(tmp_path, data_root, finder, "task.find=0", validation)

@@ -53,6 +53,8 @@ class RVOSTask(Task):
             raise InputError("validation: tracks from given masks, which this network does not take, expected null")
         if self.find and not self._takes_masks(config):
             raise InputError("task.find: expected 0, since a network without masks (one_shot: false) always finds")
+        if self.find and self.slots > 1 and config.model.arguments.get("independent"):
+            raise InputError("task.slots: expected 1 with task.find, since independent objects would all find the same")
 
     def training_model(self, config: Config, model: keras.Model) -> keras.Model:
         network: Any = model
