@@ -23,9 +23,10 @@ MIN_AREA = 0.002
 class SequencePredictor(Predictor):
     """Runs a network that decodes objects in the order in which they were taken up.
 
-    Kept of each are its soft mask, its hidden states, and how well its first prediction fits ("rank", of the merge
-    "painted"): the IoU with the given mask, or where it was found the mean score of its pixels. The mask that was given
-    is an object's mask of that frame. Objects that are found are those that win at least `MIN_AREA` of the first frame.
+    Kept of each are its soft mask (of independent objects only where no other is surer), its hidden states, and how
+    well its first prediction fits ("rank", of the merge "painted"): the IoU with the given mask, or where it was found
+    the mean score of its pixels. The mask that was given is an object's mask of that frame. Objects that are found are
+    those that win at least `MIN_AREA` of the first frame.
 
     A subclass computes, with arrays of its own kind.
 

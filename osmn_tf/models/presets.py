@@ -282,8 +282,8 @@ def save_preset(
 def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits: int | None) -> None:
     """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model.
 
-    Weights that are equal (two trunks that began alike and were frozen) are in it once. Those with fewer bits are
-    compressed: of float32 as it is that takes off a seventh, and takes a hundred times as long.
+    Weights that are equal (two trunks that began alike and were frozen) are in it once. Those with fewer bits than
+    float32 are compressed; of float32 itself that would take off a seventh, in a hundred times the time.
     """
     import h5py
     import numpy as np
@@ -294,7 +294,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits:
         # The newer forms of the format have smaller groups, but HDF5 crashes where these are damaged.
         with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
             target.attrs.update(source.attrs)
-            rounded = dtype != "float32" or significant_bits is not None
+            worth_packing = dtype != "float32" or significant_bits is not None
             written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
             def copy(name: str, item: Any) -> None:
@@ -308,7 +308,7 @@ def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits:
                         return
                     written[known] = name
                     packed = {}
-                    if rounded and values.nbytes > _WORTH_PACKING:
+                    if worth_packing and values.nbytes > _WORTH_PACKING:
                         # In one piece: h5py's own pieces pack worse. But a piece is held once more meanwhile.
                         pieces = values.shape if values.nbytes < _LARGE else True
                         packed = {"compression": "gzip", "shuffle": True, "chunks": pieces}

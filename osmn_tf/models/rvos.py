@@ -204,10 +204,12 @@ class RVOS(Network):
             masks: previous mask of each object, [B, H, W, 1]; None for zero-shot.
             states: state of each object from the previous frame, under the names of `state_specs`.
             before: state of the object before the first of these, under the names of `spatial_specs`, where the objects
-                of a frame are decoded a few at a time; None: zeros, nothing is before them.
+                of a frame are decoded a few at a time; None: zeros, nothing is before them. `independent` objects do
+                not look at it.
 
         Returns:
-            logits [B, H, W, 1] and state of each object, and the state of the last one for an object behind it.
+            logits [B, H, W, 1] and state of each object, and the state of the last one for an object behind it, under
+            the names of `spatial_specs` (`independent` objects have none).
         """
         nothing = {}
         for name, stride in self._states.spatial.items():
