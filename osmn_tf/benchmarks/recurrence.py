@@ -46,15 +46,14 @@ class Row:
 
     Attributes:
         variant: of `VARIANTS`.
-        j: mean J over objects and frames but the first.
-        switches: share of an object's frames, while it is seen, in which another label covers more of it than its own.
-        objects: how many objects were scored.
+        j: mean J over objects and frames but the first, of each clip.
+        switches: share of an object's frames, while it is seen, in which another label covers more of it than its own;
+            the mean over the clip's objects, of each clip.
     """
 
     variant: str
-    j: float
-    switches: float
-    objects: int
+    j: tuple[float, ...]
+    switches: tuple[float, ...]
 
 
 def variant_config(config: cfg.Config, variant: str) -> cfg.Config:
@@ -70,17 +69,21 @@ def variant_config(config: cfg.Config, variant: str) -> cfg.Config:
     )
 
 
-def score_clips(network: Any, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, int]:
-    """(mean J, share of switches, number of objects) of a network on clips, from the masks of their first frames.
+def score_clips(
+    network: Any, clips: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(J, share of switches) of a network on each of some clips, from the masks of their first frames.
 
     Args:
         network: as `VideoSegmenter` takes it.
         clips: (frames uint8 [T, H, W, 3], labels uint8 [T, H, W]).
     """
     segmenter = VideoSegmenter(network)
-    js: list[float] = []
-    switched: list[float] = []
+    clip_js: list[float] = []
+    clip_switches: list[float] = []
     for frames, masks in clips:
+        js: list[float] = []
+        switched: list[float] = []
         found = [mask for _, mask in segmenter.track(list(frames), masks[0])]
         for label in labels_of(masks[0]):
             values, wrong, seen = [], 0, 0
@@ -94,7 +97,9 @@ def score_clips(network: Any, clips: Iterable[tuple[np.ndarray, np.ndarray]]) ->
                     wrong += bool(counts.max() > counts[label - 1])
             js.append(float(np.mean(values)))
             switched.append(wrong / seen if seen else 0.0)
-    return float(np.mean(js)), float(np.mean(switched)), len(js)
+        clip_js.append(float(np.mean(js)))
+        clip_switches.append(float(np.mean(switched)))
+    return tuple(clip_js), tuple(clip_switches)
 
 
 def measure(
@@ -140,12 +145,29 @@ def measure(
         yield Row(variant, *score_clips(result.model, (held_out[number] for number in range(clips))))
 
 
-def format_table(rows: Iterable[Row]) -> str:
-    """A line a variant, beside what the paper has measured on other data."""
-    width = len("annotated") + 2
-    lines = [f"{'recurrence':<{width}}{'J':>8}{'switches':>10}{'objects':>9}    paper: J seen, unseen"]
+def format_table(rows: Sequence[Row]) -> str:
+    """A line a variant: means over the clips in percent, and what is more than with "both" on the same clips, with its
+    standard error; beside them what the paper has measured on other data."""
+    reference = next((row for row in rows if row.variant == "both"), None)
+    width, column = len("annotated") + 2, 16
+    lines = [
+        f"{'recurrence':<{width}}{'J':>6}{'more than both':>{column}}{'switches':>10}{'more than both':>{column}}"
+        "    paper: J seen, unseen"
+    ]
     for row in rows:
+        line = f"{row.variant:<{width}}"
+        for name, places in (("j", 6), ("switches", 10)):
+            values = getattr(row, name)
+            compared = reference is not None and row is not reference
+            difference = _difference(values, getattr(reference, name)) if compared else ""
+            line += f"{100 * np.mean(values):{places}.1f}{difference:>{column}}"
         seen, unseen = PUBLISHED[row.variant]
-        numbers = f"{100 * row.j:8.1f}{100 * row.switches:10.1f}{row.objects:9d}"
-        lines.append(f"{row.variant:<{width}}{numbers}    {seen:12.1f}{unseen:8.1f}")
+        lines.append(f"{line}{seen:16.1f}{unseen:8.1f}")
     return "\n".join(lines)
+
+
+def _difference(values: Sequence[float], others: Sequence[float]) -> str:
+    """The mean of paired differences in percent, with its standard error."""
+    differences = 100 * (np.array(values) - np.array(others))
+    error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
+    return f"{differences.mean():+.1f} ± {error:.1f}"

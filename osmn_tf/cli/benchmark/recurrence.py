@@ -32,6 +32,8 @@ class Recurrence(Benchmark):
     @staticmethod
     def run(arguments: argparse.Namespace) -> int:
         start_backend(initialise=False)
+        import numpy as np
+
         from osmn_tf.benchmarks.recurrence import VARIANTS, format_table, measure
         from osmn_tf.training import config as cfg
 
@@ -46,6 +48,7 @@ class Recurrence(Benchmark):
             progress=not arguments.quiet,
         ):
             rows.append(row)
-            print(f"{row.variant}: J {100 * row.j:.1f}, switches {100 * row.switches:.1f}%", file=sys.stderr)
+            j, switches = (100 * np.mean(values) for values in (row.j, row.switches))
+            print(f"{row.variant}: J {j:.1f}, switches {switches:.1f}%", file=sys.stderr)
         print(format_table(rows))
         return 0
