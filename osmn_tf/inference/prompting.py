@@ -2,8 +2,9 @@
 
 The network is shown a rough shape as if it were the object's mask, an ellipse in a box or discs around clicks, and
 segments the same picture; what it answers takes the shape's place, some times. Of a box it sees what is around it, at
-that part's full resolution. The shipped one was trained to do this (`configs/osmn_match_prompts.yaml`) from the
-default preset on, which it no longer equals where several objects look alike.
+that part's full resolution, and so of a small object that it has found where the click was. The shipped one was trained
+to do this (`configs/osmn_match_prompts.yaml`) from the default preset on, which it no longer equals where several
+objects look alike.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Array = np.ndarray
 _PASSES = 3
 # Sides of the part of the frame that the network sees, in sides of the box.
 _SURROUNDINGS = 1.6
+# Of the frame's area: a part that is larger is not looked at again, since it would hardly have more pixels.
+_SMALL_PART = 0.5
 # An object may stick out of its box by so much of the box's sides on each side.
 _BEYOND_BOX = 0.05
 # Of the area of a shape: a smaller answer is none.
@@ -127,7 +130,8 @@ def mask_from_click(frame: Array, *clicks: Click, background: Sequence[Click] = 
         answers = _answers(predictor, frame, shapes, np.ones(size, bool))
         if answers is None:
             continue
-        answer = _clicked(answers[0], inside)
+        answers[0] = _clicked(answers[0], inside)
+        answer = _clicked(_closer(predictor, frame, answers)[0], inside)
         if found is None:
             found = answer
             continue
@@ -172,13 +176,8 @@ def object_in_box(predictor: Predictor, frame: Array, box: Box) -> Array | None:
         max(0, round(y - around_y)) : round(y + height + around_y),
         max(0, round(x - around_x)) : round(x + width + around_x),
     ] = True
-    shape = ellipse(box, frame.shape[:2])
-    answers = _answers(predictor, np.ascontiguousarray(frame[window]), shape[window][None], allowed[window])
-    if answers is None:
-        return None
-    found = np.zeros(frame.shape[:2], bool)
-    found[window] = answers[0]
-    return found
+    answers = _answers_within(predictor, frame, window, ellipse(box, frame.shape[:2])[None], allowed)
+    return None if answers is None else answers[0]
 
 
 def _window(box: Box, size: tuple[int, int], network_size: tuple[int, int] | None) -> tuple[slice, slice]:
@@ -192,6 +191,32 @@ def _window(box: Box, size: tuple[int, int], network_size: tuple[int, int] | Non
     top = int(np.clip(round(y + height / 2 - rows / 2), 0, size[0] - rows))
     left = int(np.clip(round(x + width / 2 - columns / 2), 0, size[1] - columns))
     return slice(top, top + rows), slice(left, left + columns)
+
+
+def _closer(predictor: Predictor, frame: Array, answers: Array) -> Array:
+    """Answers of the whole frame, bool [N, H, W], improved around the first one's object where that is small."""
+    import cv2
+
+    size = frame.shape[:2]
+    x, y, width, height = cv2.boundingRect(answers[0].astype(np.uint8))
+    window = _window((x, y, width, height), size, predictor.network_size)
+    if answers[0][window].size > _SMALL_PART * answers[0].size:
+        return answers
+    closer = _answers_within(predictor, frame, window, answers, np.ones(size, bool))
+    return answers if closer is None else closer
+
+
+def _answers_within(
+    predictor: Predictor, frame: Array, window: tuple[slice, slice], shapes: Array, allowed: Array
+) -> Array | None:
+    """`_answers` of a part of the frame, in the frame's size."""
+    part = (slice(None), *window)
+    answers = _answers(predictor, np.ascontiguousarray(frame[window]), shapes[part], allowed[window])
+    if answers is None:
+        return None
+    whole = np.zeros_like(shapes)
+    whole[part] = answers
+    return whole
 
 
 def _answers(predictor: Predictor, frame: Array, shapes: Array, allowed: Array) -> Array | None:

@@ -77,11 +77,12 @@ class Fixed(Drift):
         self.masks = masks
 
     def advance(self, frame: np.ndarray) -> Prediction:
-        height, width = frame.shape[:2]
-        return Prediction(self.answer[:height, :width])
+        (height, width), (top, left) = frame.shape[:2], frame[0, 0, :2]
+        return Prediction(self.answer[top : top + height, left : left + width])
 
 
-FRAME = np.zeros((120, 200, 3), np.uint8)
+# Every pixel says where it is, so that a part of the frame does.
+FRAME = np.stack([*np.mgrid[:120, :200], np.zeros((120, 200))], axis=-1).astype(np.uint8)
 
 
 def test_an_object_ends_a_little_beyond_its_box() -> None:
@@ -124,7 +125,7 @@ def test_parts_that_were_not_clicked_are_not_the_object() -> None:
 
 
 class InTurn(Fixed):
-    """Answers with the next mask after each click, which it is shown three times."""
+    """Answers with the next mask after each click, which it is shown three times (and parts of the frame besides)."""
 
     def __init__(self, *answers: np.ndarray) -> None:
         super().__init__(answers[0])
@@ -132,8 +133,9 @@ class InTurn(Fixed):
 
     def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
         super().begin(frame, masks)
-        self.answer = self.answers[self.shown // 3]  # one more would be an IndexError
-        self.shown += 1
+        if frame.shape == FRAME.shape:
+            self.answer = self.answers[self.shown // 3]  # one more would be an IndexError
+            self.shown += 1
 
 
 def test_one_more_click_changes_only_the_part_that_it_is_in() -> None:
@@ -164,6 +166,31 @@ def test_one_more_click_changes_only_the_part_that_it_is_in() -> None:
     # The network finds nothing any more: the mask is what it was.
     lost = InTurn(areas(body), areas())
     np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), (130, 90), network=lost), areas(body))
+
+
+class Coarse(Fixed):
+    """Sees squares of 4 pixels in the whole frame, and every pixel in a part of it."""
+
+    def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
+        super().begin(frame, masks)
+        self.whole = frame.shape == FRAME.shape
+
+    def advance(self, frame: np.ndarray) -> Prediction:
+        exact = super().advance(frame)
+        return Prediction(np.kron(exact.winners[::4, ::4], np.ones((4, 4), np.uint8))) if self.whole else exact
+
+
+def test_a_small_object_that_was_clicked_is_looked_at_again_from_near() -> None:
+    small = np.zeros((120, 200), np.uint8)
+    small[23:51, 37:69] = 1
+    small[60:62, 190:192] = 1  # lost in the whole frame, and not what was clicked
+    expected = small.copy()
+    expected[60:62] = 0
+    np.testing.assert_array_equal(mask_from_click(FRAME, (50, 40), network=Coarse(small)), expected)
+    large = np.zeros((120, 200), np.uint8)
+    large[3:118, 7:195] = 1
+    found = mask_from_click(FRAME, (50, 40), network=Coarse(large))
+    assert (found.sum(), found[4:, 8:196].all()) == (116 * 188, True)
 
 
 @pytest.mark.parametrize(
