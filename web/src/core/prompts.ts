@@ -1,4 +1,7 @@
-/** From a box or a click to a mask: a rough shape first, then the network itself, a few times, on the same frame. */
+/**
+ * From a box or a click to a mask: a rough shape first, then the network itself, a few times, on the same frame. Of a box it
+ * sees what is around it, at that part's full resolution, and so of a small object that it has found where the click was.
+ */
 
 import { UserError } from "./errors";
 import { emptyMask, resizePlane, type Frame, type Mask } from "./frames";
@@ -15,7 +18,9 @@ const PASSES = 3;
 const SETTLED = 0.002; // of the mask: fewer pixels than this change, and another pass would change nothing
 const BOX_MARGIN = 0.05; // an object may stick out of its box by so much of the box's sides
 const CLICK_RADIUS = 0.04; // of the frame's height: what surely belongs to the object that was clicked
-const MIN_SHARE = 0.05; // of the box: a smaller answer is none, and the mask before it is kept
+const MIN_SHARE = 0.05; // of the rough shape: a smaller answer is none, and the mask before it is kept
+const SURROUNDINGS = 1.6; // sides of the part of the frame that the network sees, in sides of the box
+const SMALL_PART = 0.5; // of the frame's area: a part that is larger would hardly have more pixels
 
 /** The ellipse inside a box, as label 1. */
 export function ellipse(width: number, height: number, box: Box): Mask {
@@ -69,21 +74,24 @@ export interface Prompted {
 export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box): Promise<Prompted> {
   const inside = clip(box, frame);
   if (!inside) throw new UserError("The box lies outside of the picture, or is too small. Draw it around the object.");
-  const mask = ellipse(frame.width, frame.height, inside);
-  const [dx, dy] = [inside.width * BOX_MARGIN, inside.height * BOX_MARGIN];
-  return refine(segmenter, frame, mask, MIN_SHARE * inside.width * inside.height, (answer) => {
+  const part = around(inside, frame, segmenter.network.metadata.networkSize);
+  const here = { ...inside, x: inside.x - part.x, y: inside.y - part.y };
+  const rough = ellipse(part.width, part.height, here);
+  const [dx, dy] = [here.width * BOX_MARGIN, here.height * BOX_MARGIN];
+  const found = await refine(segmenter, cutFrame(frame, part), rough, (answer) => {
     for (let y = 0; y < answer.height; y++) {
       const row = y * answer.width;
-      if (y < Math.floor(inside.y - dy) || y > Math.floor(inside.y + inside.height + dy)) {
+      if (y < Math.floor(here.y - dy) || y > Math.floor(here.y + here.height + dy)) {
         answer.data.fill(0, row, row + answer.width);
         continue;
       }
-      const left = Math.max(0, Math.floor(inside.x - dx));
-      const right = Math.min(answer.width, Math.floor(inside.x + inside.width + dx) + 1);
+      const left = Math.max(0, Math.floor(here.x - dx));
+      const right = Math.min(answer.width, Math.floor(here.x + here.width + dx) + 1);
       answer.data.fill(0, row, row + left);
       answer.data.fill(0, row + right, row + answer.width);
     }
   });
+  return { ...found, mask: whole(found.mask, part, frame) };
 }
 
 /**
@@ -103,24 +111,83 @@ export async function maskFromClick(
   }
   const radius = Math.max(2, CLICK_RADIUS * height);
   const rough = ellipse(width, height, { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius });
-  const seeds = [Math.floor(y) * width + Math.floor(x)];
-  for (let at = 0; before && at < before.data.length; at++) {
-    if (before.data[at] !== 1) continue;
-    rough.data[at] = 1;
-    seeds.push(at);
-  }
+  const clicked = emptyMask(width, height);
+  if (before) clicked.data.set(before.data.map((value) => Number(value === 1)));
+  for (let at = 0; at < clicked.data.length; at++) if (clicked.data[at]) rough.data[at] = 1;
+  clicked.data[Math.floor(y) * width + Math.floor(x)] = 1;
   // What is not connected to what was clicked is another object, unless the network says nothing of the clicks themselves.
-  return refine(segmenter, frame, rough, 1, (answer) => void keepConnected(answer, seeds));
+  const keep = (seeds: Mask) => {
+    const places = [...seeds.data.keys()].filter((at) => seeds.data[at]);
+    return (answer: Mask) => void keepConnected(answer, places);
+  };
+  const found = await refine(segmenter, frame, rough, keep(clicked));
+  const part = found.rough ? null : around(bounds(found.mask), frame, segmenter.network.metadata.networkSize);
+  if (!part || part.width * part.height > SMALL_PART * width * height) return found;
+  const closer = await refine(segmenter, cutFrame(frame, part), cutMask(found.mask, part), keep(cutMask(clicked, part)));
+  return { mask: whole(closer.mask, part, frame), rough: false };
+}
+
+/** The part of a frame around a box, of the network's proportions if the frame has room; whole pixels. */
+function around(box: Box, frame: { width: number; height: number }, [h, w]: readonly [number, number]): Box {
+  let [rows, columns] = [SURROUNDINGS * box.height, SURROUNDINGS * box.width];
+  [rows, columns] = [Math.max(rows, (columns * h) / w), Math.max(columns, (rows * w) / h)];
+  const [height, width] = [Math.min(frame.height, Math.round(rows)), Math.min(frame.width, Math.round(columns))];
+  const top = Math.round(box.y + box.height / 2 - height / 2);
+  const left = Math.round(box.x + box.width / 2 - width / 2);
+  return {
+    x: Math.min(Math.max(left, 0), frame.width - width),
+    y: Math.min(Math.max(top, 0), frame.height - height),
+    width,
+    height,
+  };
+}
+
+/** The box around label 1, which there is. */
+function bounds(mask: Mask): Box {
+  let [left, right, top, bottom] = [mask.width, -1, mask.height, -1];
+  for (let at = 0; at < mask.data.length; at++) {
+    if (mask.data[at] !== 1) continue;
+    const [x, y] = [at % mask.width, Math.floor(at / mask.width)];
+    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
+  }
+  return { x: left, y: top, width: right - left + 1, height: bottom - top + 1 };
+}
+
+function cutFrame(frame: Frame, part: Box): Frame {
+  const data = new Uint8Array(part.width * part.height * 4);
+  for (let row = 0; row < part.height; row++) {
+    const from = ((part.y + row) * frame.width + part.x) * 4;
+    data.set(frame.data.subarray(from, from + part.width * 4), row * part.width * 4);
+  }
+  return { width: part.width, height: part.height, data };
+}
+
+function cutMask(mask: Mask, part: Box): Mask {
+  const cut = emptyMask(part.width, part.height);
+  for (let row = 0; row < part.height; row++) {
+    const from = (part.y + row) * mask.width + part.x;
+    cut.data.set(mask.data.subarray(from, from + part.width), row * part.width);
+  }
+  return cut;
+}
+
+/** A part's mask in the size of the frame. */
+function whole(mask: Mask, part: Box, { width, height }: { width: number; height: number }): Mask {
+  const result = emptyMask(width, height);
+  for (let row = 0; row < part.height; row++) {
+    result.data.set(mask.data.subarray(row * part.width, (row + 1) * part.width), (part.y + row) * width + part.x);
+  }
+  return result;
 }
 
 async function refine(
   segmenter: Segmenter,
   frame: Frame,
   rough: Mask,
-  least: number,
   limit: (answer: Mask) => void,
 ): Promise<Prompted> {
   const [h, w] = segmenter.network.metadata.networkSize;
+  const least = MIN_SHARE * rough.data.reduce((sum, value) => sum + value, 0);
   let mask = rough;
   for (let pass = 0; pass < PASSES; pass++) {
     const logits = resizePlane(await segmenter.probe(frame, mask, 1), h, w, frame.height, frame.width);

@@ -148,7 +148,7 @@ test("a click adds to what is marked", async () => {
   const two = new MadeUpNetwork(1);
   const said = new Float32Array(NETWORK[0] * NETWORK[1]).fill(-1);
   const put = (x: number) => {
-    for (let row = 8; row < 14; row++) said.fill(1, row * NETWORK[1] + x, row * NETWORK[1] + x + 5);
+    for (let row = 4; row < 20; row++) said.fill(1, row * NETWORK[1] + x, row * NETWORK[1] + x + 5);
   };
   put(4);
   put(20);
@@ -163,6 +163,56 @@ test("a click adds to what is marked", async () => {
   const both = (await click(22.5, 11, left)).mask;
   assert.deepEqual([both.data[at(6.5, 11)], both.data[at(22.5, 11)]], [1, 1]);
   same((await click(6.5, 11, both)).mask.data, both.data);
+});
+
+/** Of a picture in which every pixel's colour is its place, what lies in an area: as exactly as the network's size allows. */
+class Seeing extends MadeUpNetwork {
+  private small: Uint8Array = new Uint8Array();
+
+  constructor(private readonly area: { x: number; y: number; width: number; height: number }) {
+    super(1);
+  }
+
+  override async encode(small: Uint8Array = new Uint8Array()): Promise<void> {
+    this.small = small;
+  }
+
+  override async step(): Promise<{ logits: Float32Array; state: Held }> {
+    const { x, y, width, height } = this.area;
+    const result = new Float32Array(NETWORK[0] * NETWORK[1]).map((_, at) => {
+      const [column, row] = [this.small[3 * at]!, this.small[3 * at + 1]!];
+      return column >= x && column < x + width && row >= y && row < y + height ? 1 : -1;
+    });
+    return { logits: result, state: { delete() {} } };
+  }
+}
+
+test("a box's surroundings and a small object that was clicked are seen at the frame's own resolution", async () => {
+  const [height, width] = [160, 240];
+  const frame = { width, height, data: new Uint8Array(width * height * 4) };
+  for (let at = 0; at < width * height; at++) frame.data.set([at % width, Math.floor(at / width)], 4 * at);
+  const overlap = (mask: Mask, area: { x: number; y: number; width: number; height: number }) => {
+    let [both, either] = [0, 0];
+    for (let at = 0; at < mask.data.length; at++) {
+      const [x, y] = [(at % width) - area.x, Math.floor(at / width) - area.y];
+      const inside = x >= 0 && x < area.width && y >= 0 && y < area.height;
+      both += Number(inside && mask.data[at] === 1);
+      either += Number(inside || mask.data[at] === 1);
+    }
+    return both / either;
+  };
+  // The network has 32 x 24 pixels: one is 7.5 x 6.7 of the frame's, and 2.2 x 2.2 of those around the small object.
+  for (const area of [{ x: 171, y: 93, width: 43, height: 29 }, { x: 3, y: 2, width: 37, height: 31 }]) {
+    const segmenter = new Segmenter(new Seeing(area));
+    const boxed = await maskFromBox(segmenter, frame, area);
+    const clicked = await maskFromClick(segmenter, frame, area.x + 20, area.y + 14);
+    for (const { mask, rough } of [boxed, clicked]) {
+      assert.deepEqual([mask.width, mask.height, rough], [width, height, false]);
+      assert.ok(overlap(mask, area) > 0.9, `${overlap(mask, area)}`);
+    }
+  }
+  const large = { x: 11, y: 13, width: 200, height: 130 };
+  assert.ok(overlap((await maskFromClick(new Segmenter(new Seeing(large)), frame, 100, 80)).mask, large) > 0.9);
 });
 
 test("a network that says nothing leaves the rough shape, and says so", async () => {
