@@ -57,9 +57,11 @@ class Row:
 
 
 def variant_config(config: cfg.Config, variant: str) -> cfg.Config:
-    """The stage with another recurrence, or annotated masks only: masks are always given, and nothing is validated."""
+    """The stage with another recurrence, or annotated masks only: masks are always given, nothing is validated, and the
+    network is used at the size at which it is trained."""
     recurrence, own = VARIANTS[variant]
-    arguments = {**config.model.arguments, "recurrence": recurrence, "one_shot": True}
+    trained = {"recurrence": recurrence, "one_shot": True, "network_size": list(config.data.size)}
+    arguments = {**config.model.arguments, **trained}
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, arguments=arguments),

@@ -22,7 +22,7 @@ model:
     backbone: mobilenet
     block_channels: {list(NARROW_MOBILENET)}
     hidden_channels: 8
-    network_size: [32, 64]
+    network_size: [64, 96]
 task: {{kind: rvos, slots: 2, find: 0.5}}
 data:
   sources: {{drawn: {{kind: synthetic, samples: 4, options: {{max_objects: 2}}}}}}
@@ -100,6 +100,7 @@ def test_variants(tmp_path: Path) -> None:
     for name, (kind, own) in recurrence.VARIANTS.items():
         variant = recurrence.variant_config(config, name)
         assert variant.model.arguments["recurrence"] == kind
+        assert list(variant.model.arguments["network_size"]) == [32, 64]
         guide = variant.data.own_guide
         assert (guide.at(0), guide.at(1), variant.task.find) == ((0.25, 1.0, 0.0) if own else (0.0, 0.0, 0.0))
         assert variant.train == config.train
