@@ -77,7 +77,15 @@ class Fixed(Drift):
         self.masks = masks
 
     def advance(self, frame: np.ndarray) -> Prediction:
-        (height, width), (top, left) = frame.shape[:2], frame[0, 0, :2]
+        height, width = frame.shape[:2]
+        return Prediction(self.answer[:height, :width])
+
+
+class Placed(Fixed):
+    """Of a part of `FRAME` it answers with that part of its mask."""
+
+    def advance(self, frame: np.ndarray) -> Prediction:
+        (height, width), (top, left) = frame.shape[:2], frame[0, 0, :2].astype(int)
         return Prediction(self.answer[top : top + height, left : left + width])
 
 
@@ -117,14 +125,14 @@ def test_smaller_boxes_are_in_front_and_what_they_cover_is_none() -> None:
 def test_parts_that_were_not_clicked_are_not_the_object() -> None:
     two = np.zeros((120, 200), np.uint8)
     two[10:50, 10:50] = two[60:100, 100:150] = 1
-    mask = mask_from_click(FRAME, (20, 20), network=Fixed(two))
+    mask = mask_from_click(FRAME, (20, 20), network=Placed(two))
     assert mask[10:50, 10:50].all()
     assert mask.sum() == 1600
-    assert mask_from_click(FRAME, (20, 20), (120, 80), network=Fixed(two)).sum() == 1600 + 2000
-    assert mask_from_click(FRAME, (80, 20), network=Fixed(two)).sum() == 1600 + 2000
+    assert mask_from_click(FRAME, (20, 20), (120, 80), network=Placed(two)).sum() == 1600 + 2000
+    assert mask_from_click(FRAME, (80, 20), network=Placed(two)).sum() == 1600 + 2000
 
 
-class InTurn(Fixed):
+class InTurn(Placed):
     """Answers with the next mask after each click, which it is shown three times (and parts of the frame besides)."""
 
     def __init__(self, *answers: np.ndarray) -> None:
@@ -168,7 +176,7 @@ def test_one_more_click_changes_only_the_part_that_it_is_in() -> None:
     np.testing.assert_array_equal(mask_from_click(FRAME, (20, 40), (130, 90), network=lost), areas(body))
 
 
-class Coarse(Fixed):
+class Coarse(Placed):
     """Sees squares of 4 pixels in the whole frame, and every pixel in a part of it."""
 
     def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
