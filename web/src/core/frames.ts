@@ -25,6 +25,36 @@ export function emptyMask(width: number, height: number): Mask {
   return { width, height, data: new Uint8Array(width * height) };
 }
 
+/** The box around all labels and what is so near; null if there is no label. */
+export function surroundings(
+  labels: Uint8Array,
+  width: number,
+  height: number,
+  reach: number,
+): { x: number; y: number; width: number; height: number } | null {
+  const [first, final] = [labels.findIndex((label) => label > 0), labels.findLastIndex((label) => label > 0)];
+  if (first < 0) return null;
+  const top = Math.floor(first / width);
+  const bottom = Math.floor(final / width);
+  let [left, right] = [width, -1];
+  for (let y = top; y <= bottom; y++) {
+    const row = y * width;
+    let x = 0;
+    while (x < left && !labels[row + x]) x++;
+    left = Math.min(left, x);
+    x = width - 1;
+    while (x > right && !labels[row + x]) x--;
+    right = Math.max(right, x);
+  }
+  const [x, y] = [Math.max(0, left - reach), Math.max(0, top - reach)];
+  return {
+    x,
+    y,
+    width: Math.min(width, right + reach + 1) - x,
+    height: Math.min(height, bottom + reach + 1) - y,
+  };
+}
+
 /** For every target coordinate the two source coordinates and the weight of the second. */
 export interface Taps {
   first: Int32Array;

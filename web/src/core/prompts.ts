@@ -4,7 +4,7 @@
  */
 
 import { UserError } from "./errors";
-import { emptyMask, resizePlane, type Frame, type Mask } from "./frames";
+import { emptyMask, resizePlane, surroundings, type Frame, type Mask } from "./frames";
 import type { Segmenter } from "./segmenter";
 
 export interface Box {
@@ -78,7 +78,7 @@ export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box):
   const here = { ...inside, x: inside.x - part.x, y: inside.y - part.y };
   const rough = ellipse(part.width, part.height, here);
   const [dx, dy] = [here.width * BOX_MARGIN, here.height * BOX_MARGIN];
-  const found = await refine(segmenter, cutFrame(frame, part), rough, (answer) => {
+  const found = await refine(segmenter, cut(frame, part, 4), rough, (answer) => {
     for (let y = 0; y < answer.height; y++) {
       const row = y * answer.width;
       if (y < Math.floor(here.y - dy) || y > Math.floor(here.y + here.height + dy)) {
@@ -111,19 +111,19 @@ export async function maskFromClick(
   }
   const radius = Math.max(2, CLICK_RADIUS * height);
   const rough = ellipse(width, height, { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius });
-  const clicked = emptyMask(width, height);
-  if (before) clicked.data.set(before.data.map((value) => Number(value === 1)));
-  for (let at = 0; at < clicked.data.length; at++) if (clicked.data[at]) rough.data[at] = 1;
+  const clicked = before ? { ...before, data: before.data.slice() } : emptyMask(width, height);
+  for (let at = 0; at < clicked.data.length; at++) if (clicked.data[at] === 1) rough.data[at] = 1;
   clicked.data[Math.floor(y) * width + Math.floor(x)] = 1;
   // What is not connected to what was clicked is another object, unless the network says nothing of the clicks themselves.
   const keep = (seeds: Mask) => {
-    const places = [...seeds.data.keys()].filter((at) => seeds.data[at]);
+    const places = [...seeds.data.keys()].filter((at) => seeds.data[at] === 1);
     return (answer: Mask) => void keepConnected(answer, places);
   };
   const found = await refine(segmenter, frame, rough, keep(clicked));
-  const part = found.rough ? null : around(bounds(found.mask), frame, segmenter.network.metadata.networkSize);
+  const box = found.rough ? null : surroundings(found.mask.data, width, height, 0);
+  const part = box && around(box, frame, segmenter.network.metadata.networkSize);
   if (!part || part.width * part.height > SMALL_PART * width * height) return found;
-  const closer = await refine(segmenter, cutFrame(frame, part), cutMask(found.mask, part), keep(cutMask(clicked, part)));
+  const closer = await refine(segmenter, cut(frame, part, 4), cut(found.mask, part, 1), keep(cut(clicked, part, 1)));
   return { mask: whole(closer.mask, part, frame), rough: false };
 }
 
@@ -142,33 +142,13 @@ function around(box: Box, frame: { width: number; height: number }, [h, w]: read
   };
 }
 
-/** The box around label 1, which there is. */
-function bounds(mask: Mask): Box {
-  let [left, right, top, bottom] = [mask.width, -1, mask.height, -1];
-  for (let at = 0; at < mask.data.length; at++) {
-    if (mask.data[at] !== 1) continue;
-    const [x, y] = [at % mask.width, Math.floor(at / mask.width)];
-    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
-  }
-  return { x: left, y: top, width: right - left + 1, height: bottom - top + 1 };
-}
-
-function cutFrame(frame: Frame, part: Box): Frame {
-  const data = new Uint8Array(part.width * part.height * 4);
+function cut({ width, data }: Frame | Mask, part: Box, channels: number): Frame & Mask {
+  const result = new Uint8Array(part.width * part.height * channels);
   for (let row = 0; row < part.height; row++) {
-    const from = ((part.y + row) * frame.width + part.x) * 4;
-    data.set(frame.data.subarray(from, from + part.width * 4), row * part.width * 4);
+    const from = ((part.y + row) * width + part.x) * channels;
+    result.set(data.subarray(from, from + part.width * channels), row * part.width * channels);
   }
-  return { width: part.width, height: part.height, data };
-}
-
-function cutMask(mask: Mask, part: Box): Mask {
-  const cut = emptyMask(part.width, part.height);
-  for (let row = 0; row < part.height; row++) {
-    const from = (part.y + row) * mask.width + part.x;
-    cut.data.set(mask.data.subarray(from, from + part.width), row * part.width);
-  }
-  return cut;
+  return { width: part.width, height: part.height, data: result };
 }
 
 /** A part's mask in the size of the frame. */

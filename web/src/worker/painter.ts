@@ -1,7 +1,7 @@
 /** Draws frames with their objects coloured in, as `osmn segment` draws its overlay. */
 
 import { screenColor } from "../core/colors";
-import type { Frame, Mask } from "../core/frames";
+import { surroundings, type Frame, type Mask } from "../core/frames";
 
 const OPACITY = 0.45;
 
@@ -93,36 +93,6 @@ function scaled(mask: Mask, width: number, height: number, hidden: ReadonlySet<n
     for (let x = 0; x < width; x++, at++) result[at] = shown[mask.data[row + columns[x]!]!]!;
   }
   return result;
-}
-
-/** The box around all labels and what is so near; null if there is no label. */
-function surroundings(
-  labels: Uint8Array,
-  width: number,
-  height: number,
-  reach: number,
-): { x: number; y: number; width: number; height: number } | null {
-  const [first, final] = [labels.findIndex((label) => label > 0), labels.findLastIndex((label) => label > 0)];
-  if (first < 0) return null;
-  const top = Math.floor(first / width);
-  const bottom = Math.floor(final / width);
-  let [left, right] = [width, -1];
-  for (let y = top; y <= bottom; y++) {
-    const row = y * width;
-    let x = 0;
-    while (x < left && !labels[row + x]) x++;
-    left = Math.min(left, x);
-    x = width - 1;
-    while (x > right && !labels[row + x]) x--;
-    right = Math.max(right, x);
-  }
-  const [x, y] = [Math.max(0, left - reach), Math.max(0, top - reach)];
-  return {
-    x,
-    y,
-    width: Math.min(width, right + reach + 1) - x,
-    height: Math.min(height, bottom + reach + 1) - y,
-  };
 }
 
 function rgba(r: number, g: number, b: number, a: number): number {
