@@ -27,7 +27,7 @@ class CurvePoint:
 
     Attributes:
         j: mean J over objects and scored frames.
-        seconds: of the steps so far, without the evaluation; with the compilation where it was needed.
+        seconds: of the steps; with the compilation where it was needed.
         tracking_seconds: of segmenting the sequence.
     """
 
@@ -51,9 +51,7 @@ def measure_curves(
     options: FineTuneOptions | None = None,
     seed: int = 0,
 ) -> Iterator[CurvePoint]:
-    """Fine-tunes on the first frame of every sequence and segments it after each of the given numbers of steps.
-
-    One training of the largest number of steps gives a whole curve.
+    """Fine-tunes on the first frame of every sequence, anew for each of the given numbers of steps, and segments it.
 
     Args:
         segmenter: with the network to be measured.
@@ -80,13 +78,13 @@ def measure_curves(
         for rate in rates:
             if before is not None:
                 yield CurvePoint(sequence.name, rate, 0, before[0], 0.0, before[1])
-            if points[-1] == 0:
-                continue
-            watch = _Watch(video, set(points))
-            with segmenter.finetune(video.annotated, points[-1], rate, seed, options, watch):
-                pass
-            for steps_done, j, seconds, tracking_seconds in watch.measured:
-                yield CurvePoint(sequence.name, rate, steps_done, j, seconds, tracking_seconds)
+            for count in points:
+                if count:
+                    began = time.perf_counter()
+                    with segmenter.finetune(video.annotated, count, rate, seed, options):
+                        seconds = time.perf_counter() - began
+                        j, tracking_seconds = video.score()
+                    yield CurvePoint(sequence.name, rate, count, j, seconds, tracking_seconds)
 
 
 class _Video:
@@ -104,22 +102,6 @@ class _Video:
         masks = [mask for _, mask in self._segmenter.track(self._frames, self._scored.given)]
         seconds = time.perf_counter() - began
         return self._scored.score(masks), seconds
-
-
-class _Watch:
-    """Scores the video after some of the steps of a fine-tuning, and leaves that time out of the steps' time."""
-
-    def __init__(self, video: _Video, points: set[int]) -> None:
-        self.video, self.points = video, points
-        self.measured: list[tuple[int, float, float, float]] = []
-        self.began = time.perf_counter()
-
-    def __call__(self, done: int, total: int, loss: float) -> None:
-        if done in self.points:
-            paused = time.perf_counter()
-            j, tracking_seconds = self.video.score()
-            self.measured.append((done, j, paused - self.began, tracking_seconds))
-            self.began += time.perf_counter() - paused
 
 
 def format_table(points: Iterable[CurvePoint]) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import TINY, box_mask, count_calls, randomise
+from support import TINY, TINY_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
-from osmn_tf.inference.adaptation.training import Budget
+from osmn_tf.inference.adaptation.training import Budget, Training
 from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
@@ -226,6 +226,35 @@ def test_bad_input(segmenter: VideoSegmenter, pairs: list, arguments: dict, mess
 def test_bad_options() -> None:
     with pytest.raises(InputError, match="batch: expected 1 or more, received 0"):
         FineTuneOptions(batch=0)
+    with pytest.raises(InputError, match=r"interpolation: expected a number from 0 to 1, received 1\.5"):
+        FineTuneOptions(interpolation=1.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "share", "expected"),
+    [
+        ({"trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}, None, 0.5),
+        ({}, None, 1.0),
+        ({}, 0.25, 0.25),
+    ],
+    ids=["matching", "others", "told"],
+)
+def test_how_far_the_weights_go(
+    network: dict, share: float | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a training that adds 1 to all of them."""
+
+    def run(training: Training, *_: object) -> None:
+        for variable in training.variables:
+            variable.assign_add(np.ones(variable.shape))
+
+    monkeypatch.setattr(Training, "run", run)
+    model = randomise(OSMN(**TINY, decoder="refinement", **network), seed=2)
+    tuner = OnlineFineTuner(model, SIZE, FineTuneOptions(interpolation=share))
+    before = tuner.weights()
+    tuner.fit([scene(8, 60)], Budget(3), 1e-3)
+    for path, value in tuner.weights().items():
+        np.testing.assert_allclose(value - before[path], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +313,7 @@ def test_a_second_fine_tuning_compiles_nothing(segmenter: VideoSegmenter, monkey
 @pytest.mark.parametrize("mixed_precision", ["mixed_float16"], indirect=True)
 def test_small_gradients_are_not_lost_in_half_precision(mixed_precision: str) -> None:
     """A small share of the loss has gradients that float16 rounds to zero, unless the loss is scaled."""
-    model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
+    model = randomise(ReConvNet(**TINY_VGG), seed=1)
     tuner = OnlineFineTuner(model, SIZE, FineTuneOptions())
     loss = tuner._loss
     training = tuner._training

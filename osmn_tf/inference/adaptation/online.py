@@ -2,7 +2,8 @@
 
 Source: OSMN (Yang et al., CVPR 2018: 100 iterations per object, learning rate 1e-5) and ReConvNet (Lattari et al.,
 2018: 300 iterations on random transformations of the first frame, learning rate 1e-6 for all parts). The defaults here
-differ: they were chosen by measurement (`osmn_tf.inference.adaptation.quality`). The papers' values are arguments.
+differ: they were chosen by measurement (`osmn_tf.inference.adaptation.quality`). The papers' values are arguments. That
+the weights end half-way is of Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from osmn_tf.augment import (
 )
 from osmn_tf.errors import InputError
 from osmn_tf.guides import SpatialGuide, full_guide, spatial_guide, visual_guide
+from osmn_tf.inference.adaptation.quality import INTERPOLATION
 from osmn_tf.inference.adaptation.training import Budget, Training
 from osmn_tf.inference.compilation import compile_function
 from osmn_tf.inference.predictor import Progress
@@ -59,9 +61,12 @@ class FineTuneOptions:
         motion: how far the picture moves within a clip, and away from the mask that its first spatial guide is made of,
             at most; in units of the ranges of `augmentation`.
         lovasz: weight of the Lovasz hinge beside the cross-entropy.
+        interpolation: where the weights end between the network's own (0) and the trained ones (1). Half-way keeps most
+            of what was gained, and of what one frame does not show: how alike objects are told apart. None: half-way
+            for a network that matches, and all the way for others.
 
     Raises:
-        InputError: `batch` or `length` is below 1.
+        InputError: `batch` or `length` is below 1, or `interpolation` is not from 0 to 1.
     """
 
     train_frame_encoder: bool = True
@@ -71,11 +76,14 @@ class FineTuneOptions:
     augmentation: AugmentOptions = dataclasses.field(default_factory=lambda: AugmentOptions(scale=(0.7, 2.5)))
     motion: float = 0.3
     lovasz: float = 0.5
+    interpolation: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected 1 or more, received {getattr(self, name)}")
+        if self.interpolation is not None and not 0 <= self.interpolation <= 1:
+            raise InputError(f"interpolation: expected a number from 0 to 1, received {self.interpolation}")
 
 
 class NetworkCopy:
@@ -114,6 +122,12 @@ class NetworkCopy:
             for variable, value in zip(copy.variables, part.variables, strict=True):
                 # JAX would share the buffer, and training the copy frees the buffers that it began with.
                 variable.assign(ops.copy(value))
+
+    def interpolate(self, share: float) -> None:
+        """Moves the weights back: this share of the way from the network's to the present ones is left."""
+        for copy, part in self._trained:
+            for variable, value in zip(copy.variables, part.variables, strict=True):
+                variable.assign(value + share * (variable - value))
 
 
 class _ClipNetwork(keras.Model):
@@ -282,6 +296,8 @@ class OnlineFineTuner:
         samples = self._samples(annotated, np.random.default_rng(seed))
         batches = (self._compiled_prepare(*arguments) for arguments in samples)
         self._training.run(batches, budget, learning_rate, progress)
+        share = self.options.interpolation
+        self.network.interpolate((INTERPOLATION if self.network.matching else 1.0) if share is None else share)
 
     def _samples(
         self, annotated: Sequence[tuple[Array, Array]], generator: np.random.Generator

@@ -9,6 +9,8 @@ from osmn_tf.errors import InputError
 
 STEPS = 12
 LEARNING_RATE = 3e-4
+# How far networks that match go from their own weights to the trained ones.
+INTERPOLATION = 0.5
 # Of networks that do not match, whose trunk is trained too.
 UNMATCHED_LEARNING_RATE = 1e-4
 
@@ -35,10 +37,10 @@ class Quality:
 # Measured with osmn_match_lite on six sequences of DAVIS 2016's training set that it was not trained on
 # (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
 # osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12
-# More steps are not better (at 288x512: 86.5 with 12, 85.6 with 24).
+# More steps are not better: docs/experiments.md.
 QUALITIES = {
     "fast": Quality(0, "J 86.3"),
-    "good": Quality(STEPS, "J 87.7, for 8 s before the first mask"),
+    "good": Quality(STEPS, "J 87.4, for 8 s before the first mask"),
 }
 
 
