@@ -20,12 +20,14 @@ from osmn_tf.models.reconvnet import ReConvNet
 
 SIZE = (64, 96)
 RATE = 2e-3  # for weights that are random
+# Nothing here depends on the widths, which take time.
+NARROW = {**TINY, "block_channels": (8, 8, 12, 12, 16, 16, 20, 20, 20, 20, 20, 24, 24)}
 
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
     """The training step is compiled once."""
-    network = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
+    network = randomise(ReConvNet(**NARROW, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
     return VideoSegmenter(network, keep_scores=True)
 
 
@@ -249,7 +251,7 @@ def test_how_far_the_weights_go(
             variable.assign_add(np.ones(variable.shape))
 
     monkeypatch.setattr(Training, "run", run)
-    model = randomise(OSMN(**TINY, decoder="refinement", **network), seed=2)
+    model = randomise(OSMN(**NARROW, decoder="refinement", **network), seed=2)
     tuner = OnlineFineTuner(model, SIZE, FineTuneOptions(interpolation=share))
     before = tuner.weights()
     tuner.fit([scene(8, 60)], Budget(3), 1e-3)
@@ -266,7 +268,7 @@ def test_how_far_the_weights_go(
 )
 def test_trains_what_it_is_told(options: FineTuneOptions, changed: set[str]) -> None:
     """Also: a network without recurrence, and BatchNorm statistics that stay as they are."""
-    model = randomise(OSMN(**TINY), seed=2)
+    model = randomise(OSMN(**NARROW), seed=2)
     own = {name: getattr(model, name) for name in ("frame_encoder", "object_network", "visual_modulator")}
     segmenter = VideoSegmenter(model)
     with segmenter.finetune([scene(8, 60)], 2, 1e-3, options=options):
