@@ -21,6 +21,10 @@ GUIDE_MARGIN = 0.03  # of the box's side, on each side, at test time
 MAD_TO_SIGMA = 1.4826  # the standard deviation of a normal distribution, per median absolute deviation
 MIN_SIGMA = 5.0  # pixels
 
+SEARCH_SHARE = 2  # on each side of the box, one part in so many of its own side
+SEARCH_MARGIN = 0.08  # of the frame's longer side, on each side, in addition
+FAR_LOGIT = -8.0  # at most, outside of the search window: a probability of 0.0003
+
 # The kinds of spatial guides and how many channels they have.
 GUIDE_CHANNELS = {"gaussian": 1, "gaussian+mask": 2}
 
@@ -100,6 +104,49 @@ def spatial_guide(masks: Tensor, centre_shift: Tensor | None = None, sigma_scale
 
     gaussian = profile(height, 0)[:, :, None] * profile(width, 1)[:, None, :]
     return ops.where(present[:, None, None], gaussian, ops.zeros_like(gaussian))[..., None]
+
+
+def search_window(masks: Tensor) -> Tensor:
+    """Where an object is looked for that was last seen in this mask: its bounding box, grown on every side.
+
+    Args:
+        masks: [N, H, W], any dtype, at network resolution; non-zero is the object.
+
+    Returns:
+        bool [N, H, W]; all False for an empty mask.
+    """
+    occupied = ops.not_equal(masks, 0)
+    margin = round(SEARCH_MARGIN * max(masks.shape[1:]))
+
+    def along(occupied: Tensor, length: int) -> Tensor:
+        position = ops.arange(length, dtype="int32")[None]
+        first = ops.min(ops.where(occupied, position, length), axis=1, keepdims=True)
+        final = ops.max(ops.where(occupied, position, -1), axis=1, keepdims=True)
+        grown = (final - first + 1) // SEARCH_SHARE + margin
+        near = ops.logical_and(position >= first - grown, position <= final + grown)
+        return ops.logical_and(near, final >= 0)
+
+    rows = along(ops.any(occupied, axis=2), masks.shape[1])
+    columns = along(ops.any(occupied, axis=1), masks.shape[2])
+    return ops.logical_and(rows[:, :, None], columns[:, None, :])
+
+
+def search_near(logits: Tensor, masks: Tensor) -> Tensor:
+    """Takes out what was found far from where an object was last, if anything was found near there.
+
+    A network that compares with the annotated frame finds everything that looks like the object. What is like it and
+    far away is another one, unless the object itself is not where it was.
+
+    Args:
+        logits: float [N, H, W].
+        masks: [N, H, W], see `search_window`.
+
+    Returns:
+        As `logits`; where an object was found near, at most `FAR_LOGIT` outside of its window.
+    """
+    window = search_window(masks)
+    found = ops.any(ops.logical_and(logits > 0, window), axis=(1, 2), keepdims=True)
+    return ops.where(ops.logical_and(found, ops.logical_not(window)), ops.minimum(logits, FAR_LOGIT), logits)
 
 
 def full_guide(masks: Tensor, kind: str = "gaussian") -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 from support import as_one, assert_close, box_mask, numpy, random_frames
 
 from osmn_tf import guides
-from osmn_tf.guides import VGG_MEAN_RGB, SpatialGuide
+from osmn_tf.guides import VGG_MEAN_RGB, SpatialGuide, search_near, search_window
 
 pytestmark = pytest.mark.backend
 
@@ -150,6 +150,20 @@ def test_masks_of_any_dtype(dtype):
     expected = numpy(spatial_guide(mask))
     value = mask.astype(dtype) * (True if dtype == "bool" else 200) if dtype != "uint8" else mask * 254
     np.testing.assert_array_equal(numpy(spatial_guide(value)), expected)
+
+
+def test_an_object_is_looked_for_near_its_box():
+    masks = np.zeros((2, 20, 50), np.uint8)
+    masks[0, 8:12, 20:26] = 1  # 4 x 6: half of it and 4 pixels more on each side
+    window = np.zeros((2, 20, 50), bool)
+    window[0, 2:18, 13:33] = True
+    np.testing.assert_array_equal(numpy(search_window(masks)), window)
+    logits = np.full((2, 20, 50), -9, np.float32)
+    logits[:, 2, 2] = 3
+    far = logits.copy()
+    np.testing.assert_array_equal(numpy(search_near(logits, masks)), far)  # nothing is near
+    logits[0, 17, 32], far[0, 17, 32], far[0, 2, 2] = 0.5, 0.5, -8
+    np.testing.assert_array_equal(numpy(search_near(logits, masks)), far)
 
 
 def test_jitter_moves_and_scales():

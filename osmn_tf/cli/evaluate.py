@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merge", choices=MERGES, default="argmax", help="how overlaps of objects are decided (%(default)s)"
     )
+    parser.add_argument(
+        "--search-everywhere", action="store_true", help="find objects in the whole picture, as in 'osmn segment'"
+    )
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
     parser.add_argument(
         "--finetune",
@@ -116,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         merge=arguments.merge,
         precision=arguments.precision,
         objects=arguments.objects,
+        search_window=False if arguments.search_everywhere else None,
     )
     finetune_steps(None, arguments.finetune, arguments.time)
     check_rate(arguments.finetune_rate)

@@ -31,7 +31,16 @@ EXAMPLES = """examples:
 """
 # Options of one format, by their names in the parsed arguments.
 FORMATS = {
-    "saved-model": ("name", "model_version", "state_dtype", "no_warm_up", "merge", "own_guides", "no_recover"),
+    "saved-model": (
+        "name",
+        "model_version",
+        "state_dtype",
+        "no_warm_up",
+        "merge",
+        "own_guides",
+        "no_recover",
+        "search_everywhere",
+    ),
     "litert": ("quantize", "objects", "calibration"),
 }
 
@@ -69,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     saved.add_argument("--merge", choices=MERGES, help="how overlaps are decided (default: argmax)")
     saved.add_argument("--own-guides", action="store_true", default=None, help="as in 'osmn segment'")
     saved.add_argument("--no-recover", action="store_true", default=None, help="as in 'osmn segment'")
+    saved.add_argument("--search-everywhere", action="store_true", default=None, help="as in 'osmn segment'")
     litert = parser.add_argument_group("litert")
     litert.add_argument("--quantize", choices=QUANTIZATIONS, help="default: none")
     litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
@@ -153,6 +163,7 @@ def _run_saved_model(
         merge=arguments.merge or "argmax",
         exclusive=not arguments.own_guides,
         recover=not arguments.no_recover,
+        search_window=False if arguments.search_everywhere else None,
         state_dtype=arguments.state_dtype,
         warm_up=not arguments.no_warm_up,
         metadata=preset_metadata,

@@ -185,6 +185,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--merge", choices=MERGES, default="argmax", help="how overlaps are decided (%(default)s)")
     network.add_argument("--own-guides", action="store_true", help="as released: guides from pixels lost to others too")
     network.add_argument("--no-recover", action="store_true", help="do not look for a lost object where it was last")
+    network.add_argument(
+        "--search-everywhere",
+        action="store_true",
+        help="find an object in the whole picture, not near where it was last (for slow frame rates)",
+    )
     quality = parser.add_argument_group("quality", QUALITY_HELP)
     quality.add_argument("--quality", choices=tuple(QUALITIES), help="how much of it (default: fast)")
     quality.add_argument("--finetune", type=int, metavar="N", help="this number of steps")
@@ -468,6 +473,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             # LiteRT computes on the processor.
             engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
             objects=arguments.objects,
+            search_window=False if arguments.search_everywhere else None,
         ),
         finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         time=arguments.time,

@@ -179,6 +179,7 @@ class _Graphs:
             "guide_size": self.model.guide_size,
             "guide_background": list(self.model.guide_background),
             "guide_channels": GUIDE_CHANNELS[self.model.guide],
+            "matches": self.model.matching is not None,
             "modulation_size": self.modulation_size,
             "features": {name: list(shape) for name, shape in self.features.items()},
             "state": {name: list(shape) for name, shape in self.state.items()},

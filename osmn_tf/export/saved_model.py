@@ -56,6 +56,7 @@ def export_saved_model(
     merge: str = "argmax",
     exclusive: bool = True,
     recover: bool = True,
+    search_window: bool | None = None,
     state_dtype: str | None = None,
     warm_up: bool = True,
     metadata: Mapping[str, Any] | None = None,
@@ -82,7 +83,7 @@ def export_saved_model(
         out_dir: created if needed.
         name: of the served model; default: the model's.
         version: positive; TensorFlow Serving serves the highest.
-        network_size, merge, exclusive, recover: as `VideoSegmenter`; its defaults give its masks.
+        network_size, merge, exclusive, recover, search_window: as `VideoSegmenter`; its defaults give its masks.
         state_dtype: "float32", "float16" or "bfloat16" for the recurrent state on its way; default: the network's
             compute dtype. The network computes in its own precision.
         warm_up: write requests that TensorFlow Serving plays when it loads the model.
@@ -109,7 +110,9 @@ def export_saved_model(
         raise InputError(f"state_dtype: expected one of {', '.join(STATE_DTYPES)}, received {state_dtype!r}")
     if warm_up:
         check_serving_protos()
-    step = step_of(model, PredictorOptions(network_size, merge, exclusive, recover), MODULES)
+    step = step_of(
+        model, PredictorOptions(network_size, merge, exclusive, recover, search_window=search_window), MODULES
+    )
     parent = ensure_directory(out_dir, "out_dir") / name
     folder = parent / str(version)
     if folder.exists() and not force:
@@ -120,6 +123,7 @@ def export_saved_model(
         "merge": merge,
         "exclusive": exclusive,
         "recover": recover,
+        "search_window": search_window,
         "state_dtype": state_dtype,
     }
     record = make_record(step, state_dtype, _digest(model, settings))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from osmn_tf.errors import InputError
-from osmn_tf.guides import full_guide, visual_guide
+from osmn_tf.guides import full_guide, search_near, visual_guide
 from osmn_tf.inference.adaptation.pool import TunerPool
 from osmn_tf.inference.adaptation.quality import UNMATCHED_LEARNING_RATE
 from osmn_tf.inference.adaptation.training import Budget
@@ -47,7 +47,7 @@ class ModulatedStep:
     Args:
         network: an `OSMN` or `ReConvNet`.
         folded: its frame encoder and its object network, for inference.
-        network_size, merge, exclusive, recover: see `PredictorOptions`.
+        network_size, merge, exclusive, recover, search_window: see `PredictorOptions`.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class ModulatedStep:
         merge: str,
         exclusive: bool,
         recover: bool,
+        search_window: bool,
     ) -> None:
         self.network = network
         self.network_size = network_size
         self.merge = merge
         self.exclusive = exclusive
         self.recover = recover
+        self.search_window = search_window
         self._frame_encoder, self._object_network = folded
 
     def modulate(self, frame: Tensor, masks: Tensor) -> Tensor:
@@ -113,15 +115,17 @@ class ModulatedStep:
         features = self._frame_encoder({"frame": small})
         guide = full_guide(guide_masks, self.network.guide)
         outputs = self._object_network({**features, "spatial_guide": guide, "modulation": modulation, **state})
-        logits = outputs.pop("logits")
-        won = logits[..., 0] > 0
+        logits = outputs.pop("logits")[..., 0]
+        if self.search_window:
+            logits = search_near(logits, guide_masks)
+        won = logits > 0
         if self.exclusive:
-            won = ops.logical_and(won, logits[..., 0] >= ops.max(logits[..., 0], axis=0, keepdims=True))
+            won = ops.logical_and(won, logits >= ops.max(logits, axis=0, keepdims=True))
         own = ops.cast(won, "uint8")
         if self.recover:
             found = ops.any(own > 0, axis=(1, 2), keepdims=True)
             own = ops.where(found, own, guide_masks)
-        return logits, own, outputs
+        return logits[..., None], own, outputs
 
     def merged(self, logits: Tensor) -> Tensor:
         """`osmn_tf.inference.merging.merge_logits` of tensors: float32 [N, H, W] -> uint8 [H, W]."""
@@ -195,7 +199,8 @@ class ModulatedPredictor(Predictor):
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         self.network = network
-        self._settings = ((int(height), int(width)), options.merge, options.exclusive, options.recover)
+        window = network.matching is not None if options.search_window is None else options.search_window
+        self._settings = ((int(height), int(width)), options.merge, options.exclusive, options.recover, window)
         self._shared = _Shared.of(network)
         self._tuner: OnlineFineTuner | None = None
         if network.matching is None:
@@ -205,6 +210,7 @@ class ModulatedPredictor(Predictor):
 
     def _run(self, network: Any) -> None:
         """Runs this network from now on: the shared one, or a copy with weights of its own."""
+        self._running = network
         self.step, self._modulate, self._step = _Shared.of(network).functions(self._settings)
 
     @property
@@ -255,6 +261,17 @@ class ModulatedPredictor(Predictor):
     def advance(self, frame: Array) -> Prediction:
         winners, self._guide_masks, self._state, logits = self._advance(frame, *self.carried)
         return Prediction(ops.convert_to_numpy(winners), lambda: ops.convert_to_numpy(logits))
+
+    def probe(self, frame: Array, masks: Array) -> Array:
+        settings = self._settings
+        # Of an object that is only roughly where it is said to be, the window would cut off a part.
+        self._settings = (*settings[:-1], False)
+        try:
+            self._run(self._running)
+            return super().probe(frame, masks)
+        finally:
+            self._settings = settings
+            self._run(self._running)
 
     # Interruption -----------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import (
+    GUIDE_OPTIONS,
     AdaptOptions,
     Prediction,
     Predictor,
@@ -135,7 +136,7 @@ class OSVOSPredictor(Predictor):
 
     def __init__(self, network: OSVOS, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("every frame is segmented on its own, without guides", "exclusive", "recover")
+        options.refuse("every frame is segmented on its own, without guides", *GUIDE_OPTIONS)
         height, width = options.network_size or network.network_size
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")

@@ -23,6 +23,8 @@ from osmn_tf.registry import Registry
 
 Array = np.ndarray
 ENGINES = ("auto", "litert", "keras")
+GUIDE_OPTIONS = ("exclusive", "recover", "search_window")
+"""Options of networks that have guides, for the others to refuse."""
 Progress = Callable[[int, int, float], None]
 """Called after every step of an adaptation with (steps done, steps in all, loss)."""
 
@@ -58,6 +60,10 @@ class PredictorOptions:
         objects: room for so many objects, given ones and found ones; None: any number of given masks, and of found
             objects the number of a network that finds them itself, or `osmn_tf.inference.finding.MOST_OBJECTS`.
 
+        search_window: take out what is found far from an object's last spatial guide, if anything is found near it
+            (`osmn_tf.guides.search_near`). None: a network that matches does so, since it finds all that looks alike;
+            the others, which the guide itself keeps near, do not.
+
     Raises:
         InputError: an option is none of its choices.
     """
@@ -70,6 +76,7 @@ class PredictorOptions:
     threads: int | None = None
     engine: str = "auto"
     objects: int | None = None
+    search_window: bool | None = None
 
     def __post_init__(self) -> None:
         if self.merge not in MERGES:
@@ -219,6 +226,21 @@ class Predictor(abc.ABC):
     @abc.abstractmethod
     def forget(self) -> None:
         """Drops what is kept of the video."""
+
+    def probe(self, frame: Array, masks: Array) -> Array:
+        """What stands in a frame where these masks are, which are only roughly right; what was kept is dropped.
+
+        Args:
+            frame, masks: as `begin`.
+
+        Returns:
+            `Prediction.winners`.
+        """
+        self.forget()
+        self.begin(frame, masks)
+        winners = self.advance(frame).winners
+        self.forget()
+        return winners
 
     @abc.abstractmethod
     def snapshot(self) -> dict[str, Array]:

@@ -225,14 +225,11 @@ def _answers(predictor: Predictor, frame: Array, shapes: Array, allowed: Array) 
     least = _LEAST * shapes.sum(axis=(1, 2))
     found = False
     for _ in range(_PASSES):
-        predictor.forget()
-        predictor.begin(frame, masks.astype(np.uint8))
-        winners = predictor.advance(frame).winners
+        winners = predictor.probe(frame, masks.astype(np.uint8))
         answers = np.stack([(winners == index + 1) & allowed for index in range(len(masks))])
         enough = answers.sum(axis=(1, 2)) >= np.maximum(least, 1)
         masks = np.where(enough[:, None, None], answers, masks)
         found = found or bool(enough[0])
-    predictor.forget()
     return masks if found else None
 
 

@@ -116,8 +116,8 @@ class RVOSPredictor(SequencePredictor):
 
     Args:
         network: the network; its weights may change meanwhile, and are never changed from here.
-        options: see `PredictorOptions`. RVOS carries soft masks, as released: it has no choice in `exclusive` and
-            `recover`.
+        options: see `PredictorOptions`. RVOS carries soft masks, as released: it has no choice in `exclusive`,
+            `recover` and `search_window`.
 
     Raises:
         InputError: the network size is too small, or an option does not apply.

@@ -10,7 +10,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits, to_scores
-from osmn_tf.inference.predictor import Prediction, Predictor, PredictorOptions
+from osmn_tf.inference.predictor import GUIDE_OPTIONS, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import resize_mask
 
 Array = np.ndarray
@@ -41,7 +41,7 @@ class SequencePredictor(Predictor):
     """
 
     def __init__(self, size: tuple[int, int], takes_masks: bool, slots: int | None, options: PredictorOptions) -> None:
-        options.refuse("RVOS carries its soft masks on, and has no such choice", "exclusive", "recover")
+        options.refuse("RVOS carries its soft masks on, and has no such choice", *GUIDE_OPTIONS)
         self.takes_masks, self.zero_shot = takes_masks, slots is not None
         self.merge, self.limit = options.merge, options.objects
         self._size, self._slots = size, slots

@@ -43,6 +43,9 @@ class WrappingPredictor(Predictor):
     def forget(self) -> None:
         self.base.forget()
 
+    def probe(self, frame: Array, masks: Array) -> Array:
+        return self.base.probe(frame, masks)
+
     def snapshot(self) -> dict[str, Array]:
         return self.base.snapshot()
 

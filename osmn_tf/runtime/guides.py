@@ -10,6 +10,9 @@ import numpy as np
 GUIDE_MARGIN = np.float32(0.03)  # of the box's side, on each side
 MAD_TO_SIGMA = np.float32(1.4826)  # the standard deviation of a normal distribution, per median absolute deviation
 MIN_SIGMA = np.float32(5.0)  # pixels
+SEARCH_SHARE = 2  # on each side of the box, one part in so many of its own side
+SEARCH_MARGIN = 0.08  # of the frame's longer side, on each side, in addition
+FAR_LOGIT = np.float32(-8.0)  # at most, outside of the search window
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> np.float32:
@@ -62,6 +65,46 @@ def full_guide(mask: np.ndarray, channels: int) -> np.ndarray:
         float32 [h, w, channels].
     """
     return np.stack([spatial_guide(mask), (mask != 0).astype(np.float32)][:channels], axis=-1)
+
+
+def search_window(mask: np.ndarray) -> tuple[slice, slice]:
+    """Where an object is looked for that was last seen in this mask (see `osmn_tf.guides.search_window`).
+
+    Args:
+        mask: [h, w], any dtype, at network resolution; non-zero is the object.
+
+    Returns:
+        Its rows and its columns; none for an empty mask.
+    """
+    margin = round(SEARCH_MARGIN * max(mask.shape))
+    window = []
+    for axis in (1, 0):
+        places = np.flatnonzero(mask.any(axis=axis))
+        if not len(places):
+            return slice(0), slice(0)
+        first, final = int(places[0]), int(places[-1])
+        grown = (final - first + 1) // SEARCH_SHARE + margin
+        window.append(slice(max(first - grown, 0), final + grown + 1))
+    return window[0], window[1]
+
+
+def search_near(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Takes out what was found far from where an object was last (see `osmn_tf.guides.search_near`).
+
+    Args:
+        logits: float32 [h, w].
+        mask: [h, w], see `search_window`.
+
+    Returns:
+        As `logits`.
+    """
+    window = search_window(mask)
+    near = logits[window]
+    if not (near > 0).any():
+        return logits
+    result = np.minimum(logits, FAR_LOGIT)
+    result[window] = near
+    return result
 
 
 def _crop(occupied: np.ndarray) -> tuple[np.float32, np.float32]:

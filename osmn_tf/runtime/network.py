@@ -88,6 +88,7 @@ class Metadata:
         features: name -> shape of what goes from the encoder to the step.
         state: name -> shape [h, w, c] of an object's state.
         guide_channels: of the spatial guide: 1, or 2 with the previous mask in the second.
+        matches: whether the network matches, and is used with a search window unless told otherwise.
         quantization: "none", "float16", "dynamic" or "int8".
         weights: SHA-256 of the preset's weight file that was exported; None where no preset was.
         files: graph -> (file name, SHA-256).
@@ -106,6 +107,7 @@ class Metadata:
     quantization: str
     files: dict[str, tuple[str, str]]
     guide_channels: int = 1
+    matches: bool = False
     weights: str | None = None
     sequence: Sequence | None = None
     one_object: bool = False
@@ -147,6 +149,7 @@ class Metadata:
                 quantization=str(content["quantization"]),
                 files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
                 guide_channels=int(content.get("guide_channels", 1)),
+                matches=bool(content.get("matches", False)),
                 weights=content.get("source", {}).get("sha256"),
                 sequence=sequence,
                 one_object=one_object,

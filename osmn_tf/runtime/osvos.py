@@ -9,7 +9,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
-from osmn_tf.inference.predictor import Prediction, Predictor, PredictorOptions
+from osmn_tf.inference.predictor import GUIDE_OPTIONS, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import resize_frame
 from osmn_tf.runtime.frames import resize
 from osmn_tf.runtime.network import Graph, checked_file, choose_threads, read_metadata
@@ -30,7 +30,7 @@ class ExportedOSVOSPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        options.refuse("every frame is segmented on its own, without guides", "exclusive", "recover")
+        options.refuse("every frame is segmented on its own, without guides", *GUIDE_OPTIONS)
         height, width = self._size = exported_size(path, options)
         self.merge = options.merge
         folder, metadata = read_metadata(path)

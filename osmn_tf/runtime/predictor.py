@@ -86,6 +86,8 @@ class ExportedPredictor(Predictor):
         self._network_size = exported_size(path, options)
         self.network = ExportedNetwork(path, options.threads)
         self.options = options
+        matches = self.network.metadata.matches
+        self._search_window = matches if options.search_window is None else options.search_window
         self.forget()
 
     @property
@@ -121,6 +123,9 @@ class ExportedPredictor(Predictor):
 
     def advance(self, frame: np.ndarray) -> Prediction:
         logits, states = self._run(frame, self._objects)
+        if self._search_window:
+            masks = [an_object.guide_mask for an_object in self._objects]
+            logits = np.stack([guides.search_near(plane, mask) for plane, mask in zip(logits, masks)])
         won = logits > 0
         if self.options.exclusive and len(logits) > 1:
             won &= logits >= logits.max(axis=0)
@@ -130,6 +135,14 @@ class ExportedPredictor(Predictor):
                 an_object.guide_mask = own.astype(np.uint8)
         full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
         return Prediction(merge_logits(full, self.options.merge), lambda: full)
+
+    def probe(self, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        # Of an object that is only roughly where it is said to be, the window would cut off a part.
+        window, self._search_window = self._search_window, False
+        try:
+            return super().probe(frame, masks)
+        finally:
+            self._search_window = window
 
     def _run(self, frame: np.ndarray, objects: Sequence[_Object]) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
         """Logits [N, h, w] and new states."""

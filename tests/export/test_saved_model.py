@@ -180,7 +180,7 @@ def run_module(module, frames, mask, record=None):
 def test_options_are_the_segmenters(tiny_reconvnet, modules) -> None:
     frames = list(random_frames(4, 70, 110, seed=3))
     mask = box_mask(70, 110, (10, 40, 10, 50), (30, 66, 40, 90))
-    options = {"merge": "soft", "exclusive": False, "recover": False, "network_size": (48, 80)}
+    options = {"merge": "soft", "exclusive": False, "recover": False, "search_window": True, "network_size": (48, 80)}
     module, segmenter = modules(tiny_reconvnet, **options)
     expected = tracked(segmenter, frames, mask)
     assert differing(run_module(module, frames, mask), expected) <= 0.001
@@ -313,6 +313,7 @@ def test_folder_is_as_serving_reads_it(lite_folder, lite_client) -> None:
         "merge": "argmax",
         "exclusive": True,
         "recover": True,
+        "search_window": None,
         "state_dtype": "float32",
     }
     assert document["state"]["Conv2d_13_lstm_c"] == ["N", 3, 5, 128]

@@ -26,9 +26,11 @@ from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.video.source import open_source
 
 
-def segmenter_of(network, network_size=None, merge="argmax", exclusive=True, recover=True, keep_scores=False):
+def segmenter_of(
+    network, network_size=None, merge="argmax", exclusive=True, recover=True, keep_scores=False, search_window=None
+):
     """A segmenter of the known network, which is none that a registry knows."""
-    options = PredictorOptions(network_size, merge, exclusive, recover)
+    options = PredictorOptions(network_size, merge, exclusive, recover, search_window=search_window)
     return VideoSegmenter(ModulatedPredictor(network, options), keep_scores=keep_scores)
 
 
@@ -399,6 +401,33 @@ def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
     assert (guides[1] & other).sum() == other.sum()
     assert (guides[0] & other).any() != exclusive
     assert (guides[1] & red).any() != exclusive
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("search_window", [True, False, None])
+def test_what_looks_alike_far_away_is_another_object(network, search_window):
+    """Unless nothing is where the object was. A network without matching looks everywhere by itself."""
+    near, far = (10, 12, 10, 12), (10, 12, 18, 20)
+    segmenter = segmenter_of(network, search_window=search_window, keep_scores=True)
+    both, gone = draw((near, RED), (far, RED)), draw((far, RED))
+    segmenter.start(both, mask_of(draw((near, RED)), red=1))
+    found = segmenter.step(both)
+    assert (found[11, 11], found[11, 19]) == (1, 0 if search_window else 1)
+    assert (segmenter.scores[1][11, 19] < 0.001) == bool(search_window)
+    assert segmenter.snapshot()["guide_masks"][0, :, 15:].any() == (not search_window)
+    found = segmenter.step(gone)
+    assert (found[11, 11], found[11, 19]) == (0, 1)
+
+
+@pytest.mark.backend
+def test_a_rough_mask_says_nothing_of_where_an_object_ends(network):
+    both = draw(((10, 12, 10, 12), RED), ((10, 12, 18, 20), RED))
+    rough = mask_of(draw(((10, 12, 10, 12), RED)), red=1)[None]
+    predictor = segmenter_of(network, search_window=True).predictor
+    np.testing.assert_array_equal(predictor.probe(both, rough), mask_of(both, red=1))
+    assert predictor.objects == 0
+    predictor.begin(both, rough)  # the window is there again
+    np.testing.assert_array_equal(predictor.advance(both).winners, rough[0])
 
 
 # Scores and merging -----------------------------------------------------------------------------------------------

@@ -45,6 +45,22 @@ def test_spatial_guide(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(np.stack([guides.spatial_guide(mask) for mask in masks]), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_search_window(size: tuple[int, int]) -> None:
+    masks = [*random_masks(*size, seed=4), *random_masks(*size, seed=5), np.zeros(size, np.uint8)]
+    received = np.zeros((len(masks), *size), bool)
+    for window, mask in zip(received, masks):
+        window[guides.search_window(mask)] = True
+    np.testing.assert_array_equal(received, numpy(reference.search_window(np.stack(masks))))
+
+    logits = np.random.default_rng(0).normal(-2, 1.5, received.shape).astype(np.float32)
+    logits[:3][received[:3]] -= 9  # nothing near
+    expected = numpy(reference.search_near(logits, np.stack(masks)))
+    np.testing.assert_array_equal([guides.search_near(*pair) for pair in zip(logits, masks)], expected)
+    np.testing.assert_array_equal(expected[[0, 1, 2, -1]], logits[[0, 1, 2, -1]])
+    assert (expected != logits).any()
+
+
 def test_an_empty_mask_has_an_empty_guide() -> None:
     assert not guides.spatial_guide(np.zeros((8, 9), np.uint8)).any()
 

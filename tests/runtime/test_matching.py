@@ -54,6 +54,16 @@ def test_scores_are_those_of_the_keras_segmenter(network, matching_export, frame
             assert np.median(np.abs(received[1][label] - score)) < 1e-4
 
 
+def test_rough_masks_are_answered_as_by_keras(network, matching_export, frames, first_mask) -> None:
+    masks = np.stack([first_mask == label for label in (1, 2)]).astype(np.uint8)
+    exported, keras = (VideoSegmenter(source).predictor for source in (matching_export, network))
+    received, expected = exported.probe(frames[0], masks), keras.probe(frames[0], masks)
+    assert (received == expected).mean() > 0.999
+    for predictor in (exported, keras):
+        predictor.begin(frames[0], masks)
+        assert (predictor.advance(frames[0]).winners != expected).mean() > 0.01  # here, where they were given only
+
+
 def test_an_interrupted_video_goes_on_as_it_was(network, frames, first_mask) -> None:
     whole, again = VideoSegmenter(network), VideoSegmenter(network)
     whole.start(frames[0], first_mask)

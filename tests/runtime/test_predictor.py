@@ -54,7 +54,9 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"merge": "soft"}, {"exclusive": False, "recover": False}], ids=["default", "soft", "released"]
+    "settings",
+    [{}, {"merge": "soft"}, {"exclusive": False, "recover": False}, {"search_window": True}],
+    ids=["default", "soft", "released", "near"],
 )
 def test_masks_are_those_of_the_keras_segmenter(exported, tiny_reconvnet, frames, first_mask, settings) -> None:
     """Three objects on files for two, frames of another size than the network's."""

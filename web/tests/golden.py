@@ -85,12 +85,16 @@ class MadeUpNetwork:
         return np.stack([logits(step, index) for index in range(len(spatial))]), states
 
 
-def track() -> dict[str, Any]:
-    """Masks and guides of a made-up network that loses an object and is given no other mask."""
+def track(matches: bool) -> dict[str, Any]:
+    """Masks and guides of a made-up network that loses an object and is given no other mask.
+
+    Args:
+        matches: the network is one that is looked at near the objects only.
+    """
     predictor = ExportedPredictor.__new__(ExportedPredictor)
     network = MadeUpNetwork()
     predictor.network, predictor._network_size = network, NETWORK  # type: ignore[assignment]
-    predictor.options = PredictorOptions()
+    predictor.options, predictor._search_window = PredictorOptions(), matches
     predictor.forget()
     segmenter = VideoSegmenter(predictor)
     mask = labels(*FRAME)
@@ -138,7 +142,8 @@ def golden() -> dict[str, Any]:
         "visual_guide": {
             str(label): array(guides.visual_guide(frame, mask == label, GUIDE_SIZE, BACKGROUND)) for label in (1, 2)
         },
-        "track": track(),
+        "track": track(False),
+        "track_near": {"masks": track(True)["masks"]},
         "coco": tracks.content(),
         "palette": PALETTE.ravel().tolist(),
     }

@@ -6,6 +6,9 @@ const f32 = Math.fround;
 const GUIDE_MARGIN = f32(0.03); // of the box's side, on each side
 const MAD_TO_SIGMA = f32(1.4826); // the standard deviation of a normal distribution, per median absolute deviation
 const MIN_SIGMA = f32(5); // pixels
+const SEARCH_SHARE = 2; // on each side of the box, one part in so many of its own side
+const SEARCH_MARGIN = 0.08; // of the frame's longer side, on each side, in addition
+const FAR_LOGIT = -8; // at most, outside of the search window
 
 /** Median of integers 0..n-1 that occur so often. Even numbers average the two middle ones. */
 function median(counts: ArrayLike<number>): number {
@@ -64,6 +67,39 @@ export function spatialGuide(mask: Uint8Array, h: number, w: number, channels = 
     }
   }
   return result;
+}
+
+/** First and last coordinate, within 0..length-1, where an object is looked for; null if it was nowhere. */
+function searched(occupied: Uint8Array, margin: number): [number, number] | null {
+  const first = occupied.indexOf(1);
+  if (first < 0) return null;
+  const final = occupied.lastIndexOf(1);
+  const grown = Math.floor((final - first + 1) / SEARCH_SHARE) + margin;
+  return [Math.max(first - grown, 0), Math.min(final + grown, occupied.length - 1)];
+}
+
+/**
+ * Takes out of logits float32 [h, w], in place, what was found far from where the object was last, if anything was found
+ * near: what looks like it and is far away is another one.
+ *
+ * @param mask - where it was last; non-zero is the object.
+ */
+export function searchNear(logits: Float32Array, mask: Uint8Array, h: number, w: number): void {
+  const occupied = [new Uint8Array(h), new Uint8Array(w)] as const;
+  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) if (mask[y * w + x]) occupied[0][y] = occupied[1][x] = 1;
+  const margin = Math.round(SEARCH_MARGIN * Math.max(h, w));
+  const rows = searched(occupied[0], margin);
+  const columns = searched(occupied[1], margin);
+  if (!rows || !columns) return;
+  const isNear = (y: number, x: number) => y >= rows[0] && y <= rows[1] && x >= columns[0] && x <= columns[1];
+  let found = false;
+  for (let y = rows[0]; y <= rows[1] && !found; y++) {
+    for (let x = columns[0]; x <= columns[1] && !found; x++) found = logits[y * w + x]! > 0;
+  }
+  if (!found) return;
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) if (!isNear(y, x)) logits[y * w + x] = Math.min(logits[y * w + x]!, FAR_LOGIT);
+  }
 }
 
 /** Start and length of the padded crop along one axis, from whether any pixel of the object is there. */

@@ -20,6 +20,8 @@ export interface Metadata {
   /** Name -> shape [h, w, c] of an object's recurrent state. */
   state: Map<string, number[]>;
   quantization: string;
+  /** The network matches: an object is looked for near where it was. */
+  matches: boolean;
   files: Record<Graph, { name: string; sha256: string; bytes: number }>;
   description: string;
   licence: string;
@@ -57,6 +59,7 @@ export function readMetadata(content: unknown): Metadata {
       features: shapes(json.features),
       state: shapes(json.state),
       quantization: String(json.quantization),
+      matches: json.matches === true,
       files,
       description: String(json.source?.description ?? ""),
       licence: String(json.source?.licence ?? ""),

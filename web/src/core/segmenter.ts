@@ -2,7 +2,7 @@
 
 import { UserError } from "./errors";
 import { mergeLogits, resizeFrame, type Frame, type Mask, type SmallFrame } from "./frames";
-import { networkMask, spatialGuide, visualGuide } from "./guides";
+import { networkMask, searchNear, spatialGuide, visualGuide } from "./guides";
 import type { Metadata } from "./metadata";
 
 /** Something that the network gave and takes back as it is: it may lie in memory that has to be freed by hand. */
@@ -119,6 +119,9 @@ export class Segmenter<S extends Held = Held> {
       logits.push(result.logits);
     }
     const start = performance.now();
+    if (this.network.metadata.matches) {
+      for (const [index, object] of this.objects.entries()) searchNear(logits[index]!, object.guideMask, h, w);
+    }
     this.takeGuideMasks(logits);
     const data = mergeLogits(logits, this.labels, h, w, frame.height, frame.width);
     this.times.merge += performance.now() - start;

@@ -7,7 +7,7 @@ import { PALETTE, screenColor } from "../../src/core/colors";
 import { writeTracks } from "../../src/core/coco";
 import { sentence, UserError } from "../../src/core/errors";
 import { emptyMask, mergeLogits, resizeFrame, resizePlane, type Mask } from "../../src/core/frames";
-import { networkMask, spatialGuide, visualGuide } from "../../src/core/guides";
+import { networkMask, searchNear, spatialGuide, visualGuide } from "../../src/core/guides";
 import { readMetadata } from "../../src/core/metadata";
 import { ellipse, keepConnected, maskFromBox, maskFromClick } from "../../src/core/prompts";
 import { packMask, unpackMask } from "../../src/core/rle";
@@ -93,7 +93,9 @@ class MadeUpNetwork implements Network<Held> {
     state: new Map([["memory", [2, 2, 1]]]),
   } as Network["metadata"];
 
-  constructor(private readonly objects: number) {}
+  constructor(private readonly objects: number, matches = false) {
+    this.metadata.matches = matches;
+  }
 
   async modulate(): Promise<Float32Array> {
     return new Float32Array(3);
@@ -121,6 +123,40 @@ test("a video is tracked as in Python, with an object that is lost", async () =>
   }
   segmenter.reset();
   assert.equal(network.alive, 0, "states that nobody freed");
+});
+
+test("a network that matches is looked at near the objects only, as in Python", async () => {
+  const segmenter = new Segmenter(new MadeUpNetwork(2, true));
+  const masks: Mask[] = [await segmenter.add(picture(...FRAME, 0), labels(...FRAME))];
+  for (let step = 1; step < golden.track_near.masks.length; step++) {
+    masks.push(await segmenter.step(picture(...FRAME, step)));
+  }
+  for (const [step, mask] of masks.entries()) same(mask.data, values(golden.track_near.masks[step]));
+  assert.notDeepEqual(masks[2]!.data, values(golden.track.masks[2]));
+});
+
+test("what is far counts where nothing is near", () => {
+  const [h, w] = [20, 30]; // the window: half the side and two pixels on each side
+  const mask = new Uint8Array(h * w);
+  for (let y = 8; y < 12; y++) mask.fill(1, y * w + 6, y * w + 12);
+  const said = (...places: [number, number][]) => {
+    const logits = new Float32Array(h * w).fill(-1);
+    for (const [y, x] of places) logits[y * w + x] = 3;
+    return logits;
+  };
+  const far: [number, number][] = [[3, 9], [9, 0], [9, 17], [16, 29]];
+  const near: [number, number][] = [[4, 1], [15, 16]];
+  const found = said(...far, ...near);
+  searchNear(found, mask, h, w);
+  for (const [y, x] of near) assert.equal(found[y * w + x], 3);
+  for (const [y, x] of far) assert.equal(found[y * w + x], -8);
+  assert.deepEqual([found[5 * w + 3], found[9 * w + 20]], [-1, -8]);
+  for (const unseen of [mask, new Uint8Array(h * w)]) {
+    const alone = unseen === mask ? said(...far) : found.slice();
+    const before = alone.slice();
+    searchNear(alone, unseen, h, w);
+    same(alone, before);
+  }
 });
 
 test("ties go to the background, and between objects to the first", () => {
