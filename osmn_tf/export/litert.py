@@ -10,10 +10,11 @@ A folder with three graphs of fixed size, built-in operators only, and `metadata
 The guides are made outside, in NumPy: their medians do not convert to built-in operators. An RVOS has other graphs: see
 `osmn_tf.export.litert_rvos`; an OSVOS has a step only: `osmn_tf.export.osvos_graphs`.
 
-Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the step, where
-nearly all of the time and most of the weights are, unless the trunk is shared. The encoder stays float32 in it: without
-a shared trunk it has 31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster so than with int8 weights, and with
-int8 activations it costs more accuracy than everything else together. "compact" is the smallest form that computes in
+Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the part where
+nearly all of the time and most of the weights are. That is the step, unless the trunk is shared: the encoder then has
+31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8
+activations it costs more accuracy than everything else together. A shared trunk is in the encoder, and the step, which
+compares numbers that lie close together, is slower as int8. "compact" is the smallest form that computes in
 float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
 trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
@@ -68,6 +69,7 @@ _BY_GRAPH = {
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
     "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
 }
+_SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8", "step": "float16"}
 
 CALIBRATION_STEPS = 96  # frames times objects, shared among the clips
 _LEAST_CLIP_STEPS = 4  # of one clip and object: the state grows during the first frames
@@ -92,7 +94,8 @@ def export_litert(
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
             modulator), "smallest" (in the encoder too), "dynamic" (int8 weights, activations are quantised while it
-            runs) or "int8" (weights and activations; needs `calibration`; not of an OSVOS or RVOS).
+            runs) or "int8" (weights and activations where that saves time, see above; needs `calibration`; not of an
+            OSVOS or RVOS).
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
@@ -129,12 +132,15 @@ def export_litert(
         raise InputError(f"objects: {kind.title} knows one object, expected 1, received {objects}")
     folder = ensure_directory(out_dir, "out_dir")
     graphs = kind(step, objects)
+    forms = _BY_GRAPH[quantize]
+    if quantize == "int8" and model.trunk == "shared":
+        forms = _SHARED_TRUNK_INT8
     files = {}
     for graph in graphs.names:
-        content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
+        content = _convert(graphs, graph, forms[graph], clips)
         if graph == "step" and (copied := passed_through(content)):
             graphs.copied = copied
-            content = _convert(graphs, graph, _BY_GRAPH[quantize][graph], clips)
+            content = _convert(graphs, graph, forms[graph], clips)
         files[graph] = {
             "name": f"{graph}.tflite",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -285,19 +291,44 @@ def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: s
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
             if quantize == "int8" and isinstance(graphs, _Graphs):
                 # The first sample is made before the converter asks: what is wrong with a clip is said as it is.
-                samples = calibration_samples(graphs, clips)
+                samples = calibration_samples(graphs, graph, clips)
                 first = next(samples)
                 converter.representative_dataset = lambda: itertools.chain([first], samples)
             content: bytes = converter.convert()
     return content
 
 
-def calibration_samples(graphs: _Graphs, clips: Sequence[Clip]) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of the step as they occur on clips: the float network runs, with its own states and guides.
+def calibration_samples(graphs: _Graphs, graph: str, clips: Sequence[Clip]) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the encoder or the step as they occur on clips: what is around it runs in float.
 
     Raises:
         InputError: a clip's frames or mask are not what `VideoSegmenter.track` takes.
     """
+    for frames, mask in _beginnings(clips):
+        if graph == "encoder":
+            yield from ({"frame": resize_frame(frame, graphs.size)[None]} for frame in frames)
+        else:
+            yield from _steps(graphs, frames, mask)
+
+
+def _beginnings(clips: Sequence[Clip]) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """As many first frames of every clip as are used of it, and its mask."""
+    for frames, mask in clips:
+        labels = labels_of(mask)
+        if not labels:
+            raise InputError("calibration: the mask of a clip has no object in it")
+        count = max(CALIBRATION_STEPS // (len(clips) * len(labels)), _LEAST_CLIP_STEPS)
+        kept: list[np.ndarray] = list(itertools.islice(frames, count))
+        if not kept or kept[0].shape != (*mask.shape, 3):
+            raise InputError(
+                f"calibration: expected frames of the mask's size, {list(mask.shape)}, received "
+                f"{list(kept[0].shape) if kept else 'none'}"
+            )
+        yield kept, mask
+
+
+def _steps(graphs: _Graphs, frames: Sequence[np.ndarray], mask: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the step, object by object, with its own states and guides."""
     import tensorflow as tf
 
     model, size = graphs.model, graphs.size
@@ -307,34 +338,23 @@ def calibration_samples(graphs: _Graphs, clips: Sequence[Clip]) -> Iterator[dict
         outputs = functions[graph](**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    for frames, mask in clips:
-        labels = labels_of(mask)
-        if not labels:
-            raise InputError("calibration: the mask of a clip has no object in it")
-        steps = max(CALIBRATION_STEPS // (len(clips) * len(labels)), _LEAST_CLIP_STEPS)
-        kept: list[np.ndarray] = list(itertools.islice(frames, steps))
-        if not kept or kept[0].shape != (*mask.shape, 3):
-            raise InputError(
-                f"calibration: expected frames of the mask's size, {list(mask.shape)}, received "
-                f"{list(kept[0].shape) if kept else 'none'}"
-            )
-        for label in labels:
-            guide = guides.visual_guide(kept[0], mask == label, model.guide_size, model.guide_background)
-            modulation = compute("modulator", {"visual_guide": guide[None]})["modulation"]
-            guide_mask = resize_mask(mask == label, size)
-            state = {name: np.zeros((graphs.objects, *shape), np.float32) for name, shape in graphs.state.items()}
-            for index, frame in enumerate(kept):
-                inputs = {
-                    **compute("encoder", {"frame": resize_frame(frame, size)[None]}),
-                    # The objects of a batch do not meet: the same one in every place gives all ranges.
-                    "spatial_guide": np.repeat(
-                        guides.full_guide(guide_mask, GUIDE_CHANNELS[model.guide])[None], graphs.objects, axis=0
-                    ),
-                    "modulation": np.repeat(modulation, graphs.objects, axis=0),
-                    **state,
-                }
-                yield inputs
-                state = compute("step", inputs)
-                own = state.pop("logits")[0, ..., 0] > 0
-                if index > 0 and own.any():
-                    guide_mask = own
+    for label in labels_of(mask):
+        guide = guides.visual_guide(frames[0], mask == label, model.guide_size, model.guide_background)
+        modulation = compute("modulator", {"visual_guide": guide[None]})["modulation"]
+        guide_mask = resize_mask(mask == label, size)
+        state = {name: np.zeros((graphs.objects, *shape), np.float32) for name, shape in graphs.state.items()}
+        for index, frame in enumerate(frames):
+            inputs = {
+                **compute("encoder", {"frame": resize_frame(frame, size)[None]}),
+                # The objects of a batch do not meet: the same one in every place gives all ranges.
+                "spatial_guide": np.repeat(
+                    guides.full_guide(guide_mask, GUIDE_CHANNELS[model.guide])[None], graphs.objects, axis=0
+                ),
+                "modulation": np.repeat(modulation, graphs.objects, axis=0),
+                **state,
+            }
+            yield inputs
+            state = compute("step", inputs)
+            own = state.pop("logits")[0, ..., 0] > 0
+            if index > 0 and own.any():
+                guide_mask = own

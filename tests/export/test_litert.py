@@ -9,17 +9,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames
+from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.resampling import resize_frame
 
 if BACKEND != "tensorflow":
     pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
 
 from osmn_tf.export import litert
-from osmn_tf.export.litert import export_litert
+from osmn_tf.export.litert import export_litert, passed_through
 from osmn_tf.export.steps import step_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
@@ -134,7 +135,7 @@ def test_float16_weights(tiny_reconvnet, tmp_path) -> None:
 def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconvnet, small_clip, monkeypatch) -> None:
     monkeypatch.setattr(litert, "CALIBRATION_STEPS", 8)
     graphs = graphs_of(tiny_reconvnet, 2)
-    samples = list(litert.calibration_samples(graphs, [small_clip]))
+    samples = list(litert.calibration_samples(graphs, "step", [small_clip]))
     assert len(samples) == 8  # four frames with each of the two objects
     assert all(not samples[index]["Conv2d_11_lstm_h"].any() for index in (0, 4))
     first = {name: keras.ops.convert_to_tensor(value) for name, value in samples[0].items()}
@@ -145,6 +146,33 @@ def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconv
     assert np.abs(samples[2]["spatial_guide"] - samples[1]["spatial_guide"]).max() > 0.01
     assert samples[0]["spatial_guide"].shape == (2, 64, 96, 1)
     assert np.abs(samples[4]["modulation"] - samples[0]["modulation"]).max() > 1e-4
+
+
+def test_of_a_shared_trunk_int8_is_the_encoder(small_clip, tmp_path) -> None:
+    from osmn_tf.models.osmn import OSMN
+
+    arguments = {"decoder": "refinement", "trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}
+    network = randomise(OSMN(**TINY, **arguments), seed=6)
+    folder = export_litert(network, tmp_path, quantize="int8", calibration=[small_clip])
+    for graph, is_int8 in (("encoder", True), ("step", False)):
+        operators, types = graph_types(folder / f"{graph}.tflite")
+        assert not any(name.startswith("Flex") or name == "CUSTOM" for name in operators)
+        assert ("QUANTIZE" in operators) == is_int8
+        assert (types.count("int8") > 0.5 * len(types)) == is_int8
+        assert ("float16" in types) == (not is_int8)
+    assert passed_through((folder / "step.tflite").read_bytes()) == ()
+    expected = scores(VideoSegmenter(network, keep_scores=True, search_window=False), small_clip)
+    received = scores(VideoSegmenter(folder, keep_scores=True, search_window=False), small_clip)
+    for label, score in received.items():
+        assert np.abs(score - expected[label]).mean() < 0.15 * expected[label].std()
+        assert expected[label].std() > 0.05
+
+
+def test_an_encoder_is_calibrated_on_the_clips_frames(tiny_reconvnet, small_clip, monkeypatch) -> None:
+    monkeypatch.setattr(litert, "CALIBRATION_STEPS", 8)
+    samples = list(litert.calibration_samples(graphs_of(tiny_reconvnet, 1), "encoder", [small_clip]))
+    expected = [resize_frame(frame, (64, 96))[None] for frame in small_clip[0][:4]]
+    np.testing.assert_array_equal([sample["frame"] for sample in samples], expected)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +205,7 @@ def test_refused_arguments(tiny_reconvnet, tmp_path, arguments, message) -> None
 def test_refused_clips(tiny_reconvnet, clip, message) -> None:
     graphs = graphs_of(tiny_reconvnet, 1)
     with pytest.raises(InputError, match=f"calibration: .*{message}"):
-        next(litert.calibration_samples(graphs, [clip]))
+        next(litert.calibration_samples(graphs, "step", [clip]))
 
 
 @pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"], indirect=True)
