@@ -13,8 +13,8 @@ The guides are made outside, in NumPy: their medians do not convert to built-in 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the part where
 nearly all of the time and most of the weights are. That is the step, unless the trunk is shared: the encoder then has
 31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8
-activations it costs more accuracy than everything else together. A shared trunk is in the encoder, and the step, which
-compares numbers that lie close together, is slower as int8. "compact" is the smallest form that computes in
+activations it costs more accuracy than everything else together. A shared trunk is in the encoder; of the step after it
+only the convolutions are int8, since matching is slower so. "compact" is the smallest form that computes in
 float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
 trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
@@ -69,7 +69,13 @@ _BY_GRAPH = {
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
     "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
 }
-_SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8", "step": "float16"}
+_SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8", "step": "int8 convolutions"}
+# Operators of a step that stay float32 in "int8 convolutions": all others.
+_NO_CONVOLUTIONS = (
+    *("ADD", "BATCH_MATMUL", "CAST", "CONCATENATION", "DIV", "GATHER", "GREATER", "LESS", "MAXIMUM", "MEAN", "MUL"),
+    *("REDUCE_MAX", "RESHAPE", "RESIZE_BILINEAR", "SELECT", "SOFTMAX", "SPLIT", "STRIDED_SLICE", "SUB", "SUM"),
+    "TOPK_V2",
+)
 
 CALIBRATION_STEPS = 96  # frames times objects, shared among the clips
 _LEAST_CLIP_STEPS = 4  # of one clip and object: the state grows during the first frames
@@ -289,12 +295,26 @@ def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: s
         with warnings.catch_warnings():
             # Calibration runs in an interpreter of TensorFlow's that announces its own end.
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-            if quantize == "int8" and isinstance(graphs, _Graphs):
+            if quantize.startswith("int8") and isinstance(graphs, _Graphs):
                 # The first sample is made before the converter asks: what is wrong with a clip is said as it is.
                 samples = calibration_samples(graphs, graph, clips)
                 first = next(samples)
                 converter.representative_dataset = lambda: itertools.chain([first], samples)
-            content: bytes = converter.convert()
+            content: bytes = _without_others(converter) if quantize == "int8 convolutions" else converter.convert()
+    return content
+
+
+def _without_others(converter: Any) -> bytes:
+    """A converter's int8 graph in which nothing but convolutions is int8."""
+    import tensorflow as tf
+
+    # The one public way to say which operators stay as they are; nothing is debugged.
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(_NO_CONVOLUTIONS)),
+    )
+    content: bytes = debugger.get_nondebug_quantized_model()
     return content
 
 
