@@ -163,7 +163,7 @@ def full_guide(masks: Tensor, kind: str = "gaussian") -> Tensor:
     if kind == "gaussian":
         return gaussian
     both = ops.stack([gaussian[..., 0], ops.cast(ops.not_equal(masks, 0), "float32")], axis=1)
-    # To put single channels side by side takes TensorFlow twice the time.
+    # To concatenate single channels takes TensorFlow twice the time.
     return ops.transpose(both, (0, 2, 3, 1))
 
 

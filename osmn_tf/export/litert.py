@@ -11,10 +11,10 @@ The guides are made outside, in NumPy: their medians do not convert to built-in 
 `osmn_tf.export.litert_rvos`; an OSVOS has a step only: `osmn_tf.export.osvos_graphs`.
 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the part where
-nearly all of the time and most of the weights are. That is the step, unless the trunk is shared: the encoder then has
-31,000 weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8
-activations it costs more accuracy than everything else together. A shared trunk is in the encoder; of the step after it
-only the convolutions are int8, since matching is slower so. "compact" is the smallest form that computes in
+nearly all of the time and most of the weights are. Without a shared trunk that is the step: the encoder has 31,000
+weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8 activations it
+costs more accuracy than everything else together. A shared trunk is in the encoder; of the step after it only the
+convolutions are int8, since matching is slower so. "compact" is the smallest form that computes in
 float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
 trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
@@ -300,11 +300,11 @@ def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: s
                 samples = calibration_samples(graphs, graph, clips)
                 first = next(samples)
                 converter.representative_dataset = lambda: itertools.chain([first], samples)
-            content: bytes = _without_others(converter) if quantize == "int8 convolutions" else converter.convert()
+            content: bytes = _int8_convolutions(converter) if quantize == "int8 convolutions" else converter.convert()
     return content
 
 
-def _without_others(converter: Any) -> bytes:
+def _int8_convolutions(converter: Any) -> bytes:
     """A converter's int8 graph in which nothing but convolutions is int8."""
     import tensorflow as tf
 

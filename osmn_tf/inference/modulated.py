@@ -210,7 +210,6 @@ class ModulatedPredictor(Predictor):
 
     def _run(self, network: Any) -> None:
         """Runs this network from now on: the shared one, or a copy with weights of its own."""
-        self._running = network
         self.step, self._modulate, self._step = _Shared.of(network).functions(self._settings)
 
     @property
@@ -267,11 +266,11 @@ class ModulatedPredictor(Predictor):
         # Of an object that is only roughly where it is said to be, the window would cut off a part.
         self._settings = (*settings[:-1], False)
         try:
-            self._run(self._running)
+            self._run(self.step.network)
             return super().probe(frame, masks)
         finally:
             self._settings = settings
-            self._run(self._running)
+            self._run(self.step.network)
 
     # Interruption -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-/** Tracks objects through a video: `osmn_tf/runtime/video_segmenter.py` with its default rules, in TypeScript. */
+/** Tracks objects through a video: `osmn_tf/runtime/predictor.py` with its default rules, in TypeScript. */
 
 import { UserError } from "./errors";
 import { mergeLogits, resizeFrame, type Frame, type Mask, type SmallFrame } from "./frames";
