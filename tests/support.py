@@ -22,6 +22,9 @@ needs_tensorflow = pytest.mark.skipif(
 # For `Model.compile`: XLA takes minutes to compile these networks on a CPU. JAX has nothing else.
 JIT = "auto" if BACKEND == "jax" else False
 
+# For `Model.compile` where a step or two is all: making the graph takes many times longer. JAX is faster with one.
+UNTRACED: dict[str, Any] = {"jit_compile": "auto"} if BACKEND == "jax" else {"run_eagerly": True}
+
 # A whole ReConvNet that builds in seconds: the trunks have fixed widths, all else is as small as it can be.
 TINY = {
     "backbone": "mobilenet",

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from support import (
-    JIT,
     TINY,
     TINY_VGG,
+    UNTRACED,
     call,
     needs_tensorflow,
     numpy,
@@ -200,8 +200,8 @@ def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(tiny_osmn):
 # Sizes, objects, precision ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(480, 854), (241, 427)])
-def test_video_sizes(tiny_osmn, tiny_reconvnet, size):
+def test_video_size(tiny_osmn, tiny_reconvnet):
+    size = (480, 854)
     vgg = randomise(OSMN(**TINY_VGG))
     for model in (vgg, tiny_osmn, tiny_reconvnet):
         outputs = call(model, object_batch(model, 1, *size))
@@ -211,8 +211,10 @@ def test_video_sizes(tiny_osmn, tiny_reconvnet, size):
         assert logits.std() > 1e-3
 
 
-@pytest.mark.parametrize("decoder", ["hypercolumn", "refinement"])
-@pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
+# The refinement decoder on MobileNet: in the clip model of `test_reconvnet.py`.
+@pytest.mark.parametrize(
+    ("backbone", "decoder"), [("vgg16", "hypercolumn"), ("vgg16", "refinement"), ("mobilenet", "hypercolumn")]
+)
 def test_one_graph_for_many_sizes(backbone, decoder):
     """`predict` on TensorFlow makes one graph with unknown sides; it gives what a call gives."""
     model = OSMN(**(TINY_VGG if backbone == "vgg16" else TINY), decoder=decoder)
@@ -224,8 +226,9 @@ def test_one_graph_for_many_sizes(backbone, decoder):
         np.testing.assert_allclose(found, numpy(call(model, batch)), atol=1e-4 * found.std())
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.backend), 5])
-def test_objects_in_one_call_equal_one_by_one(tiny_osmn, tiny_reconvnet, count):
+@pytest.mark.backend
+def test_objects_in_one_call_equal_one_by_one(tiny_osmn, tiny_reconvnet):
+    count = 3
     vgg = randomise(OSMN(**TINY_VGG, network_size=(64, 96)))
     early = randomise(OSMN(**TINY_VGG, modulate_early=True))
     for model in (vgg, early, tiny_osmn, tiny_reconvnet):
@@ -267,7 +270,7 @@ def test_training_changes_every_trainable_weight():
     }
     from osmn_tf.training.optimization import SegmentationLoss
 
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=SegmentationLoss(lovasz=1.0), jit_compile=JIT)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=SegmentationLoss(lovasz=1.0), **UNTRACED)
     before = {weight.path: numpy(weight) for weight in model.weights}
     batch = object_batch(model, 2, 32, 48)
     labels = (batch["spatial_guide"] > 0.7).astype(np.uint8)
@@ -286,7 +289,7 @@ def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
     assert len(norms) == 2 * len(gammas) > 100
     before = [numpy(weight) for weight in norms]
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss, jit_compile=JIT)
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss, **UNTRACED)
     batch = object_batch(model, 2, 32, 64)
     model.fit(batch, np.zeros((2, 32, 64, 1), np.uint8), verbose=0)
     same = [np.array_equal(numpy(weight), old) for weight, old in zip(norms, before)]
