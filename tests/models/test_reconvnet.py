@@ -88,13 +88,14 @@ def test_initial_values():
     assert np.all(weights["modulator_recurrent/bias"] == 1.0)
 
 
-def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_blocks(quick_init):
-    model = ReConvNet(**TINY)
+def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_blocks():
+    """With as many channels as the block before it has."""
+    model = ReConvNet(**TINY, block_channels=NARROW_MOBILENET)
     assert [(spec.name, spec.stride, spec.channels) for spec in model.state_specs] == [
-        ("Conv2d_5_lstm_h", 8, 256), ("Conv2d_5_lstm_c", 8, 256), ("Conv2d_11_lstm_h", 16, 512),
-        ("Conv2d_11_lstm_c", 16, 512), ("Conv2d_13_lstm_h", 32, 1024), ("Conv2d_13_lstm_c", 32, 1024),
+        ("Conv2d_5_lstm_h", 8, 5), ("Conv2d_5_lstm_c", 8, 5), ("Conv2d_11_lstm_h", 16, 6),
+        ("Conv2d_11_lstm_c", 16, 6), ("Conv2d_13_lstm_h", 32, 7), ("Conv2d_13_lstm_c", 32, 7),
     ]  # fmt: skip
-    assert weight_dict(model)["modulator_recurrent/bias"].shape == (1792,)
+    assert weight_dict(model)["modulator_recurrent/bias"].shape == (18,)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (33, 97)])
@@ -175,9 +176,10 @@ def test_silent_lstms_leave_the_osmn():
         expected = call(osmn, {name: batch[name] for name in ("frame", "visual_guide", "spatial_guide")})
         np.testing.assert_array_equal(numpy(outputs["logits"]), numpy(expected))
         assert not any(numpy(outputs[spec.name]).any() for spec in model.state_specs if spec.name.endswith("_h"))
-        replaced = ReConvNet.from_osmn(osmn, recurrence="replace")
-        zero_lstms(replaced)
-        assert np.abs(numpy(call(replaced, batch)["logits"]) - numpy(expected)).max() > 1e-3
+    # Features that are replaced are lost.
+    replaced = ReConvNet.from_osmn(osmn, recurrence="replace")
+    zero_lstms(replaced)
+    assert np.abs(numpy(call(replaced, batch)["logits"]) - numpy(expected)).max() > 1e-3
 
 
 def test_new_lstms_hardly_change_the_osmn_at_the_first_step(tiny_osmn):
@@ -285,12 +287,10 @@ def four_frames(tiny_reconvnet):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize(
-    "own", [[[0, 0, 0, 0]] * 2, [[1, 1, 1, 1]] * 2, [[0, 1, 0, 1], [1, 0, 1, 1]]], ids=["given", "own", "mixed"]
-)
 @pytest.mark.parametrize("size", [(64, 96), (45, 70)])
-def test_streaming_equals_the_clip(tiny_reconvnet, four_frames, size, own):
-    inputs = clip_inputs(tiny_reconvnet, 2, 4, *size, own)
+def test_streaming_equals_the_clip(tiny_reconvnet, four_frames, size):
+    """With given and own guides side by side and one after the other."""
+    inputs = clip_inputs(tiny_reconvnet, 2, 4, *size, [[0, 1, 0, 1], [1, 0, 1, 1]])
     found = numpy(call(four_frames, inputs))
     assert found.shape == (2, 4, *size, 1)
     expected = stream(tiny_reconvnet, inputs, found)
@@ -325,10 +325,11 @@ def test_clip_model_trains_the_network_itself():
     assert clip.output_shape == (None, 3, 32, 64, 1)
     assert {w.path for w in clip.trainable_weights} == {w.path for w in model.trainable_weights}
     clip.compile(optimizer=keras.optimizers.Adam(1e-3), loss=SegmentationLoss(lovasz=1.0), jit_compile=JIT)
+    clip.optimizer.build(clip.trainable_variables)  # else TensorFlow makes the graph a second time
     before = weight_dict(model)
     inputs = clip_inputs(model, 2, 3, 32, 64, [[0, 0, 1], [0, 1, 1]])
     labels = (inputs["spatial_guides"] > 0.8).astype(np.uint8)
-    history = clip.fit(inputs, labels, batch_size=1, epochs=1, verbose=0).history
+    history = clip.fit(inputs, labels, batch_size=2, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"][0])
     after = weight_dict(model)
     assert all(np.all(np.isfinite(value)) for value in after.values())
