@@ -178,29 +178,32 @@ def _load(path: Path) -> keras.Model:
         raise InputError(
             f"preset: {path / CONFIG_FILE} needs 'class' ({' or '.join(names)}) and its arguments as 'config'"
         )
+    # Before the network is built, which takes longer.
+    _check_weight_file(path / WEIGHTS_FILE, read_metadata(path).get("sha256"))
     try:
         model = network_class(config["class"])(**config["config"])
     except (TypeError, ValueError) as error:
         raise InputError(f"preset: {path / CONFIG_FILE}: {_first_line(error)}") from error
-    load_weights(model, path / WEIGHTS_FILE, read_metadata(path).get("sha256"))
+    load_weights(model, path / WEIGHTS_FILE)
     return model
 
 
-def load_weights(model: keras.Model, path: Path, digest: str | None = None) -> None:
-    """Loads a `.weights.h5` file strictly: every weight of the model, nothing else.
+def _check_weight_file(path: Path, digest: str | None = None) -> None:
+    if not path.is_file():
+        raise InputError(f"preset: the weight file {path} is missing")
+    if digest is not None and file_digest(path) != digest:
+        raise InputError(f"preset: {path} is damaged (its SHA-256 is not the one in {METADATA_FILE})")
 
-    Args:
-        digest: expected SHA-256 of the file, where it is known.
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Loads a `.weights.h5` file strictly: every weight of the model, nothing else.
 
     Raises:
         InputError: the file is missing, damaged, or has missing, unused or misshapen weights.
     """
     import h5py
 
-    if not path.is_file():
-        raise InputError(f"preset: the weight file {path} is missing")
-    if digest is not None and file_digest(path) != digest:
-        raise InputError(f"preset: {path} is damaged (its SHA-256 is not the one in {METADATA_FILE})")
+    _check_weight_file(path)
     try:
         with h5py.File(path, "r") as file:
             stored = _datasets(file)
