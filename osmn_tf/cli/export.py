@@ -8,6 +8,7 @@ What is written needs this package no more. Below --out:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not source.needs_backend and source.litert is None:
         raise InputError(f"--preset: expected the network that was exported, received {source.kind}")
     preset_metadata = read_metadata(arguments.preset)
+    folder = _litert_folder(arguments) if arguments.format == "litert" else None  # before what takes long
 
     from osmn_tf.cli.quiet import start_backend
 
@@ -119,9 +121,19 @@ def run(arguments: argparse.Namespace) -> int:
         preset_metadata = {**preset_metadata, "learnt_object": facts}
         # The weights are not those of the preset any more.
         preset_metadata.pop("sha256", None)
-    if arguments.format == "saved-model":
+    if folder is None:
         return _run_saved_model(arguments, model, size, preset_metadata)
-    return _run_litert(arguments, model, size, preset_metadata, calibration)
+    return _run_litert(arguments, folder, model, size, preset_metadata, calibration)
+
+
+def _litert_folder(arguments: argparse.Namespace) -> Path:
+    """--out, for the files of a LiteRT export."""
+    from osmn_tf.files import ensure_directory
+
+    folder = ensure_directory(arguments.out, "--out")
+    if any(folder.iterdir()) and not arguments.force:
+        raise InputError(f"--out: {folder} is not empty; give another folder, or --force to replace its files")
+    return folder
 
 
 def _learnt(
@@ -182,17 +194,14 @@ def _run_saved_model(
 
 def _run_litert(
     arguments: argparse.Namespace,
+    folder: Path,
     model: Any,
     size: tuple[int, int] | None,
     preset_metadata: dict[str, Any],
     calibration: list[tuple[FrameSource, np.ndarray]],
 ) -> int:
     from osmn_tf.export.litert import export_litert
-    from osmn_tf.files import ensure_directory
 
-    folder = ensure_directory(arguments.out, "--out")
-    if any(folder.iterdir()) and not arguments.force:
-        raise InputError(f"--out: {folder} is not empty; give another folder, or --force to replace its files")
     export_litert(
         model,
         folder,
