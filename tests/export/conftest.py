@@ -56,7 +56,7 @@ def lite_folder(lite_export) -> Path:
 
 @pytest.fixture(scope="session")
 def vgg():
-    """A VGG-16 ReConvNet with random weights and small heads."""
+    """A VGG-16 ReConvNet with random weights and few channels."""
     from support import randomise
 
     from osmn_tf.models.reconvnet import ReConvNet
@@ -66,7 +66,7 @@ def vgg():
         visual_head="pooled",
         visual_hidden=16,
         guide_size=64,
-        recurrent_channels=(8, 12, 16),
+        block_channels=(4, 6, 8, 12, 16),
         side_channels=4,
         network_size=(64, 96),
         name="vgg",
