@@ -95,7 +95,7 @@ class SegmenterModule(tf.Module):
         self.weights = [variable.value for variable in model.variables]
         height, width = self._size
         # Both networks are traced once, however many signatures call them.
-        self._network = tf.function(
+        network = tf.function(
             self._network_step,
             input_signature=[
                 tf.TensorSpec((height, width, 3), tf.uint8),
@@ -105,6 +105,8 @@ class SegmenterModule(tf.Module):
             ],
             autograph=False,
         )
+        # Of a function with a signature that it finds, `tf.saved_model.save` would trace and write another form.
+        self._network = lambda *inputs: network(*inputs)
         self._modulator = tf.function(
             lambda guides: tf.cast(model.visual_modulator(guides, training=False), tf.float32), autograph=False
         )

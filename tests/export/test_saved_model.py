@@ -507,7 +507,7 @@ def test_command_says_what_it_wrote(lite_export, capsys) -> None:
     from osmn_tf.cli.main import main
 
     folder, printed = lite_export
-    assert f"{folder}: 46." in printed
+    assert f"{folder}: 45.9 MB" in printed
     # 8 + 1 + 4 * 2192 + 96 * 160 / 8 bytes and the state: h and c at strides 8, 16 and 32
     assert 2 * 4 * (12 * 20 * 48 + 6 * 10 * 96 + 3 * 5 * 128) == 153600
     assert "a session has 164,297 bytes per object, 153,600 of them recurrent state (float32)" in printed
