@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +56,39 @@ def tiny_osmn():
     return randomise(OSMN(**TINY), seed=2)
 
 
+@pytest.fixture(scope="module")
+def loaded_once() -> Iterator[None]:
+    """Commands in this process share a network and what is compiled of it: making both is nearly all of their time.
+
+    Each preset is still loaded by a command, and again wherever a test calls the library or starts a process.
+    """
+    from osmn_tf.inference import loading
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load", functools.cache(loading.load))
+        yield
+
+
 def _skip_without(precision: str) -> None:
     from osmn_tf.precision import refusal
 
     if (reason := refusal(precision)) is not None:
         pytest.skip(reason)
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow runs functions without building graphs: for a few small steps, building is nearly all the time."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 from osmn_tf.benchmarks.finetune import CurvePoint, format_table
 from osmn_tf.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):

@@ -115,16 +115,6 @@ def test_variants(tmp_path: Path) -> None:
         next(recurrence.measure(config, tmp_path, clips=1, frames=1))
 
 
-@pytest.fixture
-def eagerly():
-    """Runs functions without building graphs: for one tiny step, building is nearly all the time."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a training run; how it is shared out among backends is elsewhere")
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.usefixtures("eagerly")

@@ -25,6 +25,8 @@ from osmn_tf.masks.files import read_label_png, write_mask
 from osmn_tf.video.source import open_source
 from tests.cli.conftest import LENGTH, SIZE
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture
 def segment(tiny_preset: Path, tmp_path: Path) -> Callable[..., int]:

@@ -195,16 +195,6 @@ def test_replicas_that_share_a_batch_out_give_its_step() -> None:
 # A run ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def eagerly():
-    """Runs functions without building graphs: for a few tiny steps, building is nearly all the time."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @needs_tensorflow
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.usefixtures("eagerly")
