@@ -6,7 +6,6 @@ from support import (
     BACKEND,
     EPSILON,
     NARROW_MOBILENET,
-    TINY,
     TINY_VGG,
     WHOLE_NETWORK,
     is_quotient,
@@ -113,7 +112,7 @@ def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
 
 
 def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
-    model = randomise(ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 4, 4)))
+    model = randomise(ReConvNet(**TINY_VGG))
     model.save_to_preset(tmp_path / "tiny")
     words = ["benchmark", "infer", "--networks", str(tmp_path / "tiny"), "--objects", "1", "2", "--repeat", "1"]
     assert main([*words, "--network-size", "64x96", "--peak", "1"]) == 0

@@ -23,6 +23,8 @@ RATE = 2e-3  # for weights that are random
 # Nothing here depends on the widths, which take time.
 NARROW = {**TINY, "block_channels": (8, 8, 12, 12, 16, 16, 20, 20, 20, 20, 20, 24, 24)}
 
+MATCHING = {"matching": "first+previous", "guide": "gaussian+mask"}
+
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
@@ -235,9 +237,9 @@ def test_bad_options() -> None:
 @pytest.mark.parametrize(
     ("network", "share", "expected"),
     [
-        ({"trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}, None, 0.5),
-        ({}, None, 1.0),
-        ({}, 0.25, 0.25),
+        ({**NARROW, "decoder": "refinement", "trunk": "shared", **MATCHING}, None, 0.5),
+        (TINY_VGG, None, 1.0),
+        (TINY_VGG, 0.25, 0.25),
     ],
     ids=["matching", "others", "told"],
 )
@@ -251,7 +253,7 @@ def test_how_far_the_weights_go(
             variable.assign_add(np.ones(variable.shape))
 
     monkeypatch.setattr(Training, "run", run)
-    model = randomise(OSMN(**NARROW, decoder="refinement", **network), seed=2)
+    model = randomise(OSMN(**network), seed=2)
     tuner = OnlineFineTuner(model, SIZE, FineTuneOptions(interpolation=share))
     before = tuner.weights()
     tuner.fit([scene(8, 60)], Budget(3), 1e-3)
@@ -266,6 +268,7 @@ def test_how_far_the_weights_go(
         (FineTuneOptions(train_visual_modulator=True), {"frame_encoder", "object_network", "visual_modulator"}),
     ],
 )
+@pytest.mark.usefixtures("eagerly")
 def test_trains_what_it_is_told(options: FineTuneOptions, changed: set[str]) -> None:
     """Also: a network without recurrence, and BatchNorm statistics that stay as they are."""
     model = randomise(OSMN(**NARROW), seed=2)
@@ -312,6 +315,7 @@ def test_a_second_fine_tuning_compiles_nothing(segmenter: VideoSegmenter, monkey
     assert traced == []
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("mixed_precision", ["mixed_float16"], indirect=True)
 def test_small_gradients_are_not_lost_in_half_precision(mixed_precision: str) -> None:
     """A small share of the loss has gradients that float16 rounds to zero, unless the loss is scaled."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from support import NARROW_MOBILENET, NARROW_VGG_SETTING, randomise
+from support import NARROW_MOBILENET, NARROW_VGG_SETTING, TINY_VGG, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
@@ -28,7 +28,7 @@ from .test_config import STAGES
 
 # Small networks of the stages' kinds, without weights that would have to be fetched.
 NARROW_VGG = ("visual_head=pooled", "visual_hidden=8", "guide_size=32")
-NARROW_LITE = ("visual_hidden=8", "guide_size=32")
+NARROW_LITE = ("visual_hidden=8", "guide_size=32", f"block_channels={list(NARROW_MOBILENET)}")
 
 
 def read_log(folder: Path) -> list[dict[str, str]]:
@@ -73,19 +73,6 @@ def _no_determinism_left_behind():
         from tensorflow.python.framework import config
 
         config.disable_op_determinism()
-
-
-@pytest.fixture
-def eagerly():
-    """Runs functions without building graphs: for two tiny steps, building is nearly all the time."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 # A kind of stage each: frames, clips with two rates, and clips with most of the network frozen on all kinds of data.
@@ -228,29 +215,25 @@ def test_early_stopping_keeps_the_best(
 
 
 def test_initial_weights_of_the_stage_before(tmp_path: Path) -> None:
-    arguments = {"backbone": "mobilenet", "visual_hidden": 8, "guide_size": 32}
-    osmn = OSMN(**arguments)
-    osmn.get_layer("visual_modulator").get_layer("modulator_Conv2d_1c_1x1").bias.assign(np.full(8, 0.25, np.float32))
+    osmn = OSMN(**TINY_VGG)
+    osmn.get_layer("visual_modulator").get_layer("modulator_hidden").bias.assign(np.full(4, 0.25, np.float32))
     osmn.save_to_preset(str(tmp_path / "osmn"))
-    recurrent = {**arguments, "recurrent_channels": [4, 4, 4]}
+    recurrent = {**TINY_VGG, "recurrent_channels": [4, 4, 4]}
     model = build(cfg.ModelConfig("ReConvNet", recurrent, initial=str(tmp_path / "osmn")))
     theirs = {weight.path: weight for weight in model.weights}
     for weight in osmn.weights:
         np.testing.assert_array_equal(weight.numpy(), theirs[weight.path].numpy())
-    wider = {**arguments, "visual_hidden": 9}
-    with pytest.raises(
-        InputError, match=r"model\.initial: its weight .* is \[1, 1, 1024, 8\], the network has \[1, 1, "
-    ):
+    wider = {**TINY_VGG, "visual_hidden": 9}
+    with pytest.raises(InputError, match=r"model\.initial: its weight .* is \[1, 1, 6, 4\], the network has \[1, 1, "):
         build(cfg.ModelConfig("OSMN", wider, initial=str(tmp_path / "osmn")))
     with pytest.raises(InputError, match=r"model\.initial: preset: no preset, folder"):
-        build(cfg.ModelConfig("OSMN", {}, initial=str(tmp_path / "nothing")))
+        build(cfg.ModelConfig("OSMN", TINY_VGG, initial=str(tmp_path / "nothing")))
 
 
 def test_an_osmn_starts_from_the_osmn_part_of_a_reconvnet(tmp_path: Path) -> None:
-    arguments = {"backbone": "mobilenet", "visual_hidden": 8, "guide_size": 32}
-    source = randomise(ReConvNet(**arguments, recurrent_channels=(4, 4, 4)))
+    source = randomise(ReConvNet(**TINY_VGG, recurrent_channels=(4, 4, 4)))
     source.save_to_preset(tmp_path / "reconvnet")
-    model = build(cfg.ModelConfig("OSMN", arguments, initial=str(tmp_path / "reconvnet")))
+    model = build(cfg.ModelConfig("OSMN", TINY_VGG, initial=str(tmp_path / "reconvnet")))
     theirs = {weight.path: weight.numpy() for weight in source.weights}
     for weight in model.weights:
         np.testing.assert_array_equal(weight.numpy(), theirs.pop(weight.path), err_msg=weight.path)
