@@ -36,6 +36,11 @@ def preset(tmp_path_factory, checkpoint):
     return folder
 
 
+@pytest.fixture(scope="module")
+def model(preset):
+    return load(preset)
+
+
 def test_every_tensor_is_used(preset):
     record = json.loads((preset / "import.json").read_text())
     assert len(record["used"]) == 26 + 8 + 8 + 2
@@ -47,7 +52,7 @@ def test_every_tensor_is_used(preset):
 
 
 @pytest.mark.parametrize("size", [(64, 112), (57, 91)])
-def test_gives_the_originals_outputs(preset, checkpoint, size):
+def test_gives_the_originals_outputs(model, checkpoint, size):
     frame = random_frames(1, *size, seed=2)
     expected = release.run_graph(
         checkpoint,
@@ -55,7 +60,6 @@ def test_gives_the_originals_outputs(preset, checkpoint, size):
         lambda v, image: [release.osvos_segmentation(v, image), *release.osvos_side_scores(v, image)],
         {"image": release.normalise(frame, mean_bgr=MEAN_BGR)},
     )
-    model = load(preset)
     assert isinstance(model, OSVOS)
     outputs = model({"frame": tf.constant(frame)}, training=False)
     for name, scores in zip(("logits", "side2", "side3", "side4", "side5"), expected, strict=True):
