@@ -72,9 +72,9 @@ _BY_GRAPH = {
 _SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8", "step": "int8 convolutions"}
 # Operators of a step that stay float32 in "int8 convolutions": all others.
 _NO_CONVOLUTIONS = (
-    *("ADD", "BATCH_MATMUL", "CAST", "CONCATENATION", "DIV", "GATHER", "GREATER", "LESS", "MAXIMUM", "MEAN", "MUL"),
-    *("REDUCE_MAX", "RESHAPE", "RESIZE_BILINEAR", "SELECT", "SOFTMAX", "SPLIT", "STRIDED_SLICE", "SUB", "SUM"),
-    "TOPK_V2",
+    *("ADD", "BATCH_MATMUL", "CAST", "CONCATENATION", "DIV", "EXP", "GREATER", "GREATER_EQUAL", "LOG", "MAXIMUM"),
+    *("MAX_POOL_2D", "MINIMUM", "MUL", "REDUCE_MAX", "RELU", "RESHAPE", "RESIZE_BILINEAR", "SPLIT", "STRIDED_SLICE"),
+    *("SUB", "SUM"),
 )
 
 CALIBRATION_STEPS = 96  # frames times objects, shared among the clips
@@ -324,11 +324,13 @@ def calibration_samples(graphs: _Graphs, graph: str, clips: Sequence[Clip]) -> I
     Raises:
         InputError: a clip's frames or mask are not what `VideoSegmenter.track` takes.
     """
-    for frames, mask in _beginnings(clips):
-        if graph == "encoder":
+    if graph == "encoder":
+        for frames, _ in _beginnings(clips):
             yield from ({"frame": resize_frame(frame, graphs.size)[None]} for frame in frames)
-        else:
-            yield from _steps(graphs, frames, mask)
+        return
+    functions = {name: graphs.function(name) for name in GRAPHS}
+    for frames, mask in _beginnings(clips):
+        yield from _steps(graphs, functions, frames, mask)
 
 
 def _beginnings(clips: Sequence[Clip]) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
@@ -347,12 +349,13 @@ def _beginnings(clips: Sequence[Clip]) -> Iterator[tuple[list[np.ndarray], np.nd
         yield kept, mask
 
 
-def _steps(graphs: _Graphs, frames: Sequence[np.ndarray], mask: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+def _steps(
+    graphs: _Graphs, functions: Mapping[str, Any], frames: Sequence[np.ndarray], mask: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
     """Inputs of the step, object by object, with its own states and guides."""
     import tensorflow as tf
 
     model, size = graphs.model, graphs.size
-    functions = {graph: graphs.function(graph) for graph in GRAPHS}
 
     def compute(graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = functions[graph](**{name: tf.constant(value) for name, value in inputs.items()})
