@@ -34,6 +34,14 @@ TINY = {
     "network_size": (64, 96),
 }
 
+# What makes it match: the form of `osmn_match_lite`.
+MATCHING = {
+    "decoder": "refinement",
+    "trunk": "shared",
+    "matching": "first+recent+previous",
+    "guide": "gaussian+mask",
+}
+
 # VGG-16's layers with few channels, and all else as small as it can be: most tests do not depend on the widths.
 NARROW_VGG = (2, 3, 4, 5, 6)
 TINY_VGG = {"visual_head": "pooled", "visual_hidden": 4, "guide_size": 32, "block_channels": NARROW_VGG}

@@ -1,7 +1,8 @@
 """Dense matching: where a frame looks like the object of earlier frames, and where like what was beside it.
 
-Sources: nearest neighbours of normalised features with the first frame's object and background (VideoMatch, Hu et al.,
-ECCV 2018; FEELVOS, Voigtlaender et al., CVPR 2019) and a soft read-out of the earlier mask (STM, Oh et al., ICCV 2019).
+Sources: neighbours of normalised features in the first frame's object and background (VideoMatch, Hu et al., ECCV 2018;
+FEELVOS, Voigtlaender et al., CVPR 2019), a soft read-out of the earlier mask and a memory of more than two frames (STM,
+Oh et al., ICCV 2019).
 """
 
 from __future__ import annotations
@@ -16,27 +17,31 @@ from keras import ops
 Tensor = Any
 Shape = tuple[int | None, ...]
 
-NEIGHBOURS = 4
-CUES = 5  # channels that one earlier frame gives
+CUES = 3  # channels that a matching gives
+RECENT_EVERY = 5  # frames
+_DOUBT = 0.15  # taken from the similarity with a frame whose mask is the network's own
 _EXCLUDED = 2.0  # taken from the similarity of what does not count: the range of a cosine
 _LEAST_SHARE = 0.05  # of a cell: an object that covers less of every cell is as good as absent
+_LOG_MOST = math.log(64.0)  # of a temperature: exponentials of so much, and of so little, are numbers of float32
+_NOTHING = 1e-30  # beside a sum of exponentials
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
 class Matching(keras.layers.Layer):
-    """Compares a frame with one earlier frame, whose mask is known, cell by cell.
+    """Compares a frame with earlier frames, whose masks are known, cell by cell.
 
-    A cell's similarity with a cell of the earlier frame is the product of their keys (a cosine, since keys have the
-    length 1), less `distance` times the square of how far they are apart in cells, if `local`.
+    A cell's similarity with a cell of an earlier frame is the product of their keys (a cosine, since keys have the
+    length 1), less `distance` times the square of how far they are apart in cells, if `local`. The earlier frames but
+    the first count a little less: the masks of these are the network's own, the first one's was given.
 
-    Call arguments:
-        key: [1 or N, h, w, K], of the frame.
-        memory: [N, h, w, K], of the earlier frame.
-        coverage: [N, h, w, 1], 0..1: how much of each cell of the earlier frame was the object's.
+    Input: a list of key [1 or N, h, w, K], of the frame, and then for every earlier frame its key [N, h, w, K] and
+    coverage [N, h, w, 1], 0..1: how much of each cell was the object's.
 
-    Output: [N, h, w, 5]: the best similarity with the object, the mean of its four best, both for the background, and
-    the mask read out: its mean, weighted by the softmax of `temperature` times the similarity. Cells that are partly
-    the object's count less on both sides. Where the object was absent, its similarities are below -1.
+    Output: [N, h, w, 3]: the similarity with the object and with the background, and the mask read out: its mean,
+    weighted by the exponentials of `temperature` times the similarities. The similarity with many cells is a soft
+    maximum, log(sum(exp(temperature * similarities))) / temperature. Cells that are partly the object's count less on
+    both sides. Where the object was absent, the similarity with it is below -0.5
+    (at the temperature that training begins with).
 
     Args:
         local: prefer cells nearby; how much is learned, as is the temperature.
@@ -46,62 +51,60 @@ class Matching(keras.layers.Layer):
         super().__init__(**kwargs)
         self.local = local
 
-    def build(self, key_shape: Shape, memory_shape: Shape, coverage_shape: Shape) -> None:
+    def build(self, input_shape: Sequence[Shape]) -> None:
         def scalar(name: str, value: float) -> Tensor:
             return self.add_weight(name=name, shape=(), initializer=keras.initializers.Constant(math.log(value)))
 
         self.log_temperature = scalar("log_temperature", 20.0)
         self.log_distance = scalar("log_distance", 0.01) if self.local else None
 
-    def call(self, key: Tensor, memory: Tensor, coverage: Tensor) -> Tensor:
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        key, *earlier = inputs
+        _, height, width, _ = ops.shape(key)
+        temperature = ops.cast(ops.exp(ops.minimum(self.log_temperature, _LOG_MOST)), "float32")
+        penalty = None
+        if self.log_distance is not None:
+            penalty = temperature * ops.cast(ops.exp(self.log_distance), "float32") * _squared_distances(height, width)
+        sums: Tensor = None
+        for number, (memory, coverage) in enumerate(zip(earlier[::2], earlier[1::2], strict=True)):
+            found = self._sums(key, memory, coverage, temperature, penalty)
+            sums = found if number == 0 else sums + ops.exp(-_DOUBT * temperature) * found
+        similarity = ops.log(sums[..., :2] + _NOTHING) / temperature
+        mask = sums[..., 2:3] / (sums[..., 3:] + _NOTHING)
+        cues = ops.concatenate([similarity, mask], axis=-1)
+        return ops.cast(ops.reshape(cues, (-1, height, width, CUES)), self.compute_dtype)
+
+    def _sums(
+        self, key: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor, penalty: Tensor | None
+    ) -> Tensor:
+        """float32 [N, cells, 4]: exponentials of the similarities, summed over the cells of an earlier frame: those of
+        the object, of the background, all of them weighted by the coverage, and all of them."""
         _, height, width, channels = ops.shape(memory)
         cells = height * width
-        temperature = ops.exp(self.log_temperature)
-        # Times the temperature from here on: one pass less over what is large.
-        similarity = ops.matmul(
-            ops.reshape(temperature * key, (-1, cells, channels)),
+        exponent = ops.matmul(
+            ops.reshape(ops.cast(temperature, key.dtype) * key, (-1, cells, channels)),
             ops.transpose(ops.reshape(memory, (-1, cells, channels)), (0, 2, 1)),
         )
-        if self.log_distance is not None:
-            distances = _squared_distances(height, width, similarity.dtype)
-            similarity = similarity - temperature * ops.exp(self.log_distance) * distances[None]
-        share = ops.reshape(coverage, (-1, 1, cells))
-        relative = share / ops.maximum(ops.max(share, axis=-1, keepdims=True), _LEAST_SHARE)
-        columns = []
-        for excluded in (1.0 - relative, share):
-            best = _largest(similarity - temperature * _EXCLUDED * excluded, height, width) / temperature
-            columns += [best[..., :1], ops.mean(best, axis=-1, keepdims=True)]
-        columns.append(ops.matmul(ops.softmax(similarity, axis=-1), ops.reshape(coverage, (-1, cells, 1))))
-        return ops.reshape(ops.concatenate(columns, axis=-1), (-1, height, width, CUES))
+        exponent = ops.cast(exponent, "float32")
+        weight = ops.exp(exponent if penalty is None else exponent - penalty)
+        share = ops.cast(ops.reshape(coverage, (-1, cells, 1)), "float32")
+        relative = share / ops.maximum(ops.max(share, axis=1, keepdims=True), _LEAST_SHARE)
+        excluded = ops.concatenate([1.0 - relative, share], axis=-1)
+        counts = ops.exp(-_EXCLUDED * temperature * excluded)
+        return ops.matmul(weight, ops.concatenate([counts, share, ops.ones_like(share)], axis=-1))
 
-    def compute_output_shape(self, key_shape: Shape, memory_shape: Shape, coverage_shape: Shape) -> Shape:
-        return (*memory_shape[:3], CUES)
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        return (*input_shape[1][:3], CUES)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "local": self.local}
 
 
-def _largest(scores: Tensor, height: Any, width: Any) -> Tensor:
-    """The `NEIGHBOURS` largest of the last axis, [N, cells, h * w] -> [N, cells, NEIGHBOURS], largest first.
-
-    They are in the `NEIGHBOURS` rows of the grid whose best cells are the best. To look for these first takes half of
-    the time, since most of the work is a maximum then, which processors do many at a time.
-    """
-    if not isinstance(height, int) or height < NEIGHBOURS:
-        return ops.top_k(scores, NEIGHBOURS)[0]
-    rows = ops.reshape(scores, (-1, height, width))
-    best = ops.top_k(ops.max(rows, axis=-1), NEIGHBOURS)[1]
-    first = ops.arange(ops.shape(rows)[0], dtype="int32")[:, None] * height
-    found = ops.take(ops.reshape(scores, (-1, width)), ops.cast(best, "int32") + first, axis=0)
-    largest = ops.top_k(ops.reshape(found, (-1, NEIGHBOURS * width)), NEIGHBOURS)[0]
-    return ops.reshape(largest, (-1, height * width, NEIGHBOURS))
-
-
-def _squared_distances(height: Any, width: Any, dtype: str) -> Tensor:
-    """[h * w, h * w]: between all cells of a grid, row by row."""
+def _squared_distances(height: Any, width: Any) -> Tensor:
+    """float32 [h * w, h * w]: between all cells of a grid, row by row."""
 
     def along(length: Any) -> Tensor:
-        position = ops.arange(length, dtype=dtype)
+        position = ops.arange(length, dtype="float32")
         return ops.square(position[:, None] - position[None])
 
     rows, columns = along(height), along(width)
@@ -126,3 +129,35 @@ class FirstFrameMemory(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         return [input_shape[0], input_shape[1]]
+
+
+@keras.saving.register_keras_serializable(package="osmn_tf")
+class RecentFrameMemory(keras.layers.Layer):
+    """Keeps a frame of not long ago: every `RECENT_EVERY` frames the previous one, if the object was found in it.
+
+    Input, a list: kept key [N, h, w, K], kept mask and age [N, h, w, 1], all zero before the first frame; of the
+    previous frame the key [N, h, w, K], the score and the mask [N, h, w, 1] (a mask is carried on where nothing is
+    found, a score above 0 says that the object is there); key and mask of the first frame. Output: kept key, kept mask,
+    and the age, which is the number of frames since, the same in every cell. They are the first frame's at first.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        kept_key, kept_mask, age, previous_key, score, mask, first_key, first_mask = inputs
+
+        def anywhere(x: Tensor) -> Tensor:
+            return ops.cast(ops.max(x, axis=(1, 2, 3), keepdims=True) > 0, x.dtype)
+
+        # As products rather than selections: LiteRT selects between tensors of one shape only.
+        started = anywhere(age)
+        kept_key = started * kept_key + (1.0 - started) * first_key
+        kept_mask = started * kept_mask + (1.0 - started) * first_mask
+        due = ops.cast(age >= RECENT_EVERY, age.dtype) * anywhere(ops.relu(score) * mask)
+        change = ops.max(due, axis=(1, 2, 3), keepdims=True)
+        return [
+            change * previous_key + (1.0 - change) * kept_key,
+            change * mask + (1.0 - change) * kept_mask,
+            (1.0 - due) * age + 1.0,
+        ]
+
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
+        return list(input_shape[:3])

@@ -21,7 +21,7 @@ Tensor = Any
 FORMS: Registry[type[ModulatedForm]] = Registry("backbone", "osmn_tf.models")
 TRUNKS: Registry[type[ModulatedForm]] = Registry("trunk", "osmn_tf.models")
 MODULATED = "modulated"  # the trunk of the paper, in the backbone's own form
-MATCHINGS = ("first+previous",)
+MATCHINGS = ("first+previous", "first+recent+previous")
 DECODERS = ("hypercolumn", "refinement")
 FC_GUIDE_SIZE = 224  # fc6 is a 7x7 VALID convolution behind five poolings
 

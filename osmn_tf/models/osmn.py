@@ -61,7 +61,8 @@ class OSMN(Network):
         trunk: "modulated" (the paper) or "shared": the trunk knows no object and runs once a frame, and modulation acts
             on what the decoder merges (a backbone down to stride 32, and the refinement decoder; not in the paper).
         matching: None, or "first+previous": compare every frame with the annotated frame and with the one before, which
-            are the network's state (a shared trunk with the previous mask only; not in the paper).
+            are the network's state (a shared trunk with the previous mask only; not in the paper). With
+            "first+recent+previous" also with one of not long ago, beside the annotated one.
         guide: "gaussian" (the paper), or "gaussian+mask": the previous mask itself is a second channel of the spatial
             guide.
 
@@ -156,7 +157,8 @@ class OSMN(Network):
         }
 
     def begun_state(self, key: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """The state behind an annotated frame, for a network with `matching`: what a step on that frame gives.
+        """The state behind an annotated frame, for a network with `matching`: what a step on that frame gives
+        that finds the object where it is.
 
         Args:
             key: [1 or N, h, w, K], the "key" among the features of that frame.
@@ -170,7 +172,9 @@ class OSMN(Network):
             ops.pad(occupied, padding), stride, stride, padding="valid", data_format="channels_last"
         )
         key = ops.broadcast_to(key, (count, *ops.shape(key)[1:]))
-        return {"first_key": key, "first_mask": coverage, "previous_key": key}
+        begun = {"first_key": key, "first_mask": coverage, "previous_key": key, "recent_key": key}
+        begun |= {"recent_mask": coverage, "recent_age": ops.ones_like(coverage), "previous_score": coverage}
+        return {spec.name: begun[spec.name] for spec in self.state_specs}
 
     def clip_model(self, length: int, height: int | None = None, width: int | None = None) -> keras.Model:
         """A network with `matching` unrolled over a clip, sharing this model's weights: for training.

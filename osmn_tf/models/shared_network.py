@@ -13,7 +13,7 @@ from typing import Any
 
 from keras import layers
 
-from osmn_tf.layers.matching import FirstFrameMemory, Matching
+from osmn_tf.layers.matching import FirstFrameMemory, Matching, RecentFrameMemory
 from osmn_tf.layers.modulation import Modulation, ObjectAxis
 from osmn_tf.layers.pooling import BlockAverage
 from osmn_tf.layers.preprocessing import PadToMultiple
@@ -43,7 +43,8 @@ class SharedForm(ModulatedForm):
     """The trunk once a frame; a decoder from stride 16 to stride 4 for every object.
 
     With matching, the first frame's key and mask and the previous frame's key are the state: a step whose state has no
-    first mask takes its own frame, and the mask in its guide, for the first.
+    first mask takes its own frame, and the mask in its guide, for the first. With "first+recent+previous" key and mask
+    of a frame of not long ago (`RecentFrameMemory`) join those of the first, so that what has changed since is known.
 
     Raises:
         ValueError: there are ConvLSTMs, or the backbone ends before stride 32.
@@ -95,25 +96,40 @@ class SharedForm(ModulatedForm):
                 y = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{name}_again")(x)
                 x = layers.Add(name=f"{name}_residual")([x, y])
         logits = layers.Conv2D(1, 3, padding="same", dtype="float32", name="seg_score")(x)
+        if self.remembers:
+            pool = KEY_STRIDE // min(DECODER_CHANNELS)
+            build.new_state("previous_score", layers.MaxPooling2D(pool, name="seg_score_pool")(logits))
         logits = ResizeLike(dtype="float32", name="seg_score_up")(logits, padded)
         logits = TopLeftCropLike(dtype="float32", name="seg_unpad")(logits, build.guide)
         return build.network(logits, SIZE_MULTIPLE)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a memory of a recent frame."""
+        return self.arguments.matching == "first+recent+previous"
+
     def _match(self, build: NetworkBuilder, key: Tensor, mask: Tensor) -> list[Tensor]:
-        """Compares the frame's key with the first and the previous frame's, and carries them on."""
-        old = {
-            name: build.old_state(name, KEY_STRIDE, channels)
-            for name, channels in (("first_key", KEY_CHANNELS), ("first_mask", 1), ("previous_key", KEY_CHANNELS))
-        }
-        first_key, first_mask = FirstFrameMemory(name="seg_first_frame")(
-            [old["first_key"], old["first_mask"], key, mask]
-        )
-        build.new_state("first_key", first_key)
-        build.new_state("first_mask", first_mask)
-        build.new_state("previous_key", ObjectAxis(name="seg_key_per_object")(key, build.modulation))
+        """Compares the frame's key with those of earlier frames, and carries these on."""
+        channels = {"first_key": KEY_CHANNELS, "first_mask": 1, "previous_key": KEY_CHANNELS}
+        if self.remembers:
+            channels |= {"recent_key": KEY_CHANNELS, "recent_mask": 1, "recent_age": 1, "previous_score": 1}
+        old = {name: build.old_state(name, KEY_STRIDE, count) for name, count in channels.items()}
+        first = FirstFrameMemory(name="seg_first_frame")([old["first_key"], old["first_mask"], key, mask])
+        new = dict(zip(("first_key", "first_mask"), first, strict=True))
+        earlier = list(first)
+        if self.remembers:
+            kept = [old[name] for name in ("recent_key", "recent_mask", "recent_age")]
+            *recent, age = RecentFrameMemory(name="seg_recent_frame")(
+                [*kept, old["previous_key"], old["previous_score"], mask, *first]
+            )
+            new |= {"recent_key": recent[0], "recent_mask": recent[1], "recent_age": age}
+            earlier += recent
+        new["previous_key"] = ObjectAxis(name="seg_key_per_object")(key, build.modulation)
+        for name, x in new.items():
+            build.new_state(name, x)
         return [
-            Matching(name="seg_match_first")(key, first_key, first_mask),
-            Matching(local=True, name="seg_match_previous")(key, old["previous_key"], mask),
+            Matching(name="seg_match_first")([key, *earlier]),
+            Matching(local=True, name="seg_match_previous")([key, old["previous_key"], mask]),
         ]
 
     def _frame_features(self, frame: Tensor) -> dict[str, Tensor]:

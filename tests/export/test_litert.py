@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+from support import BACKEND, MATCHING, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions
@@ -151,8 +151,7 @@ def test_calibration_runs_the_network_with_its_own_states_and_guides(tiny_reconv
 def test_of_a_shared_trunk_int8_is_the_encoder(small_clip, tmp_path) -> None:
     from osmn_tf.models.osmn import OSMN
 
-    arguments = {"decoder": "refinement", "trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}
-    network = randomise(OSMN(**TINY, **arguments), seed=6)
+    network = randomise(OSMN(**TINY, **MATCHING), seed=6)
     folder = export_litert(network, tmp_path, quantize="int8", calibration=[small_clip])
     for graph in ("encoder", "step"):
         operators, types = graph_types(folder / f"{graph}.tflite")

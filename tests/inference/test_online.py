@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import TINY, TINY_VGG, box_mask, count_calls, randomise
+from support import MATCHING, TINY, TINY_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
@@ -22,8 +22,6 @@ SIZE = (64, 96)
 RATE = 2e-3  # for weights that are random
 # Nothing here depends on the widths, which take time.
 NARROW = {**TINY, "block_channels": (8, 8, 12, 12, 16, 16, 20, 20, 20, 20, 20, 24, 24)}
-
-MATCHING = {"matching": "first+previous", "guide": "gaussian+mask"}
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +235,7 @@ def test_bad_options() -> None:
 @pytest.mark.parametrize(
     ("network", "share", "expected"),
     [
-        ({**NARROW, "decoder": "refinement", "trunk": "shared", **MATCHING}, None, 0.5),
+        ({**NARROW, **MATCHING}, None, 0.5),
         (TINY_VGG, None, 1.0),
         (TINY_VGG, 0.25, 0.25),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import assert_close, numpy
 
-from osmn_tf.layers.matching import CUES, FirstFrameMemory, Matching, _largest
+from osmn_tf.layers.matching import CUES, RECENT_EVERY, FirstFrameMemory, Matching, RecentFrameMemory
 
 pytestmark = pytest.mark.backend
 
@@ -23,64 +23,78 @@ def test_literal():
     memory = np.array([right, right, up, up], np.float32).reshape(1, 1, 4, 2)
     coverage = np.array([1.0, 1.0, 0.0, 0.0], np.float32).reshape(1, 1, 4, 1)
     key = np.array([right, up, (0.6, 0.8), (-1.0, 0.0)], np.float32).reshape(1, 1, 4, 2)
-    found = numpy(Matching()(key, memory, coverage))
+    found = numpy(Matching()([key, memory, coverage]))
     assert found.shape == (1, 1, 4, CUES)
-    # Similarities with the cells: right, right, up, up. What does not count loses 2.
-    expected = [
-        [1.0, (1 + 1 - 2 - 2) / 4, 0.0, (0 + 0 - 1 - 1) / 4],
-        [0.0, (0 + 0 - 1 - 1) / 4, 1.0, (1 + 1 - 2 - 2) / 4],
-        [0.6, (0.6 + 0.6 - 1.2 - 1.2) / 4, 0.8, (0.8 + 0.8 - 1.4 - 1.4) / 4],
-        [-1.0, (-1 - 1 - 2 - 2) / 4, 0.0, (0 + 0 - 3 - 3) / 4],
-    ]
-    np.testing.assert_allclose(found[0, 0, :, :4], expected, atol=1e-6)
-    # The softmax of 20 times the similarities: nearly all of it lies on one side.
+    # Two cells that are alike are surer than one; the other side's are 2 less.
+    twice = np.log(2) / 20
+    expected = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]]
+    np.testing.assert_allclose(found[0, 0, :, :2], np.array(expected) + twice, atol=1e-5)
+    # The exponentials of 20 times the similarities: nearly all of them lie on one side.
     odds = np.exp(20 * np.array([1.0, -1.0, -0.2, -1.0]))
-    np.testing.assert_allclose(found[0, 0, :, 4], odds / (1 + odds), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found[0, 0, :, 2], odds / (1 + odds), rtol=1e-4, atol=1e-7)
 
 
-def reference(key, memory, coverage, temperature, distance):
-    """Cell by cell, for one object: [h, w, K], [h, w, K], [h, w] -> [h, w, 5]."""
+def reference(key, frames, temperature, distance):
+    """Cell by cell, for one object: key [h, w, K], pairs of key and coverage [h, w] -> [h, w, 3]."""
     height, width, _ = key.shape
     places = [(y, x) for y in range(height) for x in range(width)]
-    result = np.zeros((height, width, 5))
+    result = np.zeros((height, width, 3))
     for y, x in places:
-        similarity = np.array(
-            [key[y, x] @ memory[v, u] - distance * ((y - v) ** 2 + (x - u) ** 2) for v, u in places], np.float64
-        )
-        share = np.array([coverage[v, u] for v, u in places], np.float64)
-        inside = np.sort(similarity - 2 * (1 - share / max(share.max(), 0.05)))[::-1]
-        outside = np.sort(similarity - 2 * share)[::-1]
-        weights = np.exp(temperature * (similarity - similarity.max()))
-        result[y, x] = [
-            inside[0],
-            inside[:4].mean(),
-            outside[0],
-            outside[:4].mean(),
-            (weights * share).sum() / weights.sum(),
-        ]
+        inside = outside = read = total = 0.0
+        for number, (memory, coverage) in enumerate(frames):
+            for v, u in places:
+                far = distance * ((y - v) ** 2 + (x - u) ** 2)
+                similarity = float(key[y, x] @ memory[v, u]) - far - 0.15 * (number > 0)
+                share = coverage[v, u]
+                inside += np.exp(temperature * (similarity - 2 * (1 - share / max(coverage.max(), 0.05))))
+                outside += np.exp(temperature * (similarity - 2 * share))
+                read += np.exp(temperature * similarity) * share
+                total += np.exp(temperature * similarity)
+        result[y, x] = [np.log(inside) / temperature, np.log(outside) / temperature, read / total]
     return result
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_equals_numpy(local):
+@pytest.mark.parametrize("earlier", [1, 2])
+def test_equals_numpy(local, earlier):
     """Two objects that share the frame's key; partly covered cells; learned scalars that are not the initial ones."""
-    layer = Matching(local=local)
-    key, memory = keys(1, 3, 5, 8), keys(2, 3, 5, 8, seed=1)
-    coverage = np.random.default_rng(2).uniform(0, 0.7, (2, 3, 5, 1)).astype(np.float32)
-    layer(key, memory, coverage)
+    layer, rng = Matching(local=local), np.random.default_rng(2)
+    frames = [
+        (keys(2, 3, 5, 8, seed=1 + number), rng.uniform(0, 0.7, (2, 3, 5, 1)).astype(np.float32))
+        for number in range(earlier)
+    ]
+    inputs = [keys(1, 3, 5, 8), *(x for frame in frames for x in frame)]
+    layer(inputs)
     scalars = [np.float32(np.log(7.0)), np.float32(np.log(0.05))]
     layer.set_weights(scalars[: 2 if local else 1])
-    found = numpy(layer(key, memory, coverage))
+    found = numpy(layer(inputs))
     for n in range(2):
-        expected = reference(key[0], memory[n], coverage[n, ..., 0], 7.0, 0.05 if local else 0.0)
+        pairs = [(memory[n], coverage[n, ..., 0]) for memory, coverage in frames]
+        expected = reference(inputs[0][0], pairs, 7.0, 0.05 if local else 0.0)
         assert_close(found[n], expected, 7 * 8 * 4)  # seven times the sums of eight terms in the exponent
 
 
 def test_an_absent_object_is_like_nothing():
-    found = numpy(Matching()(keys(1, 2, 3, 4), keys(1, 2, 3, 4, seed=1), np.zeros((1, 2, 3, 1), np.float32)))
-    assert (found[..., :2] <= -1).all()
-    assert (found[..., 2:4] > -1).all()
-    np.testing.assert_array_equal(found[..., 4], 0)
+    found = numpy(Matching()([keys(1, 2, 3, 4), keys(1, 2, 3, 4, seed=1), np.zeros((1, 2, 3, 1), np.float32)]))
+    assert (found[..., 0] <= -0.5).all()
+    assert (found[..., 1] > -1).all()
+    np.testing.assert_array_equal(found[..., 2], 0)
+
+
+def test_what_is_like_nothing_at_all_is_a_number():
+    """All similarities so small that their exponentials are 0 in float32."""
+    layer = Matching(local=True)
+    key = np.zeros((1, 1, 30, 2), np.float32)
+    key[..., 0] = 1
+    coverage = np.zeros((1, 1, 30, 1), np.float32)
+    coverage[0, 0, 0] = 1
+    layer([key, key, coverage])
+    layer.set_weights([np.float32(np.log(80.0)), np.float32(0.0)])
+    found = numpy(layer([key, key, coverage]))
+    assert np.isfinite(found).all()
+    assert (np.diff(found[0, 0, :, 0]) <= 0).all()
+    found = numpy(layer([key, -key, coverage]))
+    assert np.isfinite(found).all()
 
 
 def test_a_local_match_prefers_the_neighbour():
@@ -90,8 +104,8 @@ def test_a_local_match_prefers_the_neighbour():
     coverage = np.zeros((1, 1, 12, 1), np.float32)
     coverage[0, 0, 2] = 1
     key = np.tile(np.array([1.0, 0.0], np.float32), (1, 1, 12, 1))
-    found = numpy(Matching(local=True)(key, memory, coverage))[0, 0, :, 4]
-    everywhere = numpy(Matching()(key, memory, coverage))[0, 0, :, 4]
+    found = numpy(Matching(local=True)([key, memory, coverage]))[0, 0, :, 2]
+    everywhere = numpy(Matching()([key, memory, coverage]))[0, 0, :, 2]
     np.testing.assert_allclose(everywhere, 0.5, atol=1e-3)
     assert found[3] > 0.99
     assert found[10] < 0.01
@@ -106,10 +120,33 @@ def test_the_first_frame_is_kept():
     np.testing.assert_array_equal(new_mask, np.stack([mask[0], kept_mask[1]]))
 
 
+def test_a_recent_frame_is_kept_for_a_while():
+    """Two objects; the second is not found in the frame that is due, so it keeps its own until it is."""
+    layer, first_key, first_mask = RecentFrameMemory(), keys(2, 2, 2, 3), np.full((2, 2, 2, 1), 0.5, np.float32)
+    kept = [np.zeros((2, 2, 2, 3), np.float32), *np.zeros((2, 2, 2, 2, 1), np.float32)]
+    previous, ages = np.zeros((2, 2, 2, 3), np.float32), []
+    for frame in range(RECENT_EVERY + 3):
+        score = np.full((2, 2, 2, 1), -3.0, np.float32)
+        score[0, 0, 1] = 2.0
+        if frame == RECENT_EVERY + 1:
+            score[1, 1, 0] = 0.1
+        mask = np.full((2, 2, 2, 1), 0.1 * frame, np.float32)
+        kept = [numpy(x) for x in layer([*kept, previous, score, mask, first_key, first_mask])]
+        ages.append(kept[2][:, 0, 0, 0].tolist())
+        assert (kept[2] == kept[2][:, :1, :1]).all()
+        for n, due in ((0, RECENT_EVERY), (1, RECENT_EVERY + 1)):
+            expected = first_key[n] if frame < due else keys(2, 2, 2, 3, seed=due - 1)[n]
+            np.testing.assert_array_equal(kept[0][n], expected)
+            np.testing.assert_allclose(kept[1][n], 0.5 if frame < due else 0.1 * due, rtol=1e-6)
+        previous = keys(2, 2, 2, 3, seed=frame)
+    assert ages[:RECENT_EVERY] == [[age, age] for age in range(1, RECENT_EVERY + 1)]
+    assert ages[RECENT_EVERY:] == [[1, RECENT_EVERY + 1], [2, 1], [3, 2]]
+
+
 def test_shapes_files_and_training(tmp_path):
     key, memory = keras.Input((None, None, 4), name="key"), keras.Input((None, None, 4), name="memory")
     coverage = keras.Input((None, None, 1), name="coverage")
-    cues = Matching(local=True)(key, memory, coverage)
+    cues = Matching(local=True)([key, memory, coverage])
     assert tuple(cues.shape) == (None, None, None, CUES)
     score = keras.layers.Conv2D(1, 1, kernel_initializer="ones")(cues)
     model = keras.Model([key, memory, coverage], score)
@@ -123,14 +160,3 @@ def test_shapes_files_and_training(tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(numpy(again(x)), numpy(model(x)))
-
-
-@pytest.mark.parametrize(("height", "width"), [(22, 38), (4, 3), (3, 9), (2, 3)])
-def test_the_largest_are_those_of_a_whole_sort(height, width):
-    """Ties too; grids of fewer rows than neighbours are looked through as a whole."""
-    rng = np.random.default_rng(height)
-    scores = rng.normal(0, 1, (2, height * width, height * width)).astype(np.float32)
-    scores[0] = np.round(scores[0])
-    scores[1, :, : width + 2] -= 9  # the best are in few rows
-    expected = -np.sort(-scores, axis=-1)[..., :4]
-    np.testing.assert_array_equal(numpy(_largest(keras.ops.convert_to_tensor(scores), height, width)), expected)

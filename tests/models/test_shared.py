@@ -5,18 +5,22 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import EPSILON, TINY, WHOLE_NETWORK, assert_close, call, numpy, random_frames, randomise, tensors
+from support import EPSILON, MATCHING, TINY, WHOLE_NETWORK, assert_close, call, numpy, random_frames, randomise, tensors
 
 from osmn_tf.guides import full_guide
+from osmn_tf.layers.matching import RECENT_EVERY
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import load
-
-MATCHING = {**TINY, "decoder": "refinement", "trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}
 
 
 @pytest.fixture(scope="module")
 def network():
-    return randomise(OSMN(**MATCHING), seed=3)
+    return randomise(OSMN(**TINY, **MATCHING), seed=3)
+
+
+@pytest.fixture(scope="module")
+def without_memory():
+    return randomise(OSMN(**{**TINY, **MATCHING, "matching": "first+previous"}), seed=3)
 
 
 def step(model, frame, guide, modulation, state):
@@ -35,14 +39,19 @@ def boxes(count, height, width):
 
 
 @pytest.mark.backend
-def test_sizes_and_state(network):
+def test_sizes_and_state(network, without_memory):
     assert network.state_specs[0].stride == 16
     state = network.initial_state(2, 61, 75)
     assert {name: tuple(x.shape) for name, x in state.items()} == {
         "first_key": (2, 4, 6, 128),
         "first_mask": (2, 4, 6, 1),
         "previous_key": (2, 4, 6, 128),
+        "recent_key": (2, 4, 6, 128),
+        "recent_mask": (2, 4, 6, 1),
+        "recent_age": (2, 4, 6, 1),
+        "previous_score": (2, 4, 6, 1),
     }
+    assert [spec.name for spec in without_memory.state_specs] == ["first_key", "first_mask", "previous_key"]
     # Everything that is computed per object is small beside what runs once a frame.
     assert network.object_network.count_params() < 0.15 * network.frame_encoder.count_params()
     assert network.visual_modulator.output_shape == (None, 32 + 64 + 128)
@@ -58,8 +67,10 @@ def test_the_first_step_starts_the_state_and_the_next_ones_keep_it(network):
     _, begun = step(network, frames[0], guide, modulation, network.initial_state(2, 61, 75))
     key = numpy(call(network.frame_encoder, {"frame": frames[0]})["key"])
     np.testing.assert_allclose(np.linalg.norm(key, axis=-1), 1, rtol=key.shape[-1] * EPSILON)
-    for name, value in network.begun_state(key, masks).items():
-        assert_close(begun[name], value, WHOLE_NETWORK)
+    expected = network.begun_state(key, masks)
+    assert expected.keys() == begun.keys()
+    for name in expected.keys() - {"previous_score"}:  # found where it was marked: untrained weights find anything
+        assert_close(begun[name], expected[name], WHOLE_NETWORK)
     np.testing.assert_allclose(numpy(begun["first_mask"]).sum(axis=(1, 2, 3)) * 256, masks.sum(axis=(1, 2)), rtol=1e-5)
 
     _, after = step(network, frames[1], guide[::-1].copy(), modulation, begun)
@@ -82,9 +93,19 @@ def test_every_part_of_the_state_and_of_the_guide_matters(network):
         "first_key": other,
         "first_mask": state["first_mask"][:, ::-1].copy(),
         "previous_key": other,
+        "recent_key": other,
+        "recent_mask": state["recent_mask"][:, ::-1].copy(),
     }.items():
         changed, _ = step(network, frames[1], guide, modulation, {**state, name: value})
         assert np.abs(changed - before).max() > 1e-4 * np.abs(before).max(), name
+    due = {**state, "recent_key": other, "recent_age": 0 * state["recent_age"] + RECENT_EVERY}
+    found, lost = (
+        step(network, frames[1], guide, modulation, {**due, "previous_score": 0 * state["previous_score"] + score})
+        for score in (1.0, -1.0)
+    )
+    np.testing.assert_array_equal(numpy(found[1]["recent_key"]), state["previous_key"])
+    np.testing.assert_array_equal(numpy(lost[1]["recent_key"]), other)
+    assert np.abs(found[0] - lost[0]).max() > 1e-4 * np.abs(before).max()
     for channel in (0, 1):
         less = guide.copy()
         less[..., channel] = 0
@@ -155,7 +176,7 @@ def test_files(network, tmp_path):
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        OSMN(**{**MATCHING, **arguments})
+        OSMN(**{**TINY, **MATCHING, **arguments})
 
 
 def test_a_network_without_state_has_no_clips(tiny_osmn):

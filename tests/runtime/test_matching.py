@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, TINY, randomise
+from support import BACKEND, MATCHING, TINY, randomise
 
 from osmn_tf import VideoSegmenter
 from osmn_tf.models.osmn import OSMN
@@ -17,8 +17,7 @@ if BACKEND != "tensorflow":
 
 @pytest.fixture(scope="module")
 def network() -> OSMN:
-    arguments = {"decoder": "refinement", "trunk": "shared", "matching": "first+previous", "guide": "gaussian+mask"}
-    return randomise(OSMN(**TINY, **arguments), seed=6)
+    return randomise(OSMN(**TINY, **MATCHING), seed=6)
 
 
 @pytest.fixture(scope="module", params=[1, 2])

@@ -39,8 +39,8 @@ class Quality:
 # osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12
 # More steps are not better: docs/experiments.md.
 QUALITIES = {
-    "fast": Quality(0, "J 86.4"),
-    "good": Quality(STEPS, "J 87.4, for 8 s before the first mask"),
+    "fast": Quality(0, "J 88.1"),
+    "good": Quality(STEPS, "J 88.5, for 8 s before the first mask"),
 }
 
 
