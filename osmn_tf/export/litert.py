@@ -14,9 +14,9 @@ Which part gets which numbers was measured with `osmn benchmark litert` (docs/ex
 nearly all of the time and most of the weights are. Without a shared trunk that is the step: the encoder has 31,000
 weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8 activations it
 costs more accuracy than everything else together. A shared trunk is in the encoder; of the step after it only the
-convolutions are int8, since matching is slower so. "compact" is the smallest form that computes in
-float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
-trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
+convolutions are int8, since matching computes with exponentials, which 8 bits do not hold. "compact" is the smallest
+form that computes in float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder
+too, where a shared trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
 each other than an int8 of their range could tell.
 """
 

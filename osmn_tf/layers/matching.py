@@ -40,8 +40,8 @@ class Matching(keras.layers.Layer):
     Output: [N, h, w, 3]: the similarity with the object and with the background, and the mask read out: its mean,
     weighted by the exponentials of `temperature` times the similarities. The similarity with many cells is a soft
     maximum, log(sum(exp(temperature * similarities))) / temperature. Cells that are partly the object's count less on
-    both sides. Where the object was absent, the similarity with it is below -0.5
-    (at the temperature that training begins with).
+    both sides. Where the object was absent, the similarity with it is below -0.5 (at the temperature that training
+    begins with).
 
     Args:
         local: prefer cells nearby; how much is learned, as is the temperature.
