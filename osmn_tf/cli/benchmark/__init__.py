@@ -16,49 +16,30 @@ examples:
 
 from __future__ import annotations
 
-import abc
 import argparse
+import importlib
 import os
-from typing import ClassVar
-
-from osmn_tf.registry import Registry
-
-
-class Benchmark(abc.ABC):
-    """A part whose speed is measured. Its docstring is its description, and its modules import no backend.
-
-    Attributes:
-        summary: one line for the list of all.
-    """
-
-    summary: ClassVar[str]
-
-    @staticmethod
-    @abc.abstractmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Declares its arguments."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def run(arguments: argparse.Namespace) -> int:
-        """Measures, prints, and returns the exit code."""
-
-
-benchmarks: Registry[type[Benchmark]] = Registry("benchmark", "osmn_tf.cli.benchmark")
+import pkgutil
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `osmn benchmark`."""
+    """Adds the arguments of `osmn benchmark`.
+
+    A part is a module of this package, which imports no backend: its docstring is its description, `SUMMARY` a line for
+    the list of all, and it has `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
+    """
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    for name in benchmarks.names():
-        benchmark = benchmarks.get(name)
-        part = parts.add_parser(name, help=benchmark.summary, description=benchmark.__doc__)
-        benchmark.add_arguments(part)
+    for found in sorted(pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        part = parts.add_parser(found.name, help=module.SUMMARY, description=module.__doc__)
+        module.add_arguments(part)
+        part.set_defaults(run_part=module.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs `osmn benchmark` and returns the exit code."""
-    return benchmarks.get(arguments.part).run(arguments)
+    return arguments.run_part(arguments)
 
 
 def add_data_set(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +48,11 @@ def add_data_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--year", type=int, choices=(2016, 2017), default=2016, help="DAVIS edition (default 2016)")
     parser.add_argument("--split", default="val", help="list in ImageSets/YEAR (default val)")
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="use these sequences only")
+
+
+def data_set(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given for `add_data_set`, as benchmarks take it."""
+    return {name: getattr(arguments, name) for name in ("root", "year", "split", "sequences")}
 
 
 def load_average() -> str:
