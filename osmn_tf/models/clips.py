@@ -8,7 +8,47 @@ from typing import Any
 import keras
 from keras import ops
 
+from osmn_tf.guides import SpatialGuide
+
 Tensor = Any
+
+
+class Unroll(keras.layers.Layer):
+    """A layer that runs a whole network several times, and shares its weights."""
+
+    def __init__(self, model: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+
+    def build(self, input_shape: Any) -> None:
+        pass  # the model is built already
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**{**config, "model": keras.saving.deserialize_keras_object(config["model"])})
+
+
+class GuidedUnroll(Unroll):
+    """An `Unroll` of a network with spatial guides."""
+
+    def __init__(self, model: Any, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        self.spatial_guide = SpatialGuide(model.guide)
+
+    def guide(self, inputs: Mapping[str, Tensor], first: int = 0) -> Callable[[int, Tensor | None], Tensor]:
+        """As `unroll_clip` takes it, of the frames from number `first` on: given, or where `own_guide` is 1 its own."""
+
+        def guide(t: int, before: Tensor | None) -> Tensor:
+            given = inputs["spatial_guides"][:, first + t]
+            if before is None:
+                return given
+            own = self.spatial_guide(before[..., 0] > 0)
+            return ops.where(inputs["own_guide"][:, first + t, None, None, None] > 0.5, own, given)
+
+        return guide
 
 
 def encode_clip(frame_encoder: keras.Model, frames: Tensor, training: bool | None) -> dict[str, Tensor]:

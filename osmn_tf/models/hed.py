@@ -46,9 +46,6 @@ class HED(Network):
     def __init__(
         self, block_channels: Sequence[int] | None = None, network_size: tuple[int, int] = (480, 854), **kwargs: Any
     ) -> None:
-        unknown = sorted(set(kwargs) - {"name", "trainable"})
-        if unknown:  # Keras would ignore them
-            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
         if len(network_size) != 2 or min(network_size) < 1:
             raise ValueError(f"network_size: expected a positive height and width, received {network_size}")
         frame = keras.Input((None, None, 3), dtype="uint8", name="frame")
@@ -66,11 +63,3 @@ class HED(Network):
         super().__init__({"frame": frame}, {"contours": contours}, **kwargs)
         self.block_channels = None if block_channels is None else [int(number) for number in block_channels]
         self.network_size = (int(network_size[0]), int(network_size[1]))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "block_channels": self.block_channels,
-            "network_size": list(self.network_size),
-        }

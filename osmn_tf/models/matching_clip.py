@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
-from osmn_tf.guides import GUIDE_CHANNELS, SpatialGuide
-from osmn_tf.models.clips import encode_clip, unroll_clip
+from osmn_tf.guides import GUIDE_CHANNELS
+from osmn_tf.models.clips import GuidedUnroll, encode_clip, unroll_clip
 
 if TYPE_CHECKING:
     from osmn_tf.models.osmn import OSMN
@@ -17,46 +17,22 @@ Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
-class MatchingUnroll(keras.layers.Layer):
+class MatchingUnroll(GuidedUnroll):
     """Runs a matching network over a clip; see `OSMN.clip_model` for inputs and output."""
-
-    def __init__(self, model: OSMN, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.model = model
-        self.spatial_guide = SpatialGuide(model.guide)
-
-    def build(self, input_shape: Any) -> None:
-        pass  # the model is built already
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         model = self.model
         frames = ops.concatenate([inputs["first_frame"][:, None], inputs["frames"]], axis=1)
-
-        def guide(t: int, before: Tensor | None) -> Tensor:
-            given = inputs["spatial_guides"][:, t + 1]
-            if before is None:
-                return given
-            own = self.spatial_guide(before[..., 0] > 0)
-            return ops.where(inputs["own_guide"][:, t + 1, None, None, None] > 0.5, own, given)
-
         encoded = encode_clip(model.frame_encoder, frames, training)
         modulation = model.visual_modulator(inputs["visual_guide"], training=training)
         state = model.begun_state(encoded["key"][:, 0], inputs["first_mask"])
         state["previous_key"] = encoded["key"][:, 1]
         later = {name: x[:, 2:] for name, x in encoded.items()}
-        return unroll_clip(model.object_network, later, modulation, state, guide, training)
+        return unroll_clip(model.object_network, later, modulation, state, self.guide(inputs, 1), training)
 
     def compute_output_spec(self, inputs: dict[str, Any], training: bool | None = None) -> keras.KerasTensor:
         batch, length, height, width, _ = inputs["frames"].shape
         return keras.KerasTensor((batch, length - 1, height, width, 1), dtype="float32")
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MatchingUnroll:
-        config["model"] = keras.saving.deserialize_keras_object(config["model"])
-        return cls(**config)
 
 
 def matching_clip_model(model: OSMN, length: int, height: int | None, width: int | None) -> keras.Model:

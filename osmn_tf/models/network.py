@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -15,8 +16,8 @@ from osmn_tf.models.presets import load, save_preset
 class Network(keras.Model):
     """Base of the networks: a Keras model that is built by its constructor and knows how it is used.
 
-    A new network is one file: a subclass with `@register_network("NAME")`, one attribute per constructor argument,
-    and `get_config`, which returns those arguments. Its constructor builds all weights.
+    A new network is one file: a subclass with `@register_network("NAME")` and one attribute per constructor argument.
+    Its constructor builds all weights.
 
     Attributes:
         network_size: (H, W) at which videos are segmented unless the segmenter is told otherwise.
@@ -27,6 +28,19 @@ class Network(keras.Model):
     task_name: ClassVar[str | None] = None
     untrained: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     network_size: tuple[int, int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unknown = sorted(set(kwargs) - {"inputs", "outputs", "name", "trainable"})
+        if unknown:  # Keras would ignore them
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
+        super().__init__(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON has them."""
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = {each.name: getattr(self, each.name) for each in parameters if each.kind is not each.VAR_KEYWORD}
+        arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {"name": self.name, "trainable": self.trainable, **arguments}
 
     @classmethod
     def from_preset(cls, name: str | os.PathLike[str], precision: str | None = None) -> Self:

@@ -73,9 +73,6 @@ class OSVOS(Network):
         conditional: bool = False,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(kwargs) - {"name", "trainable"})
-        if unknown:  # Keras would ignore them
-            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
         check_choice("decoder", decoder, DECODERS)
         if side_channels < 1:
             raise ValueError(f"side_channels: expected 1 or more, received {side_channels}")
@@ -143,20 +140,6 @@ class OSVOS(Network):
         """
         trunk = BACKBONES.get(self.backbone)(self.block_channels, self.batch_statistics)
         trunk.load_imagenet_weights(self, "seg", weights)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "backbone": self.backbone,
-            "decoder": self.decoder,
-            "side_channels": self.side_channels,
-            "block_channels": self.block_channels,
-            "normalization": self.normalization,
-            "batch_statistics": self.batch_statistics,
-            "network_size": list(self.network_size),
-            "conditional": self.conditional,
-        }
 
 
 def _release_outputs(

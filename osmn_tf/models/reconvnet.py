@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf.guides import GUIDE_CHANNELS, SpatialGuide
+from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.layers.conv_lstm import ModulatedConvLSTM2DCell
-from osmn_tf.models.clips import encode_clip, unroll_clip
+from osmn_tf.models.clips import GuidedUnroll, encode_clip, unroll_clip
 from osmn_tf.models.modulated import Arguments, Parts, assemble, check_choice
 from osmn_tf.models.osmn import OSMN, UNTRAINED
 from osmn_tf.models.presets import load
@@ -153,40 +153,16 @@ class ReConvNet(OSMN):
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
-class ClipUnroll(keras.layers.Layer):
+class ClipUnroll(GuidedUnroll):
     """Runs a one-frame model over a clip; see `ReConvNet.clip_model` for inputs and output."""
-
-    def __init__(self, model: ReConvNet, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.model = model
-        self.spatial_guide = SpatialGuide(model.guide)
-
-    def build(self, input_shape: Any) -> None:
-        pass  # the model is built already
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         model, frames = self.model, inputs["frames"]
         batch, _, height, width, _ = ops.shape(frames)
-
-        def guide(t: int, before: Tensor | None) -> Tensor:
-            given = inputs["spatial_guides"][:, t]
-            if before is None:
-                return given
-            own = self.spatial_guide(before[..., 0] > 0)
-            return ops.where(inputs["own_guide"][:, t, None, None, None] > 0.5, own, given)
-
         encoded = encode_clip(model.frame_encoder, frames, training)
         modulation = model.visual_modulator(inputs["visual_guide"], training=training)
         state = model.initial_state(batch, height, width)
-        return unroll_clip(model.object_network, encoded, modulation, state, guide, training)
+        return unroll_clip(model.object_network, encoded, modulation, state, self.guide(inputs), training)
 
     def compute_output_spec(self, inputs: dict[str, Any], training: bool | None = None) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs["frames"].shape[:4], 1), dtype="float32")
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ClipUnroll:
-        config["model"] = keras.saving.deserialize_keras_object(config["model"])
-        return cls(**config)

@@ -14,7 +14,7 @@ from osmn_tf.layers.normalization import BatchNorm
 from osmn_tf.layers.preprocessing import NORMALIZATIONS, FrameNormalization
 from osmn_tf.layers.spatio_temporal_lstm import RECURRENCES, SpatioTemporalConvLSTM2DCell
 from osmn_tf.layers.upsampling import AlignedResizeLike, AlignedUpsampling
-from osmn_tf.models.clips import encode_clip
+from osmn_tf.models.clips import Unroll, encode_clip
 from osmn_tf.models.modulated import check_choice
 from osmn_tf.models.network import Network
 from osmn_tf.models.registry import register_network
@@ -116,9 +116,6 @@ class RVOS(Network):
         independent: bool = False,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(kwargs) - {"name", "trainable"})
-        if unknown:  # Keras would ignore them
-            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}")
         check_choice("recurrence", recurrence, RECURRENCES)
         if hidden_channels < 8 or hidden_channels % 8:
             raise ValueError(f"hidden_channels: expected a positive multiple of 8, received {hidden_channels}")
@@ -306,22 +303,6 @@ class RVOS(Network):
         trunk = BACKBONES.get(self.backbone)(self.block_channels, self.batch_statistics)
         trunk.load_imagenet_weights(self, "seg", weights)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "backbone": self.backbone,
-            "one_shot": self.one_shot,
-            "hidden_channels": self.hidden_channels,
-            "recurrence": self.recurrence,
-            "block_channels": self.block_channels,
-            "normalization": self.normalization,
-            "batch_statistics": self.batch_statistics,
-            "slots": self.slots,
-            "network_size": list(self.network_size),
-            "independent": self.independent,
-        }
-
 
 def _frame_gates(features: Tensor, stride: int, widths: Mapping[int, int], batch_statistics: bool) -> Tensor:
     """A feature map's skip connection, convolved for the gates of its level: what the frame has in them."""
@@ -364,25 +345,15 @@ def _object_network(widths: Mapping[int, int], states: _States, recurrence: str,
     return keras.Model(inputs, outputs, name="object_network")
 
 
-class _Unroll(keras.layers.Layer):
-    """A layer that runs an RVOS several times."""
+class _Unroll(Unroll):
+    """Runs an RVOS once for each of some objects."""
 
     def __init__(self, model: RVOS, objects: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.model = model
+        super().__init__(model, **kwargs)
         self.objects = objects
 
-    def build(self, input_shape: Any) -> None:
-        pass  # the model is built already
-
     def get_config(self) -> dict[str, Any]:
-        model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model, "objects": self.objects}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> _Unroll:
-        config["model"] = keras.saving.deserialize_keras_object(config["model"])
-        return cls(**config)
+        return {**super().get_config(), "objects": self.objects}
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
