@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
@@ -207,8 +208,6 @@ class _Graphs:
 
     def inputs(self, graph: str) -> dict[str, Any]:
         """Name -> `tf.TensorSpec` of a graph's inputs."""
-        import tensorflow as tf
-
         guide_size = self.model.guide_size
         if graph == "modulator":
             return {"visual_guide": tf.TensorSpec((1, guide_size, guide_size, 3), tf.float32)}
@@ -224,8 +223,6 @@ class _Graphs:
 
     def function(self, graph: str) -> Any:
         """The graph as a `tf.function` with named arguments."""
-        import tensorflow as tf
-
         model = self.model
 
         def modulate(visual_guide: Tensor) -> dict[str, Tensor]:
@@ -256,8 +253,6 @@ _GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs] | type[OSVOSGraphs]] = {
 @contextlib.contextmanager
 def _saved_model(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str) -> Iterator[str]:
     """The path of a SavedModel of a graph, as long as the context lasts."""
-    import tensorflow as tf
-
     module = tf.Module()
     # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
     module.weights = [variable.value for variable in graphs.parts(graph).variables]
@@ -273,8 +268,6 @@ def passed_through(content: bytes) -> tuple[str, ...]:
     `Interpreter` takes them; LiteRT's `CompiledModel`, which LiteRT.js has too, gives one tensor two buffers: neither
     these outputs nor what is computed from these inputs is right then.
     """
-    import tensorflow as tf
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
         runner = tf.lite.Interpreter(model_content=content).get_signature_runner()
@@ -283,8 +276,6 @@ def passed_through(content: bytes) -> tuple[str, ...]:
 
 
 def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
-    import tensorflow as tf
-
     with _saved_model(graphs, graph) as path:
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[SIGNATURES[graph]])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -306,8 +297,6 @@ def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: s
 
 def _int8_convolutions(converter: Any) -> bytes:
     """A converter's int8 graph in which nothing but convolutions is int8."""
-    import tensorflow as tf
-
     # The one public way to say which operators stay as they are; nothing is debugged.
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=converter,
@@ -353,8 +342,6 @@ def _steps(
     graphs: _Graphs, functions: Mapping[str, Any], frames: Sequence[np.ndarray], mask: np.ndarray
 ) -> Iterator[dict[str, np.ndarray]]:
     """Inputs of the step, object by object, with its own states and guides."""
-    import tensorflow as tf
-
     model, size = graphs.model, graphs.size
 
     def compute(graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import tensorflow as tf
+
 from osmn_tf.inference.rvos import RVOSStep
 
 if TYPE_CHECKING:
@@ -68,8 +70,6 @@ class RVOSGraphs:
 
     def inputs(self, graph: str) -> dict[str, Any]:
         """Name -> `tf.TensorSpec` of a graph's inputs."""
-        import tensorflow as tf
-
         if graph == "encoder":
             return {"frame": tf.TensorSpec((1, *self.size, 3), tf.uint8)}
         shapes = {
@@ -82,8 +82,6 @@ class RVOSGraphs:
 
     def function(self, graph: str) -> Any:
         """The graph as a `tf.function` with named arguments."""
-        import tensorflow as tf
-
         model, each = self.model, range(self.objects)
 
         def encode(frame: Tensor) -> dict[str, Tensor]:
