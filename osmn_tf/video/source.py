@@ -6,12 +6,11 @@ that they overlap with the network; memory does not grow with the length of the 
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import dataclasses
 import os
-import queue
-import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,9 +42,9 @@ __all__ = [
 
 T = TypeVar("T")
 
-# A reversed pass holds at most this many bytes of frames (and the queue) at a time.
+# A reversed pass holds at most this many bytes of frames (and those that wait) at a time.
 _CHUNK_BYTES = 128 << 20
-_QUEUE_LENGTH = 4
+_MOST_WAITING = 5  # frames that are decoded ahead
 
 
 def open_source(
@@ -239,39 +238,13 @@ class FrameSource:
 
 def _prefetch(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """Runs `items` in a thread, a few items ahead. Errors come out where they belong; closing stops the thread."""
-    finished = object()
-    results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(_QUEUE_LENGTH)
-    stop = threading.Event()
-
-    def put(item: Any, error: BaseException | None = None) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                return results.put((item, error), timeout=0.1)
-
-    def work() -> None:
-        try:
-            with contextlib.closing(items):
-                for item in items:
-                    put(item)
-                    if stop.is_set():
-                        return
-            put(finished)
-        except BaseException as error:  # whatever it is, it is raised in the thread that reads
-            put(None, error)
-
-    thread = threading.Thread(target=work, name="osmn-frames", daemon=True)
-    thread.start()
+    end: Any = object()
+    pool = ThreadPoolExecutor(1, "osmn-frames")
     try:
-        while True:
-            item, error = results.get()
-            if error is not None:
-                raise error
-            if item is finished:
-                return
+        waiting = collections.deque(pool.submit(next, items, end) for _ in range(_MOST_WAITING))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
             yield item
     finally:
-        stop.set()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                results.get_nowait()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
+        items.close()
