@@ -284,25 +284,20 @@ def _text(value: Any) -> str:
 _TYPES: dict[str, Any] = {
     "bool": _boolean,
     "int": _integer,
-    "int | None": _integer,
     "float": float,
-    "float | None": float,
     "str": _text,
-    "str | None": _text,
     "str | os.PathLike[str]": _text,
-    "str | os.PathLike[str] | None": _text,
-    "tuple[int, int] | None": lambda value: parse_size(_text(value)),
+    "tuple[int, int]": lambda value: parse_size(_text(value)),
 }
 
 
 def _plain(options: Any) -> dict[str, str]:
     """Field -> its type as text, of those that one value of a column of this name gives."""
-    fields = [field for field in dataclasses.fields(options) if field.name not in _IN_LISTS]
-    return {field.name: str(field.type) for field in fields if str(field.type) in _TYPES}
+    kinds = {field.name: str(field.type).removesuffix(" | None") for field in dataclasses.fields(options)}
+    return {name: kind for name, kind in kinds.items() if kind in _TYPES and name != "annotations"}  # in "mask"
 
 
 _LISTS = ("mask", "box", "click", "until")
-_IN_LISTS = ("annotations",)  # in "mask"
 _PARTS: dict[str, Any] = {"network": PredictorOptions, "look": Look}
 _FIELDS = {"": _plain(SegmentOptions), **{part: _plain(options) for part, options in _PARTS.items()}}
 _COLUMNS = ("video", *_LISTS, *sorted({name for fields in _FIELDS.values() for name in fields} - {"video"}))

@@ -120,7 +120,7 @@ def test_options_survive_as_columns() -> None:
         start=0,
         end=9,
         preset="reconvnet_lite",
-        network=PredictorOptions((96, 160), "soft", exclusive=False, threads=2, engine="litert"),
+        network=PredictorOptions((96, 160), "soft", exclusive=False, threads=2, engine="litert", search_window=False),
         finetune_rate=1e-4,
         outputs={"sheet": None, "coco": "/m/a.json"},
         boxes={0: ((1, 2, 3, 4),), 5: ((5, 6, 7, 8),)},
