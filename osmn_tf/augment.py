@@ -380,9 +380,9 @@ def augment_clips(
     return images, ops.cast(ops.reshape(labels, ops.shape(masks)), "uint8")
 
 
-def visual_guide_margins(seeds: Tensor, extent: float = 0.1) -> Tensor:
-    """Training jitter of the visual guide's box: U(-extent, extent) per side, float32 [N, 4], for `visual_guide`."""
-    return _between(uniform(seeds, 6, _VISUAL)[:, :4], -extent, extent)
+def visual_guide_margins(seeds: Tensor) -> Tensor:
+    """Training jitter of the visual guide's box: U(-0.1, 0.1) per side, float32 [N, 4], for `visual_guide`."""
+    return _between(uniform(seeds, 6, _VISUAL)[:, :4], -0.1, 0.1)
 
 
 def jitter_visual_guide(
@@ -415,22 +415,19 @@ def jitter_visual_guide(
     return warp(guides, affine_coordinates(parameters, side, side)[:, 0], fill=background)
 
 
-def spatial_guide_jitter(
-    seeds: Tensor, length: int = 1, shift: float = 0.2, growth: float = 1.4
-) -> tuple[Tensor, Tensor]:
-    """Training jitter of the spatial guide, for `osmn_tf.guides.spatial_guide`.
+def spatial_guide_jitter(seeds: Tensor, length: int = 1) -> tuple[Tensor, Tensor]:
+    """Training jitter of the spatial guide, for `osmn_tf.guides.spatial_guide`: the centre moves by U(-0.2, 0.2) sigma,
+    and sigma is multiplied by U(1 / 1.4, 1.4).
 
     Args:
         seeds: int32 [N, 2].
         length: guides per example (frames of a clip), each with its own jitter.
-        shift: the centre moves by U(-shift, shift), in units of sigma.
-        growth: sigma is multiplied by U(1 / growth, growth).
 
     Returns:
         centre_shift and sigma_scale, float32 [N, length, 2] (y, x).
     """
     u = ops.reshape(uniform(seeds, 4 * length, _SPATIAL), (-1, length, 4))
-    return _between(u[..., :2], -shift, shift), _between(u[..., 2:], 1 / growth, growth)
+    return _between(u[..., :2], -0.2, 0.2), _between(u[..., 2:], 1 / 1.4, 1.4)
 
 
 def jitter_guide_colour(images: Tensor, seeds: Tensor, options: AugmentOptions, strength: float = 0.4) -> Tensor:

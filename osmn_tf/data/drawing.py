@@ -339,16 +339,13 @@ def draw_bird(
     return canvas.sprite()
 
 
-def draw_fish(
-    rng: np.random.Generator, size: int, *, colour: Colour, bands: Colour = (245, 242, 235), swing: float = 0.0
-) -> np.ndarray:
+def draw_fish(rng: np.random.Generator, size: int, *, colour: Colour, swing: float = 0.0) -> np.ndarray:
     """A banded fish from the side, heading right.
 
     Args:
         rng: for scales and bands.
         size: of the sprite.
         colour: of the body and fins.
-        bands: colour of two upright bands.
         swing: position of the tail, -1..1.
 
     Returns:
@@ -383,7 +380,7 @@ def draw_fish(
         band = np.clip((1.2 - edge) * 6, 0, 1)[..., None]
         rim = np.clip((1.5 - edge) * 6, 0, 1)[..., None]
         pigment = pigment * (1 - rim) + 25 * rim
-        pigment = pigment * (1 - band) + np.asarray(bands, np.float32) * band
+        pigment = pigment * (1 - band) + np.array([245, 242, 235], np.float32) * band
     canvas.solid(body, pigment, 0.16, gloss=0.35)
     canvas.paint(canvas.ellipse((0.86, 0.475), (0.028, 0.028)), (245, 240, 225))
     canvas.paint(canvas.ellipse((0.865, 0.475), (0.017, 0.017)), (14, 14, 18))

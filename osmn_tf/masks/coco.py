@@ -74,12 +74,8 @@ class TrackWriter:
             entry = (encoded["counts"].decode("ascii"), box, int(coco.area(encoded)))
             self._tracks.setdefault(label, {})[index] = entry
 
-    def content(self, scores: Mapping[int, float] | None = None) -> dict[str, Any]:
-        """What `save` writes, as a dictionary.
-
-        Args:
-            scores: confidence of each label's track, 0..1; by default what was told of its frames.
-        """
+    def content(self) -> dict[str, Any]:
+        """What `save` writes, as a dictionary."""
         length = max(self._names, default=-1) + 1
         height, width = self._size
         annotations = []
@@ -88,14 +84,13 @@ class TrackWriter:
             entries = [track.get(index) for index in range(length)]
             told = [self._scores.get(index, {}).get(label) if entry else None for index, entry in enumerate(entries)]
             known = [value for value in told if value is not None]
-            score = sum(known) / len(known) if known else 1.0
             annotations.append(
                 {
                     "id": number,
                     "video_id": 1,
                     "category_id": 1,
                     "label": label,
-                    "score": float((scores or {}).get(label, score)),
+                    "score": sum(known) / len(known) if known else 1.0,
                     "frame_scores": told,
                     "iscrowd": 0,
                     "height": height,
@@ -121,6 +116,6 @@ class TrackWriter:
             "annotations": annotations,
         }
 
-    def save(self, path: str | os.PathLike[str], scores: Mapping[int, float] | None = None) -> None:
-        """Writes the file; it is complete or absent. `scores`: see `content`."""
-        write_text(path, json.dumps(self.content(scores), separators=(",", ":")))
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file; it is complete or absent."""
+        write_text(path, json.dumps(self.content(), separators=(",", ":")))

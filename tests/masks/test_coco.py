@@ -28,7 +28,7 @@ def test_round_trip(tmp_path: Path) -> None:
     writer = TrackWriter("dog", (30, 40))
     for index, mask in enumerate(clip()):
         writer.add(index, mask, f"frame{index}")
-    writer.save(tmp_path / "tracks.json", scores={9: 0.5})
+    writer.save(tmp_path / "tracks.json")
     content = json.loads((tmp_path / "tracks.json").read_text())
     assert content["videos"] == [
         {
@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path) -> None:
     ]
     first, second = content["annotations"]
     assert (first["id"], first["label"], first["score"], first["video_id"], first["category_id"]) == (1, 1, 1.0, 1, 1)
-    assert (second["id"], second["label"], second["score"]) == (2, 9, 0.5)
+    assert (second["id"], second["label"], second["score"]) == (2, 9, 1.0)
     assert content["categories"][0]["id"] == 1
     for annotation in (first, second):
         assert (annotation["height"], annotation["width"], annotation["length"]) == (30, 40, 5)
