@@ -135,11 +135,16 @@ def run(arguments: argparse.Namespace) -> int:
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
         results[name] = _segment(arguments, preset, protocol, options, out / "results" / name)
-    progress = _Bar("scoring")
     cache = out / ".cache"
     was_there = cache.exists()
     try:
-        with progress:
+        # Nothing is shown before the first report: what is wrong with the input is said alone.
+        with tqdm(desc="scoring", unit="mask", dynamic_ncols=True, delay=0.001) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
             evaluation = benchmark.evaluate_results(
                 arguments.root,
                 results,
@@ -221,26 +226,6 @@ def parse_results(values: list[str], reserved: Container[str] = ()) -> dict[str,
             raise InputError(f"--results: two methods are called {name!r}; name them with --results NAME=DIR")
         results[name] = Path(folder)
     return results
-
-
-class _Bar:
-    """A progress bar that learns its length with the first report."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.bar: tqdm | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, unit="mask", dynamic_ncols=True)
-        self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 def format_table(evaluation: benchmark.Evaluation) -> str:

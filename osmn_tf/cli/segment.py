@@ -447,23 +447,16 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
         if getattr(arguments, kind.replace("-", "_")):
             outputs[kind] = None
     masks, annotations = parse_masks(arguments.mask or [], arguments.start)
-    return SegmentOptions(
-        arguments.videos[0] if len(arguments.videos) == 1 else "",
-        masks=masks,
-        annotations=annotations,
-        boxes=parse_prompts(arguments.box or [], arguments.start, parse_box),
-        clicks=parse_prompts(arguments.click or [], arguments.start, parse_clicks),
-        ends=parse_ends(arguments.until or []),
-        detections=arguments.detections,
-        detection_images=arguments.detection_images,
-        min_score=arguments.min_score,
-        resize_mask=arguments.resize_mask,
-        both_ways=arguments.both_ways,
-        start=arguments.start,
-        end=arguments.end,
-        every=arguments.every,
-        preset=arguments.preset,
-        network=PredictorOptions(
+    fields = {field.name for field in dataclasses.fields(SegmentOptions)}
+    own = {name: value for name, value in vars(arguments).items() if name in fields}
+    own |= {
+        "video": arguments.videos[0] if len(arguments.videos) == 1 else "",
+        "masks": masks,
+        "annotations": annotations,
+        "boxes": parse_prompts(arguments.box or [], arguments.start, parse_box),
+        "clicks": parse_prompts(arguments.click or [], arguments.start, parse_clicks),
+        "ends": parse_ends(arguments.until or []),
+        "network": PredictorOptions(
             parse_size(arguments.network_size) if arguments.network_size else None,
             merge=arguments.merge,
             exclusive=not arguments.own_guides,
@@ -475,17 +468,12 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             objects=arguments.objects,
             search_window=False if arguments.search_everywhere else None,
         ),
-        finetune=finetune_steps(arguments.quality, arguments.finetune, arguments.time),
-        time=arguments.time,
-        snap=arguments.snap,
-        contours=arguments.contours,
-        explain=arguments.explain,
-        finetune_rate=check_rate(arguments.finetune_rate),
-        out=arguments.out,
-        outputs=outputs,
-        look=Look(arguments.opacity, arguments.feather, arguments.matte, arguments.premultiplied),
-        force=arguments.force,
-    )
+        "finetune": finetune_steps(arguments.quality, arguments.finetune, arguments.time),
+        "finetune_rate": check_rate(arguments.finetune_rate),
+        "outputs": outputs,
+        "look": Look(arguments.opacity, arguments.feather, arguments.matte, arguments.premultiplied),
+    }
+    return SegmentOptions(**own)
 
 
 def open_quietly(options: SegmentOptions, say: bool = False, device: str | None = None) -> VideoSegmenter:
