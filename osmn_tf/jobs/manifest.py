@@ -229,7 +229,7 @@ class Claim:
             claim = cls(folder, name, last + 1)
             try:
                 with open(claim.path, "x", encoding="utf-8") as file:
-                    json.dump(_owner(), file)
+                    json.dump({"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}, file)
             except FileExistsError:
                 last += 1
                 continue
@@ -275,10 +275,6 @@ def _key(name: str) -> str:
 
 def _path(folder: Path, name: str, number: int) -> Path:
     return folder / f"{_key(name)}.{number}"
-
-
-def _owner() -> dict[str, Any]:
-    return {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 @functools.cache

@@ -151,38 +151,56 @@ class Output(abc.ABC):
 outputs: Registry[type[Output]] = Registry("kind of result", "osmn_tf.jobs")
 
 
-@outputs.register("masks")
-class MaskFiles(Output):
-    """NAME/00000.png: a palette PNG for every frame, the format of DAVIS."""
+class _Folder(Output):
+    """Files of every frame; those of an object have no gaps from its first frame on."""
 
-    title, ending, is_folder = "masks", "", True
+    is_folder = True
 
     def __init__(self, path: Path, video: Video) -> None:
         super().__init__(path, video)
         self._folder = OwnFolder(path)
+        self._seen: set[int] = set()
 
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-        write_mask(self._folder.file(f"{self.video.frame_name(index)}.png"), mask)
+    def _alphas(self, frame: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(label, alpha float32 [H, W]) of each object that was seen, ascending; 0 where it is not in this frame."""
+        self._seen |= set(labels_of(mask))
+        return ((label, self.video.look.alpha(frame, mask == label)) for label in sorted(self._seen))
 
 
-@outputs.register("overlay")
-class OverlayVideo(Output):
-    """NAME_overlay.mp4: the video with the objects coloured in."""
+class _Film(Output):
+    """A video."""
 
-    title, ending, suffixes = "overlay", "_overlay.mp4", (".mp4", ".webm")
+    alpha: ClassVar[bool] = False
 
     def __init__(self, path: Path, video: Video) -> None:
         super().__init__(path, video)
-        self._writer = video.writer(path)
-
-    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-        self._writer.write(draw_overlay(frame, mask, opacity=self.video.look.opacity))
+        self._writer = video.writer(path, self.alpha)
 
     def close(self) -> None:
         self._writer.close()
 
     def abort(self) -> None:
         self._writer.abort()
+
+
+@outputs.register("masks")
+class MaskFiles(_Folder):
+    """NAME/00000.png: a palette PNG for every frame, the format of DAVIS."""
+
+    title, ending = "masks", ""
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        write_mask(self._folder.file(f"{self.video.frame_name(index)}.png"), mask)
+
+
+@outputs.register("overlay")
+class OverlayVideo(_Film):
+    """NAME_overlay.mp4: the video with the objects coloured in."""
+
+    title, ending, suffixes = "overlay", "_overlay.mp4", (".mp4", ".webm")
+
+    def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+        self._writer.write(draw_overlay(frame, mask, opacity=self.video.look.opacity))
 
 
 @outputs.register("sheet")
@@ -219,45 +237,23 @@ class CocoTracks(Output):
         self._tracks.save(self.path)
 
 
-class _Objects:
-    """The objects that were seen so far: a sequence of files an object has no gaps from its first frame on."""
-
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
-
-    def alphas(self, look: Look, frame: np.ndarray, mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """(label, alpha float32 [H, W]) of each, ascending; 0 where it is not in this frame."""
-        self._seen |= set(labels_of(mask))
-        for label in sorted(self._seen):
-            yield label, look.alpha(frame, mask == label)
-
-
 @outputs.register("cutouts")
-class Cutouts(Output):
+class Cutouts(_Folder):
     """NAME_cutouts/LABEL/00000.png: every object by itself on a transparent ground, from its first frame on."""
 
-    title, ending, is_folder = "cut-outs", "_cutouts", True
-
-    def __init__(self, path: Path, video: Video) -> None:
-        super().__init__(path, video)
-        self._folder, self._objects = OwnFolder(path), _Objects()
+    title, ending = "cut-outs", "_cutouts"
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-        look = self.video.look
-        for label, alpha in self._objects.alphas(look, frame, mask):
+        for label, alpha in self._alphas(frame, mask):
             path = self._folder.file(f"{label}/{self.video.frame_name(index)}.png")
-            write_image(path, cutout(frame, alpha, look.premultiplied))
+            write_image(path, cutout(frame, alpha, self.video.look.premultiplied))
 
 
 @outputs.register("exr")
-class ExrLayers(Output):
+class ExrLayers(_Folder):
     """NAME_exr/00000.exr: the frame, and every object as a layer "object_LABEL", premultiplied, in linear light."""
 
-    title, ending, is_folder = "EXR layers", "_exr", True
-
-    def __init__(self, path: Path, video: Video) -> None:
-        super().__init__(path, video)
-        self._folder, self._objects = OwnFolder(path), _Objects()
+    title, ending = "EXR layers", "_exr"
 
     @classmethod
     def check(cls, path: Path) -> None:
@@ -265,28 +261,20 @@ class ExrLayers(Output):
         check_exr()
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-        layers = {f"object_{label}": alpha for label, alpha in self._objects.alphas(self.video.look, frame, mask)}
+        layers = {f"object_{label}": alpha for label, alpha in self._alphas(frame, mask)}
         path = self._folder.file(f"{self.video.frame_name(index)}.exr")
         write_layers(path, frame, layers, self.video.fps)
 
 
-class _AlphaVideo(Output):
+class _AlphaVideo(_Film):
     """All objects on a transparent ground."""
 
-    def __init__(self, path: Path, video: Video) -> None:
-        super().__init__(path, video)
-        self._writer = video.writer(path, alpha=True)
+    alpha = True
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         look = self.video.look
         alpha = look.alpha(frame, (mask > 0) & (mask != VOID))
         self._writer.write(cutout(frame, alpha, look.premultiplied, bleed=True))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def abort(self) -> None:
-        self._writer.abort()
 
 
 @outputs.register("prores")
@@ -304,14 +292,10 @@ class AlphaWebm(_AlphaVideo):
 
 
 @outputs.register("scores")
-class SoftScores(Output):
+class SoftScores(_Folder):
     """NAME_scores/LABEL/00000.png: how sure the network is of an object at every pixel, 255 for 1, unmerged."""
 
-    title, ending, is_folder, uses_scores = "scores", "_scores", True, True
-
-    def __init__(self, path: Path, video: Video) -> None:
-        super().__init__(path, video)
-        self._folder = OwnFolder(path)
+    title, ending, uses_scores = "scores", "_scores", True
 
     def add(self, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
         # Those of frames that an interrupted run has done are there.

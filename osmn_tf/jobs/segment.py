@@ -235,16 +235,13 @@ class _Job:
         from osmn_tf.inference.segmenter import VideoSegmenter
         from osmn_tf.inference.semantic import SemanticPredictor
 
-        annotated = {index: frame_of(source, index, "--mask") for index in self.given}
-        merge = self.options.network.merge
-        return VideoSegmenter(
-            SemanticPredictor(
-                segmenter.predictor,
-                lambda index, frame: detections(source.number(index)),
-                annotated=annotated,
-                merge=merge,
-            )
+        predictor = SemanticPredictor(
+            segmenter.predictor,
+            lambda index, frame: detections(source.number(index)),
+            annotated={index: frame_of(source, index, "--mask") for index in self.given},
+            merge=self.options.network.merge,
         )
+        return VideoSegmenter(predictor)
 
     def with_snapping(self, segmenter: VideoSegmenter) -> VideoSegmenter:
         """A segmenter whose masks follow the contours of the frame, where that is asked for."""
@@ -401,12 +398,12 @@ class _Job:
         problem: OSError | InputError | None = None
         stopped = whole = False  # whether the files of all frames that were segmented are there
         made: list[Output] = []
-        clock = _Clock()
+        self.began = time.perf_counter()
         try:
             try:
                 for kind, path in self.targets.items():
                     made.append(outputs.get(kind)(path, self.video))
-                self._loop(segmenter, made, clock, interrupted)
+                self._loop(segmenter, made, interrupted)
                 whole = True
             except _InterruptedError:
                 stopped = whole = True
@@ -416,7 +413,7 @@ class _Job:
                 problem = error
                 if not self.done:
                     raise
-            seconds = clock.seconds()
+            seconds = time.perf_counter() - self.began
             if self.done:
                 problem = self._finish(segmenter, made, whole, complete=not stopped and problem is None) or problem
         finally:
@@ -434,31 +431,24 @@ class _Job:
             kind=None if problem is None else type(problem).__name__,
         )
 
-    def _loop(
-        self, segmenter: VideoSegmenter, made: Sequence[Output], clock: _Clock, interrupted: Callable[[], bool]
-    ) -> None:
+    def _loop(self, segmenter: VideoSegmenter, made: Sequence[Output], interrupted: Callable[[], bool]) -> None:
         """Goes through the frames; writing and drawing are done by two threads beside the network."""
         with contextlib.ExitStack() as stack:
             files, pictures = Background(), Background()
             stack.callback(files.close)
             stack.callback(pictures.close)
 
-            def present(index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
+            def write(folders: bool, index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
                 for output in made:
-                    if not output.is_folder:
+                    if output.is_folder == folders:
                         output.add(index, frame, mask, scores)
 
-            def write(index: int, frame: np.ndarray, mask: np.ndarray, scores: Scores) -> None:
-                for output in made:
-                    if output.is_folder:
-                        output.add(index, frame, mask, scores)
-
-            for frame, mask, maps in self._pairs(segmenter, clock, interrupted):
+            for frame, mask, maps in self._pairs(segmenter, interrupted):
                 scores = Scores(self.confidence.get(self.done, {}), maps)
-                files.submit(write, self.done, frame, mask, scores)
+                files.submit(write, True, self.done, frame, mask, scores)
                 if self.options.explain and self.done >= self.resumed:
                     frame = _explained(segmenter, frame)
-                pictures.submit(present, self.done, frame, mask, scores)
+                pictures.submit(write, False, self.done, frame, mask, scores)
                 self.done += 1
                 self.progress(self.video.name, self.done, self.source.info.frames, "")
                 if interrupted():
@@ -472,10 +462,10 @@ class _Job:
                 raise _InterruptedError
 
     def _pairs(
-        self, segmenter: VideoSegmenter, clock: _Clock, interrupted: Callable[[], bool]
+        self, segmenter: VideoSegmenter, interrupted: Callable[[], bool]
     ) -> Iterator[tuple[np.ndarray, np.ndarray, Mapping[int, np.ndarray] | None]]:
         """(frame, mask, scores) of every frame; those that an interrupted run has done come from its files."""
-        clock.start()
+        self.began = time.perf_counter()
         before = self._backward_pass(segmenter, interrupted) if self.options.both_ways else {}
         self.resumed = self._restore(segmenter)
         count = 0
@@ -483,7 +473,7 @@ class _Job:
             count += 1
             if index < self.resumed:
                 yield frame, read_label_png(self._mask_path(index)), None
-                clock.start()
+                self.began = time.perf_counter()
                 continue
             absent = [label for label, spans in self.absent.items() if any(index in span for span in spans)]
             segmenter.remove([label for label in segmenter.labels if label in absent])
@@ -591,19 +581,6 @@ class _Job:
                 with contextlib.suppress(OSError):
                     self._save_snapshot(segmenter)
         return problem
-
-
-class _Clock:
-    """Seconds since it was started last."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        self._began = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
 
 
 def _explained(segmenter: VideoSegmenter, frame: np.ndarray) -> np.ndarray:
