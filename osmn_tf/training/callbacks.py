@@ -185,7 +185,7 @@ class RunLog(keras.callbacks.Callback):
         values.update(optimization.learning_rates(self.model.optimizer))
         samples = self.train.interval * self.train.batch_size
         values["samples_per_second"] = samples / (self.ended - self.began)
-        self.rows.append({name: _written(value) for name, value in values.items()})
+        self.rows.append({name: f"{value:.6g}" if name != "step" else str(value) for name, value in values.items()})
         found = [name for name in dict.fromkeys(name for row in self.rows for name in row) if name not in _LAST_COLUMNS]
         text = io.StringIO()
         table = csv.DictWriter(text, [*found, *_LAST_COLUMNS], restval="", lineterminator="\n")
@@ -197,10 +197,6 @@ class RunLog(keras.callbacks.Callback):
         if self.validation is not None and "val_j_mean" in values:
             for number, picture in enumerate(self.validation.overlays):
                 self.writer.image(f"validation/{number}", picture, step)
-
-
-def _written(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _read_log(path: Path) -> list[dict[str, str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from osmn_tf.data.guided import GuidedBatches
 from osmn_tf.data.targets import OneObject, Target
 from osmn_tf.errors import InputError
-from osmn_tf.training.config import Config, CurriculumConfig
+from osmn_tf.training.config import Config
 from osmn_tf.training.tasks import Task, register_task
 
 if TYPE_CHECKING:
@@ -82,13 +81,9 @@ class OSMNTask(Task):
             mask_errors=self.mask_errors,
             prompts=self.prompts,
             matching=network.matching is not None,
-            own_guide=functools.partial(_own_guide, data.own_guide, config.train.steps),
+            own_guide=lambda number: data.own_guide.at(number / config.train.steps),
         )
 
 
 def _matches(config: Config) -> bool:
     return config.model.arguments.get("matching") is not None
-
-
-def _own_guide(curriculum: CurriculumConfig, steps: int, number: int) -> float:
-    return curriculum.at(number / steps)

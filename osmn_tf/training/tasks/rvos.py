@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from osmn_tf.data.targets import AllObjects
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.keras_metrics import MeanIoU
 from osmn_tf.training.assignment import SlotAssignment
-from osmn_tf.training.config import Config, CurriculumConfig
+from osmn_tf.training.config import Config
 from osmn_tf.training.optimization import SegmentationLoss
 from osmn_tf.training.tasks import Task, register_task
 
@@ -76,7 +75,7 @@ class RVOSTask(Task):
             augment=config.data.augment,
             find=self.find,
             masks=self._takes_masks(config),
-            own_mask=functools.partial(_own_mask, config.data.own_guide, config.train.steps),
+            own_mask=lambda number: config.data.own_guide.at(number / config.train.steps),
         )
 
     def losses(self, config: Config) -> SlotLoss:
@@ -92,10 +91,6 @@ class RVOSTask(Task):
 
     def _finds(self, config: Config) -> bool:
         return self.find > 0 or not self._takes_masks(config)
-
-
-def _own_mask(curriculum: CurriculumConfig, steps: int, number: int) -> float:
-    return curriculum.at(number / steps)
 
 
 def _kinds(y_true: Tensor) -> tuple[Tensor, Tensor]:
