@@ -6,6 +6,10 @@ as the `ValueError` that it is.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
 
 class InputError(ValueError):
     """A file or an argument given by the user is wrong.
@@ -29,3 +33,35 @@ class MissingDependencyError(InputError, ImportError):
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed: run  pip install 'osmn-tf[{extra}]'"
         )
+
+
+def import_extra(module: str, package: str, extra: str, purpose: str) -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: its name, "scipy.optimize".
+        package, extra, purpose: what is to be installed, and what for.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(package, extra, purpose) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, of which the rest is for those who know that library."""
+    return str(error).strip().split("\n")[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def name_some(names: Sequence[object], limit: int = 3) -> str:
+    """ "a, b, c and 12 more": for messages about many files."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

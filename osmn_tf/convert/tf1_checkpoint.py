@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,11 @@ from osmn_tf.backbones.vgg16 import VGG16, shift_mean
 from osmn_tf.convert.forms import Form, all_forms, parameter_count, recognise, training_state
 from osmn_tf.convert.preset_folder import check_destination, write_preset
 from osmn_tf.convert.vgg16_forms import VGG16_CONFIG
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, MissingDependencyError, first_line, name_some
 from osmn_tf.files import ensure_directory
 from osmn_tf.layers.upsampling import bilinear_kernel
 from osmn_tf.models.presets import file_digest
-from osmn_tf.models.registry import network_class, network_name
+from osmn_tf.models.registry import NETWORKS, network_name
 
 try:
     import tensorflow as tf
@@ -76,14 +76,12 @@ class ImportReport:
 
     Attributes:
         inspection: what was imported.
-        initialised: whether the preset can segment as it is (False) or only starts a training (True).
-        metadata: of the preset.
+        preset: its folder.
         verification_seconds: time of the step that was run with the imported network.
     """
 
     inspection: Inspection
     preset: Path
-    metadata: Mapping[str, Any]
     verification_seconds: float
 
 
@@ -108,7 +106,7 @@ class Checkpoint:
             self.shapes = {name: tuple(s) for name, s in self._reader.get_variable_to_shape_map().items()}
             self.types = {name: t.name for name, t in self._reader.get_variable_to_dtype_map().items()}
         except _READING_ERRORS as error:
-            raise InputError(f"{self.prefix}: not a readable TensorFlow checkpoint ({_first_line(error)})") from error
+            raise InputError(f"{self.prefix}: not a readable TensorFlow checkpoint ({first_line(error)})") from error
         if shards:
             self._check_sizes(shards)
 
@@ -119,8 +117,7 @@ class Checkpoint:
         received = sum(shard.stat().st_size for shard in shards)
         if received < expected:
             raise InputError(
-                f"{_enumerate([str(shard) for shard in shards])}: truncated: expected at least {expected} bytes, "
-                f"received {received}"
+                f"{name_some(shards, _MAX_NAMES)}: truncated: expected at least {expected} bytes, received {received}"
             )
 
     @property
@@ -158,7 +155,7 @@ class Checkpoint:
             )
             return tensor
         except _READING_ERRORS as error:
-            raise InputError(f"{self.prefix}: {name} cannot be read, damaged file ({_first_line(error)})") from error
+            raise InputError(f"{self.prefix}: {name} cannot be read, damaged file ({first_line(error)})") from error
 
 
 def _shards(prefix: Path) -> list[Path]:
@@ -174,7 +171,9 @@ def _shards(prefix: Path) -> list[Path]:
     shards = [Path(f"{prefix}.data-{shard:05d}-of-{count}") for shard in range(int(count))]
     missing = [str(shard) for shard in shards if shard not in found]
     if missing:
-        raise InputError(f"{prefix}: {len(missing)} of its {len(shards)} data files are missing: {_enumerate(missing)}")
+        raise InputError(
+            f"{prefix}: {len(missing)} of its {len(shards)} data files are missing: {name_some(missing, _MAX_NAMES)}"
+        )
     return shards
 
 
@@ -212,15 +211,6 @@ def _escaped(name: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def _enumerate(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_MAX_NAMES])
-    return shown if len(names) <= _MAX_NAMES else f"{shown} and {len(names) - _MAX_NAMES} more"
-
-
 # What is it? ------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +241,7 @@ def _recognised(checkpoint: Checkpoint, network: str | None = None) -> Form:
         kind = "an object-based checkpoint of TensorFlow 2" if objects else f"{len(names)} variables"
         known = "; ".join(form.title for form in all_forms())
         raise InputError(
-            f"{checkpoint.prefix}: a checkpoint of something else: {kind} such as {_enumerate(sorted(names)[:3])}; "
+            f"{checkpoint.prefix}: a checkpoint of something else: {kind} such as {', '.join(sorted(names)[:3])}; "
             f"expected one of: {known}"
         )
     return form
@@ -275,11 +265,11 @@ def _inspect_checkpoint(checkpoint: Checkpoint, form: Form) -> Inspection:
     ]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} missing ({_enumerate(missing)})")
+        problems.append(f"{len(missing)} missing ({name_some(missing, _MAX_NAMES)})")
     if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({_enumerate(unexpected)})")
+        problems.append(f"{len(unexpected)} unexpected ({name_some(unexpected, _MAX_NAMES)})")
     if misshapen or mistyped:
-        problems.append(_enumerate(misshapen + mistyped))
+        problems.append(name_some(misshapen + mistyped, _MAX_NAMES))
     if problems:
         raise InputError(f"{checkpoint.prefix}: looks like {form.title}, but of its tensors " + "; ".join(problems))
 
@@ -311,7 +301,7 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
 
     convolutions: dict[tuple[str, tuple[int, ...]], str] = {
         (f"block{block}_conv{index}", (3, 3, width, filters)): f"conv{block}_{index}"
-        for block, index, width, filters in _vgg16_convolutions()
+        for block, index, width, filters in VGG16().convolutions()
     }
     top: dict[tuple[str, tuple[int, ...]], str] = {("fc1", (7 * 7 * 512, 4096)): "fc6", ("fc2", (4096, 4096)): "fc7"}
     has_top = True
@@ -325,7 +315,7 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
             with h5py.File(path, "r") as file:
                 file.visititems(lambda _, item: stored.append(tuple(item.shape)) if hasattr(item, "shape") else None)
         except OSError as error:
-            raise InputError(f"{path}: not a readable HDF5 file ({_first_line(error)})") from error
+            raise InputError(f"{path}: not a readable HDF5 file ({first_line(error)})") from error
         wanted = sorted(shape for _, shape in convolutions)
         if sorted(shape for shape in stored if len(shape) == 4) != wanted:
             raise InputError(f"{path}: expected the {len(wanted)} convolutions of keras.applications.VGG16")
@@ -350,15 +340,6 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
         used=used,
         skipped={"predictions/kernel": last, "predictions/bias": last} if has_top else {},
     )
-
-
-def _vgg16_convolutions() -> Iterator[tuple[int, int, int, int]]:
-    """Block, index in it, input and output channels of each convolution."""
-    width = 3
-    for block, channels in enumerate(VGG16().blocks, start=1):
-        for index, filters in enumerate(channels, start=1):
-            yield block, index, width, filters
-            width = filters
 
 
 # In ---------------------------------------------------------------------------------------------------------------
@@ -393,7 +374,7 @@ def initialise_vgg16(
         try:
             VGG16().load_imagenet_weights(parts[prefix], prefix, str(path))
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({_first_line(error)})") from error
+            raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({first_line(error)})") from error
 
 
 def _load(model: keras.Model, checkpoint: Checkpoint, form: Form, prefixes: Collection[str] | None = None) -> None:
@@ -461,18 +442,9 @@ def _unfilled(next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Var
     return next_creator(**kwargs)
 
 
-def load_osmn(path: str | os.PathLike[str]) -> keras.Model:
-    """The network of a checkpoint, without a preset: an `OSMN` with its weights.
-
-    Raises:
-        InputError: as `inspect`; or tensors are damaged or not finite.
-    """
-    return _build(inspect(path), None)
-
-
 def _build(inspection: Inspection, modulator_weights: str | os.PathLike[str] | None) -> keras.Model:
     with tf.variable_creator_scope(_unfilled) if inspection.complete else contextlib.nullcontext():
-        model = network_class(inspection.network)(**inspection.config)
+        model = NETWORKS.get(inspection.network)(**inspection.config)
     if inspection.key in ("slim_vgg16", "keras_vgg16"):
         initialise_vgg16(model, inspection.source)
     else:
@@ -527,7 +499,7 @@ def import_checkpoint(
         "skipped": dict(inspection.skipped),
     }
     write_preset(model, out, metadata, record, dtype)
-    return ImportReport(inspection, out, metadata, seconds)
+    return ImportReport(inspection, out, seconds)
 
 
 def _verify(model: keras.Model, inspection: Inspection) -> float:
@@ -616,7 +588,7 @@ def export_checkpoint(
         for final in finals:
             os.replace(temporary / final.name, final)
     except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"--out: cannot write {prefix} ({_first_line(error)})") from error
+        raise InputError(f"--out: cannot write {prefix} ({first_line(error)})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return list(tensors)

@@ -21,13 +21,10 @@ VGG16_CONFIG: dict[str, Any] = {
 
 def vgg16_trunk(root: str, *prefixes: str) -> dict[str, TensorSpec]:
     tensors: dict[str, TensorSpec] = {}
-    width = 3
-    for block, channels in enumerate(VGG16().blocks, start=1):
-        for index, filters in enumerate(channels, start=1):
-            name = f"conv{block}_{index}"
-            layers = [f"{prefix}_{name}" for prefix in prefixes]
-            tensors |= convolution_tensors(f"{root}/conv{block}/{name}", (3, 3, width, filters), *layers)
-            width = filters
+    for block, index, width, filters in VGG16().convolutions():
+        name = f"conv{block}_{index}"
+        layers = [f"{prefix}_{name}" for prefix in prefixes]
+        tensors |= convolution_tensors(f"{root}/conv{block}/{name}", (3, 3, width, filters), *layers)
     return tensors
 
 

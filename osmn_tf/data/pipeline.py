@@ -23,7 +23,7 @@ from keras import ops
 
 from osmn_tf.data.sampling import Samples
 from osmn_tf.data.targets import Fields, RawSample
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -154,10 +154,7 @@ def tf_dataset(
     Raises:
         InputError: arguments that do not fit; MissingDependencyError: no TensorFlow.
     """
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise MissingDependencyError("tensorflow", "tf", "tf_dataset") from error
+    tf = import_extra("tensorflow", "tensorflow", "tf", "tf_dataset")
     if prepared and keras.backend.backend() != "tensorflow":
         raise InputError(
             f"prepared: tf.data runs Keras operations of the TensorFlow backend only, and this is "

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle_tools
 
-from osmn_tf.datasets.index import DamagedFileError, ImageDataset, ImageItem, name_some, require_folder
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import DamagedFileError, ImageDataset, ImageItem, require_folder
+from osmn_tf.errors import InputError, name_some
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "images": {"id": int | str, "file_name": str, "height": int, "width": int},

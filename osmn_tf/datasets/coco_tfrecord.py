@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from osmn_tf.datasets.index import DamagedFileError, ImageDataset, ImageItem, check_size
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 
 _HEADER = struct.Struct("<QI")  # length, checksum of the length
 _FOOTER = 4  # checksum of the data
@@ -39,10 +39,7 @@ def open_coco_tfrecord(path: str | os.PathLike[str], *, min_area: float = 0.03) 
     Raises:
         InputError: there are no such files, or one is truncated; MissingDependencyError: no TensorFlow.
     """
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("tensorflow", "tf", "open_coco_tfrecord") from error
+    import_extra("tensorflow", "tensorflow", "tf", "open_coco_tfrecord")
     path = Path(path)
     files = sorted(path.glob("*.tfrecord*")) if path.is_dir() else [path]
     if not files or not files[0].is_file():

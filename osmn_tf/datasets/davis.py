@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, name_some, require_folder
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, require_folder
+from osmn_tf.errors import InputError, name_some
 from osmn_tf.masks.labels import labels_of
 
 

@@ -27,8 +27,8 @@ import numpy as np
 from pycocotools import mask as rle_tools
 
 from osmn_tf.datasets.coco import encode_segmentation
-from osmn_tf.datasets.index import DamagedFileError, name_some
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import DamagedFileError
+from osmn_tf.errors import InputError, name_some
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -281,18 +281,12 @@ class VideoDataset:
         """
         self._skips.report(error)
 
-    def clip_starts(self, length: int = 1, stride: int = 1) -> list[tuple[int, int]]:
-        """All (sequence index, index in `VideoSequence.annotated`) where a clip of annotated frames can start.
-
-        Args:
-            length: frames in the clip.
-            stride: step between them, counted in annotated frames.
-        """
-        span = (length - 1) * stride
+    def clip_starts(self, length: int = 1) -> list[tuple[int, int]]:
+        """All (sequence index, index in `VideoSequence.annotated`) where a clip of `length` annotated frames starts."""
         return [
             (number, first)
             for number, sequence in enumerate(self.sequences)
-            for first in range(max(len(sequence.annotated) - span, 0))
+            for first in range(max(len(sequence.annotated) - length + 1, 0))
         ]
 
 
@@ -329,9 +323,3 @@ def require_folder(path: Path, argument: str, expected: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{argument}: expected {expected} at {path}, but there is no such folder")
     return path
-
-
-def name_some(names: Sequence[object], limit: int = 3) -> str:
-    """ "a, b, c and 12 more": for messages about many files."""
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

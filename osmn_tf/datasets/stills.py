@@ -11,8 +11,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from osmn_tf.datasets.index import ImageDataset, ImageItem, decode_mask, name_some, require_folder
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import ImageDataset, ImageItem, decode_mask, require_folder
+from osmn_tf.errors import InputError, name_some
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -17,8 +17,8 @@ import json
 import os
 from pathlib import Path
 
-from osmn_tf.datasets.index import VideoDataset, VideoSequence, name_some, require_folder
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import VideoDataset, VideoSequence, require_folder
+from osmn_tf.errors import InputError, name_some
 
 META_FILE = "meta.json"
 

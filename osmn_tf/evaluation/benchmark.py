@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osmn_tf import files
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.evaluation.facts import youtube_vos_seen
-from osmn_tf.evaluation.metrics import Statistics, statistics
+from osmn_tf.evaluation.metrics import Statistics, defined_mean, statistics
 from osmn_tf.evaluation.protocols import PROTOCOLS, Protocol, Sequence, find_sequences, png_names
 from osmn_tf.evaluation.scoring import FRAMES_PER_CHUNK, MEASURES, ChunkJob, ChunkScores, score_chunk
+from osmn_tf.machine import usable_cores
 from osmn_tf.version import __version__
 
 Array = NDArray[Any]
@@ -92,8 +93,7 @@ class MethodScores:
     @property
     def t(self) -> float:
         """Temporal stability: mean over the sequences for which it is defined; NaN if it was not measured."""
-        means = [mean for mean in map(stability_mean, self.objects) if not math.isnan(mean)]
-        return float(np.mean(means)) if means else math.nan
+        return defined_mean([stability_mean(scores) for scores in self.objects])
 
     @property
     def j_and_f(self) -> float:
@@ -113,8 +113,7 @@ class Evaluation:
 
 def stability_mean(scores: ObjectScores) -> float:
     """T of one object: mean over the pairs of frames for which it is defined, else NaN."""
-    defined = scores.stability[~np.isnan(scores.stability)]
-    return float(defined.mean()) if defined.size else math.nan
+    return defined_mean(scores.stability)
 
 
 def _mean_statistics(rows: list[Statistics]) -> Statistics:
@@ -206,12 +205,6 @@ def check_results(folder: Path, sequences: Iterable[Sequence]) -> None:
         raise InputError(f"{folder}: {len(missing)} of {total} masks are missing, first {missing[0]}")
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    # Containers often restrict the cores; os.cpu_count() would still count the machine's.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def start_worker() -> None:
     """To be run first in every process that scores masks."""
     # Ctrl-C goes to the parent, which ends the workers; one thread each, because there is a worker per core.
@@ -232,7 +225,7 @@ def _run(
         if progress is not None:
             progress(done, total)
 
-    count = min(available_cores() if workers is None else max(workers, 1), len(jobs))
+    count = min(usable_cores() if workers is None else max(workers, 1), len(jobs))
     if count == 1 or total < _WORTH_A_POOL:
         for job in jobs:
             result = score_chunk(job)
@@ -285,11 +278,8 @@ def _collect(sequence: Sequence, protocol: Protocol, chunks: list[ChunkScores]) 
 
 
 def _linear_sum_assignment() -> Callable[..., tuple[Array, Array]]:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingDependencyError("scipy", "evaluation", "matching proposals to objects") from error
-    return linear_sum_assignment
+    scipy = import_extra("scipy.optimize", "scipy", "evaluation", "matching proposals to objects")
+    return scipy.linear_sum_assignment
 
 
 def _match(chunks: list[Array]) -> tuple[Array, list[int]]:
@@ -332,7 +322,7 @@ def global_row(evaluation: Evaluation, method: MethodScores) -> dict[str, float]
         for measure in ("j", "f")
         for group in groups
     ]
-    return dict(zip(SEEN_COLUMNS, (float(np.mean([value for value in four if not math.isnan(value)])), *four)))
+    return dict(zip(SEEN_COLUMNS, (defined_mean(four), *four)))
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

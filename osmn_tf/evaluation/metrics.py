@@ -243,10 +243,12 @@ def statistics(values: ArrayLike) -> Statistics:
     # The 1e-10 rounds halves up; whole 64-bit indices, because the official evaluator's 8 bits wrap after 256 frames.
     edges = (np.round(np.linspace(1, x.size, 5) + 1e-10) - 1).astype(np.int64)
     first, last = x[edges[0] : edges[1] + 1], x[edges[3] : edges[4] + 1]
-    return Statistics(_nanmean(x), float(np.mean(x > 0.5)), _nanmean(first) - _nanmean(last))
+    return Statistics(defined_mean(x), float(np.mean(x > 0.5)), defined_mean(first) - defined_mean(last))
 
 
-def _nanmean(x: Array) -> float:
+def defined_mean(values: ArrayLike) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
+    x = np.asarray(values, np.float64)
     defined = x[~np.isnan(x)]
     return float(defined.mean()) if defined.size else math.nan
 
@@ -338,7 +340,7 @@ class TemporalStability:
 
     def compute(self) -> float:
         """Mean over the pairs of frames for which T is defined, else NaN."""
-        return _nanmean(np.array(self.values, np.float64))
+        return defined_mean(self.values)
 
 
 class VideoScores(NamedTuple):

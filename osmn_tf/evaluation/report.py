@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import math
 import os
 from importlib import resources
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from osmn_tf import files
-from osmn_tf.errors import MissingDependencyError
+from osmn_tf.errors import import_extra
 from osmn_tf.evaluation import analysis, figures
 from osmn_tf.evaluation.benchmark import Evaluation, MethodScores, ObjectScores, global_row
 from osmn_tf.evaluation.facts import published_scores
@@ -60,10 +59,7 @@ _HEADINGS = {
 def check_packages() -> None:
     """Raises `MissingDependencyError` unless what `write_report` needs is installed."""
     for package in ("jinja2", "matplotlib"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise MissingDependencyError(package, "report", "a report") from error
+        import_extra(package, package, "report", "a report")
 
 
 def write_report(evaluation: Evaluation, out: str | os.PathLike[str]) -> Path:
@@ -123,10 +119,7 @@ def _contents(evaluation: Evaluation) -> dict[str, Any]:
             {"name": method.name, "color": figures.method_color(index), "worst": _worst(evaluation, method)}
             for index, method in enumerate(methods)
         ],
-        # The hyphen of OSVOS-S does not end a line.
-        "published": [
-            {**entry, "method": entry["method"].replace("-S", "\N{NON-BREAKING HYPHEN}S")} for entry in published
-        ],
+        "published": published,
         "published_splits": sorted({entry["split"] for entry in published}),
         "overall": _overall(evaluation, published),
         "sequences": [(name, [rows[name] for rows in by_sequence]) for name in analysis.sequence_order(evaluation)],

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from osmn_tf.errors import MissingDependencyError
+from osmn_tf.errors import import_extra
 from osmn_tf.files import atomic_path
 
 WARM_UP_FILE = "tf_serving_warmup_requests"  # in assets.extra; the name is TensorFlow Serving's
@@ -33,10 +33,8 @@ def _constant(shape: tuple[int, ...], dtype: tf.DType, value: int) -> Any:
 
 def check_serving_protos() -> None:
     """Raises MissingDependencyError where the messages of TensorFlow Serving are not installed."""
-    try:
-        import tensorflow_serving.apis.prediction_log_pb2  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("tensorflow-serving-api", "serving", "writing warm-up requests") from error
+    module = "tensorflow_serving.apis.prediction_log_pb2"
+    import_extra(module, "tensorflow-serving-api", "serving", "writing warm-up requests")
 
 
 def warm_up_inputs(signatures: Mapping[str, Any], frame_size: tuple[int, int]) -> dict[str, dict[str, Any]]:

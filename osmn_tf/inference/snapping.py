@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.inference.contours import Contours
 from osmn_tf.inference.predictor import Prediction, Predictor
 from osmn_tf.inference.wrapping import WrappingPredictor
@@ -132,12 +132,7 @@ def check_snapping() -> None:
 
 
 def _watershed() -> Callable[[Array], Array]:
-    try:
-        from skimage.segmentation import watershed
-    except ImportError as error:
-        raise MissingDependencyError("scikit-image", "snapping", "--snap") from error
-    function: Callable[[Array], Array] = watershed
-    return function
+    return import_extra("skimage.segmentation", "scikit-image", "snapping", "--snap").watershed
 
 
 def _boundaries(regions: Array, contours: Array) -> list[dict[int, tuple[float, int]]]:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from osmn_tf.datasets.annotations import is_annotation_file, read_annotations
-from osmn_tf.datasets.index import name_some
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, name_some
 from osmn_tf.inference.prompting import mask_from_box, mask_from_click
 from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.masks.files import read_mask, resize_mask

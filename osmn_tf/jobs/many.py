@@ -24,16 +24,17 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
+from osmn_tf.errors import one_line
 from osmn_tf.files import ensure_directory, file_digest
 from osmn_tf.inference.contours import find_contours
 from osmn_tf.inference.predictor import Predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.jobs.background import deferred_interrupt
-from osmn_tf.jobs.machine import free_memory, usable_cores
 from osmn_tf.jobs.manifest import CLAIMS, Claim, Fingerprint, Manifest, Record
 from osmn_tf.jobs.options import SegmentOptions
 from osmn_tf.jobs.rows import FILES, Row, files_read
 from osmn_tf.jobs.segment import Progress, default_segmenter, find_source, network_files, preset_files, segment
+from osmn_tf.machine import free_memory, usable_cores
 
 MOST_NETWORKS = 2  # that a process keeps loaded
 MEMORY = 1 << 29  # bytes for a process with LiteRT; 0.3 GiB were measured with frames of 854x480
@@ -118,7 +119,7 @@ def process_one(
     except KeyboardInterrupt:
         record["status"] = "interrupted"
     except Exception as error:
-        record |= {"status": "failed", "kind": type(error).__name__, "message": _line(error)}
+        record |= {"status": "failed", "kind": type(error).__name__, "message": one_line(error)}
     return {**record, "total_seconds": round(time.perf_counter() - began, 3), "host": platform.node()}
 
 
@@ -146,11 +147,6 @@ def _process(row: Row, opener: Opener, progress: Progress | None, stop: Callable
     if not outcome.interrupted:
         found |= {"facts": fingerprint.facts, "stamp": fingerprint.stamp, "content": fingerprint.content}
     return found
-
-
-def _line(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def fingerprint_of(row: Row) -> Fingerprint:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.jobs.manifest import Record
 from osmn_tf.jobs.many import BUSY, Runner, Setting, process_one
 from osmn_tf.jobs.rows import Row
@@ -37,10 +37,7 @@ def run_on_ray(workers: int | None = None, setting: Setting | None = None, addre
     Raises:
         MissingDependencyError: Ray is not installed.
     """
-    try:
-        import ray.data  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("ray", "ray", "--runner ray") from error
+    import_extra("ray.data", "ray", "ray", "--runner ray")
     setting = setting or Setting()
     if setting.threads is None:
         setting = dataclasses.replace(setting, threads=THREADS)

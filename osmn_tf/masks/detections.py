@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.masks.labels import VOID, labels_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def to_detections(mask: np.ndarray, scores: Mapping[int, Any] | None = None) -> 
         >>> detections.tracker_id.tolist(), detections.confidence.tolist(), detections.area.tolist()
         ([1, 7], [0.9, 0.5], [200, 50])
     """
-    sv = _supervision()
+    sv = import_extra("supervision", "supervision", "supervision", "this")
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise InputError(f"mask: expected uint8 [H, W], received {mask.dtype} {list(mask.shape)}")
     labels = labels_of(mask)
@@ -102,11 +102,3 @@ def from_detections(detections: supervision.Detections, size: tuple[int, int] | 
     for index in order:
         result[masks[index]] = labels[index]
     return result
-
-
-def _supervision() -> Any:
-    try:
-        import supervision
-    except ImportError as error:
-        raise MissingDependencyError("supervision", "supervision", "this") from error
-    return supervision

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.files import atomic_path
 from osmn_tf.masks.matting import foreground
 
@@ -20,11 +20,7 @@ def check_exr() -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise MissingDependencyError("OpenEXR", "exr", "writing EXR files") from error
-    return OpenEXR
+    return import_extra("OpenEXR", "OpenEXR", "exr", "writing EXR files")
 
 
 def to_linear(pixels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, name_some
 from osmn_tf.files import write_bytes
 from osmn_tf.masks import png
 from osmn_tf.masks.labels import PALETTE, VOID, labels_of
@@ -138,14 +138,8 @@ def _from_16_bits(pixels: np.ndarray, path: str | os.PathLike[str]) -> np.ndarra
         return pixels.astype(np.uint8)
     if not np.any(pixels % 257):
         return (pixels // 257).astype(np.uint8)
-    stray = np.unique(pixels[pixels > 255])
-    raise InputError(f"{path}: expected labels of 0 to 255, but it has 16-bit values: {_listing(stray)}")
-
-
-def _listing(values: Sequence[object] | np.ndarray, most: int = 6) -> str:
-    """'3, 7, 12' or '3, 7, 12, 15, 20, 21 and 40 more'."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+    stray = np.unique(pixels[pixels > 255]).tolist()
+    raise InputError(f"{path}: expected labels of 0 to 255, but it has 16-bit values: {name_some(stray, 6)}")
 
 
 def _pixel_count(count: int) -> str:
@@ -185,7 +179,7 @@ def _labels_from_greys(pixels: np.ndarray, path: str | os.PathLike[str], *, whit
     if stray:
         number = _pixel_count(int(counts[stray].sum()))
         raise InputError(
-            f"{path}: expected 0 and 255, or labels, but it has other grey values ({_listing(stray)}) in {number}; "
+            f"{path}: expected 0 and 255, or labels, but it has other grey values ({name_some(stray, 6)}) in {number}; "
             f"{_FIX_SOFT_EDGES}"
         )
     return pixels
@@ -205,7 +199,7 @@ def _labels_from_indices(indices: np.ndarray, palette: np.ndarray, path: str | o
     if stray:
         number = _pixel_count(int(np.isin(indices, stray).sum()))
         raise InputError(
-            f"{path}: expected palette indices that are labels, but some ({_listing(stray)}) only occur "
+            f"{path}: expected palette indices that are labels, but some ({name_some(stray, 6)}) only occur "
             f"along edges, in {number}; {_FIX_SOFT_EDGES}"
         )
     return (indices == VOID).astype(np.uint8) if set(used.tolist()) <= {0, VOID} else indices
@@ -242,7 +236,7 @@ def _labels_from_colors(pixels: np.ndarray, path: str | os.PathLike[str]) -> np.
     named = [f"#{code:06x}" for code in stray[np.argsort(-counts[~known], kind="stable")].tolist()]
     raise InputError(
         f"{path}: expected labels, black and white, or colours of the PASCAL palette, but it has other "
-        f"colours ({_listing(named)}) in {_pixel_count(number)}; save the mask as a palette or greyscale PNG, "
+        f"colours ({name_some(named, 6)}) in {_pixel_count(number)}; save the mask as a palette or greyscale PNG, "
         "without smoothing"
     )
 

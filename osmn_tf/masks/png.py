@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,11 +49,7 @@ def _open(data: bytes, name: object) -> Image:
         Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         return Image.open(io.BytesIO(data), formats=("PNG",))
     except Exception as error:  # a decoder has no list of what damage makes it raise
-        raise InputError(f"{name}: the PNG file is truncated or corrupt ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: the PNG file is truncated or corrupt ({one_line(error)})") from error
 
 
 def check_png(data: bytes, name: object) -> None:
@@ -78,7 +74,7 @@ def decode_png(data: bytes, name: object) -> PngImage:
     try:
         pixels = np.array(image)
     except Exception as error:
-        raise InputError(f"{name}: the PNG file is corrupt ({_line(error)})") from error
+        raise InputError(f"{name}: the PNG file is corrupt ({one_line(error)})") from error
     if image.mode == "P":
         palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
         return PngImage(pixels, palette, bit_depth)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, import_extra
 from osmn_tf.files import atomic_path, ensure_directory, file_digest, write_text
 
 CACHE_VARIABLE = "OSMN_CACHE"
@@ -163,19 +163,11 @@ def _patterns() -> list[str]:
 
 
 def _hugging_face() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise MissingDependencyError("huggingface_hub", "hub", "a preset on Hugging Face") from error
-    return huggingface_hub
+    return import_extra("huggingface_hub", "huggingface_hub", "hub", "a preset on Hugging Face")
 
 
 def _kaggle() -> Any:
-    try:
-        import kagglehub
-    except ImportError as error:
-        raise MissingDependencyError("kagglehub", "hub", "a preset on Kaggle") from error
-    return kagglehub
+    return import_extra("kagglehub", "kagglehub", "hub", "a preset on Kaggle")
 
 
 def _repository(address: str) -> tuple[str, str | None]:

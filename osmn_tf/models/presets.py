@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, first_line
 from osmn_tf.files import atomic_path, ensure_directory, file_digest, write_text
 from osmn_tf.models import hub
 from osmn_tf.precision import computing_in
@@ -161,14 +161,14 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
 def _load(path: Path) -> keras.Model:
     import keras
 
-    from osmn_tf.models.registry import network_class, network_name, network_names
+    from osmn_tf.models.registry import NETWORKS, network_name
 
-    names = network_names()  # imports the classes, so that Keras knows them too
+    names = NETWORKS.names()  # imports the classes, so that Keras knows them too
     if path.is_file():
         try:
             model = keras.saving.load_model(path, compile=False)
         except Exception as error:
-            raise InputError(f"preset: {path} is not a readable .keras file ({_first_line(error)})") from error
+            raise InputError(f"preset: {path} is not a readable .keras file ({first_line(error)})") from error
         if network_name(model) is None:
             raise InputError(f"preset: {path} holds a {type(model).__name__}, expected one of {', '.join(names)}")
         return model
@@ -181,9 +181,9 @@ def _load(path: Path) -> keras.Model:
     # Before the network is built, which takes longer.
     _check_weight_file(path / WEIGHTS_FILE, read_metadata(path).get("sha256"))
     try:
-        model = network_class(config["class"])(**config["config"])
+        model = NETWORKS.get(config["class"])(**config["config"])
     except (TypeError, ValueError) as error:
-        raise InputError(f"preset: {path / CONFIG_FILE}: {_first_line(error)}") from error
+        raise InputError(f"preset: {path / CONFIG_FILE}: {first_line(error)}") from error
     load_weights(model, path / WEIGHTS_FILE)
     return model
 
@@ -216,7 +216,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
     except InputError:
         raise
     except Exception as error:  # in a damaged file h5py and Keras run into anything: a missing attribute, a wrong type
-        raise InputError(f"preset: {path} does not fit the network or is damaged ({_first_line(error)})") from error
+        raise InputError(f"preset: {path} does not fit the network or is damaged ({first_line(error)})") from error
 
 
 def _datasets(group: Any, prefix: str = "") -> list[str]:
@@ -229,10 +229,6 @@ def _datasets(group: Any, prefix: str = "") -> list[str]:
         place = f"{prefix}/{name}"
         names += [place] if isinstance(item, h5py.Dataset) else _datasets(item, place)
     return names
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
 
 
 def save_preset(

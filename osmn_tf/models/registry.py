@@ -34,20 +34,6 @@ def register_network(name: str) -> Callable[[Cls], Cls]:
     return decorate
 
 
-def network_class(name: str) -> Any:
-    """The class of the network called `name`.
-
-    Raises:
-        InputError: there is none; the message lists the names.
-    """
-    return NETWORKS.get(name)
-
-
-def network_names() -> list[str]:
-    """The names of all networks."""
-    return NETWORKS.names()
-
-
 def registered_names(network: Any) -> list[str]:
     """The names of a network's class and of those that it derives from, its own first: who has nothing for the first
     name (a predictor, a training task) may have it for the second.
@@ -76,7 +62,7 @@ def constructor_arguments(name: str) -> dict[str, Any]:
         InputError: there is no such network.
     """
     hints: dict[str, Any] = {}
-    for cls in network_class(name).__mro__:
+    for cls in NETWORKS.get(name).__mro__:
         if NETWORKS.name_of(cls) is None:  # what all networks have in common
             break
         if "__init__" in vars(cls):

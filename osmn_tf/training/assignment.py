@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from osmn_tf.errors import MissingDependencyError
+from osmn_tf.errors import import_extra
 from osmn_tf.masks.labels import VOID
 
 Tensor = Any
@@ -26,11 +26,9 @@ def best_assignment(scores: np.ndarray) -> np.ndarray:
     Raises:
         MissingDependencyError: SciPy is not installed.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingDependencyError("scipy", "evaluation", "matching predictions to objects") from error
-    return np.stack([linear_sum_assignment(each, maximize=True)[1] for each in np.asarray(scores)]).astype(np.int32)
+    scipy = import_extra("scipy.optimize", "scipy", "evaluation", "matching predictions to objects")
+    found = [scipy.linear_sum_assignment(each, maximize=True)[1] for each in np.asarray(scores)]
+    return np.stack(found).astype(np.int32)
 
 
 def assign(scores: Tensor) -> Tensor:

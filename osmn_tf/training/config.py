@@ -21,7 +21,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.files import write_text
 from osmn_tf.precision import PRECISIONS
 from osmn_tf.training import schema
-from osmn_tf.training.tasks import Task, task_names
+from osmn_tf.training.tasks import TASKS, Task
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 OPTIMIZERS = ("adam", "sgd")
@@ -61,9 +61,9 @@ class ModelConfig:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        from osmn_tf.models.registry import constructor_arguments, network_names
+        from osmn_tf.models.registry import NETWORKS, constructor_arguments
 
-        _choice("network", self.network, network_names())
+        _choice("network", self.network, NETWORKS.names())
         # Checked here, so that a misspelt argument is found before data are read and a network is built.
         object.__setattr__(
             self,
@@ -418,11 +418,11 @@ class Config:
     task: Task = None  # type: ignore[assignment]  # the network's own, from __post_init__ on
 
     def __post_init__(self) -> None:
-        from osmn_tf.models.registry import network_class
+        from osmn_tf.models.registry import NETWORKS
 
         if self.task is None:
-            name = network_class(self.model.network).task_name
-            _require(name is not None, f"task: {self.model.network} has none of its own, give one of {task_names()}")
+            name = NETWORKS.get(self.model.network).task_name
+            _require(name is not None, f"task: {self.model.network} has none of its own, give one of {TASKS.names()}")
             object.__setattr__(self, "task", Task.choose(name, "task"))
         groups = self.task.groups
         for name in self.optimizer.group_rates:

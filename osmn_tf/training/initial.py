@@ -11,7 +11,7 @@ from keras import ops
 from osmn_tf.backbones.registry import BACKBONES
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
-from osmn_tf.models.registry import network_class
+from osmn_tf.models.registry import NETWORKS
 from osmn_tf.training import optimization
 from osmn_tf.training.config import ModelConfig
 from osmn_tf.training.tasks import group_of
@@ -28,7 +28,7 @@ def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) 
         InputError: impossible arguments, or weights that are missing or do not fit.
     """
     try:
-        model = network_class(config.network)(**config.arguments)
+        model = NETWORKS.get(config.network)(**config.arguments)
     except ValueError as error:
         raise InputError(f"model.arguments.{error}") from error
     if config.initial is not None:

@@ -24,8 +24,8 @@ from osmn_tf import files
 from osmn_tf.data import sampling
 from osmn_tf.data.pipeline import Batches, BatchSequence, tf_dataset
 from osmn_tf.data.targets import Target
-from osmn_tf.datasets.index import VideoDataset, find_overlap, name_some
-from osmn_tf.errors import InputError
+from osmn_tf.datasets.index import VideoDataset, find_overlap
+from osmn_tf.errors import InputError, name_some
 from osmn_tf.models.presets import save_preset
 from osmn_tf.precision import computing_in
 from osmn_tf.training import config as cfg
@@ -225,7 +225,10 @@ def train(config: cfg.Config, run_dir: str | os.PathLike[str], progress: bool = 
     samples = open_samples(config.data, train.seed, task.target(config), videos)
     if train.batch_size > len(samples):
         raise InputError(f"train.batch_size: {train.batch_size} is more than an epoch's {len(samples)} samples")
-    _make_deterministic(train.deterministic)
+    if train.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
     strategy = distribution.choose_strategy(train.devices, train.batch_size)
     if strategy is not None and strategy.num_replicas_in_sync > 1 and config.optimizer.accumulate > 1:
         raise InputError("optimizer.accumulate: not with several devices; use a larger train.batch_size")
@@ -303,13 +306,6 @@ def _fit(
         verbose=0,
     )
     return (history.epoch[-1] + 1) * interval
-
-
-def _make_deterministic(wanted: bool) -> None:
-    if wanted and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
 
 
 def _check_run(folder: Path, config: cfg.Config) -> None:

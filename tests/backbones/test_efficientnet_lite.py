@@ -15,7 +15,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.layers.preprocessing import FrameNormalization
 from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.osvos import OSVOS
-from osmn_tf.models.registry import network_names
+from osmn_tf.models.registry import NETWORKS
 from osmn_tf.models.rvos import RVOS
 
 NARROW = (3, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -133,7 +133,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.backend
 def test_networks_stand_on_it() -> None:
     """A shared trunk that matches, an OSVOS and an RVOS, with no line of theirs that knows it."""
-    assert {"OSMN", "OSVOS", "RVOS"} <= set(network_names())
+    assert {"OSMN", "OSVOS", "RVOS"} <= set(NETWORKS.names())
     arguments: dict[str, Any] = {"backbone": "efficientnet_lite0", "block_channels": NARROW, "network_size": (64, 96)}
     matching = OSMN(
         **arguments,

@@ -203,7 +203,7 @@ def test_early_modulation_equals_the_original_graph(tmp_path):
     shapes = release.vgg_shapes(early=True)
     checkpoint = release.write_checkpoint(tmp_path / "osmn.ckpt", release.random_values(shapes, seed=8))
     assert tf1_checkpoint.inspect(checkpoint).key == "osmn_vgg16_early"
-    model = tf1_checkpoint.load_osmn(checkpoint)
+    model = tf1_checkpoint._build(tf1_checkpoint.inspect(checkpoint), None)
     frame, guide_frame = random_frames(1, 100, 150, seed=2), random_frames(1, 224, 224, seed=1)
     guide = np.random.default_rng(3).uniform(0, 1, (1, 100, 150, 1)).astype(np.float32)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from osmn_tf.jobs import machine, many
-from osmn_tf.jobs.machine import free_memory, usable_cores
+from osmn_tf import machine
+from osmn_tf.jobs import many
 from osmn_tf.jobs.many import MEMORY, enough_workers
 from osmn_tf.jobs.rows import Row
+from osmn_tf.machine import free_memory, usable_cores
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from osmn_tf.models.reconvnet import ReConvNet
 
 
 def test_names_and_classes():
-    assert {"OSMN", "ReConvNet"} <= set(registry.network_names())
-    assert registry.network_class("ReConvNet") is ReConvNet
+    assert {"OSMN", "ReConvNet"} <= set(registry.NETWORKS.names())
+    assert registry.NETWORKS.get("ReConvNet") is ReConvNet
     assert keras.saving.get_registered_name(ReConvNet) == "osmn_tf>ReConvNet"
     with pytest.raises(InputError, match=r"network: expected one of .*OSMN, .*received 'osmn'"):
-        registry.network_class("osmn")
+        registry.NETWORKS.get("osmn")
 
 
 def test_names_of_a_class_and_of_those_above(tiny_reconvnet):

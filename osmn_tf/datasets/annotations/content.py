@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from osmn_tf.datasets.index import name_some
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, name_some
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.masks.prompts import Box
 

@@ -45,11 +45,6 @@ def register_task(kind: str) -> Callable[[Cls], Cls]:
     return decorate
 
 
-def task_names() -> list[str]:
-    """The names of all tasks."""
-    return TASKS.names()
-
-
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
     """How a family of networks is trained: what is built, what `fit` trains, what a batch is, and what is minimised.
@@ -74,8 +69,8 @@ class Task(abc.ABC):
             return None
         settings = dict(data) if isinstance(data, Mapping) else {"kind": data}
         kind = settings.pop("kind", None)
-        if kind not in task_names():
-            raise InputError(f"{where}.kind: expected one of {', '.join(task_names())}, received {kind!r}")
+        if kind not in TASKS.names():
+            raise InputError(f"{where}.kind: expected one of {', '.join(TASKS.names())}, received {kind!r}")
         return schema.build(TASKS.get(kind), settings, where)
 
     def check(self, config: Config) -> None:  # noqa: B027 (most settings go together)
