@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from osmn_tf import files
 from osmn_tf.benchmarks.videos import ScoredVideo
 from osmn_tf.datasets.detections import Instance
 from osmn_tf.errors import InputError
-from osmn_tf.evaluation.metrics import VideoMetric, temporal_stability
+from osmn_tf.evaluation.metrics import VideoMetric, defined_mean, temporal_stability
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.inference.contours import Contours
 from osmn_tf.inference.snapping import SnapOptions, check_snapping, snap_mask
@@ -193,7 +194,8 @@ def measure(
         contours = None if plan.contours is None else _KnownContours(plan.contours)
         for row, (network, steps, detector) in plan.rows().items():
             snaps = contours if plan.snaps(row) else None
-            key = f"{_slug(row)}-{steps}-{plan.seed}{'' if snaps is None else f'-{snaps.name}'}"
+            slug = re.sub(r"\W", "_", row)
+            key = f"{slug}-{steps}-{plan.seed}{'' if snaps is None else f'-{snaps.name}'}"
             store = None if folder is None else folder / f"{video.name}-{key}.json"
             done = None if store is None else _load(store)
             if done is None:
@@ -209,10 +211,6 @@ def measure(
                 if store is not None:
                     files.write_text(store, json.dumps([dataclasses.asdict(one) for one in done]) + "\n")
             yield from done
-
-
-def _slug(row: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in row)
 
 
 def _load(path: Path) -> list[Measurement] | None:
@@ -252,7 +250,7 @@ def _measure_one(
     annotated = [(frames[index], mask) for index, mask in sorted(video.given.items())]
     if steps:
         segmenter.finetune(annotated, 1, seed=seed).__exit__(None, None, None)  # compiles
-    clock = _Clock()
+    began = _now()
     masks: list[Array] = []
     alone: list[Array] = []
     with segmenter.finetune(annotated, steps, seed=seed):
@@ -260,13 +258,13 @@ def _measure_one(
             masks.append(mask)
             if semantic is not None:
                 alone.append(_union(semantic, segmenter.labels, mask if index in video.given else None, mask.shape))
-    times = clock.read()
+    times = _now() - began
     yield _scored(row, name, video, masks, times, len(frames))
     if contours is not None:
         snapped, more = contours.snap(masks, frames, video.given)
-        yield _scored(row + SNAPPED, name, video, snapped, _together(times, more), len(frames))
+        yield _scored(row + SNAPPED, name, video, snapped, times + more, len(frames))
     if detector == "disturbed":
-        yield _scored(DETECTIONS, name, video, alone, (0.0, 0.0), len(frames))
+        yield _scored(DETECTIONS, name, video, alone, np.zeros(2), len(frames))
 
 
 def _union(semantic: Any, labels: Sequence[int], given: Array | None, shape: tuple[int, ...]) -> Array:
@@ -280,20 +278,9 @@ def _union(semantic: Any, labels: Sequence[int], given: Array | None, shape: tup
     return result
 
 
-_Times = tuple[float, float]
-"""Seconds, and seconds of all threads."""
-
-
-def _together(one: _Times, other: _Times) -> _Times:
-    return one[0] + other[0], one[1] + other[1]
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self._began = time.perf_counter(), time.process_time()
-
-    def read(self) -> _Times:
-        return time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+def _now() -> Array:
+    """Seconds, and seconds of all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class _KnownContours:
@@ -308,39 +295,35 @@ class _KnownContours:
         self.name = type(contours).__name__
         self._contours = contours
         self._options = SnapOptions(contours.strength)
-        self._found: dict[int, tuple[Array, _Times]] = {}
+        self._found: dict[int, tuple[Array, Array]] = {}
 
-    def snap(
-        self, masks: Sequence[Array], frames: Sequence[Array], given: Container[int]
-    ) -> tuple[list[Array], _Times]:
+    def snap(self, masks: Sequence[Array], frames: Sequence[Array], given: Container[int]) -> tuple[list[Array], Array]:
         """The masks as `SnappingPredictor` would give them, and what that takes."""
-        times, snapped = (0.0, 0.0), list(masks)
+        times, snapped = np.zeros(2), list(masks)
         if not self._found:
             self._contours(frames[0])  # compiles
         for index, (mask, frame) in enumerate(zip(masks, frames, strict=True)):
             if index in given or not mask.any():
                 continue
             if index not in self._found:
-                clock = _Clock()
-                self._found[index] = self._contours(frame), clock.read()
+                began = _now()
+                self._found[index] = self._contours(frame), _now() - began
             contours, taken = self._found[index]
-            clock = _Clock()
+            began = _now()
             snapped[index] = snap_mask(mask, contours, self._options)
-            times = _together(_together(times, taken), clock.read())
+            times += taken + (_now() - began)
         return snapped, times
 
 
-def _scored(row: str, name: str, video: ScoredVideo, masks: Sequence[Array], times: _Times, frames: int) -> Measurement:
+def _scored(row: str, name: str, video: ScoredVideo, masks: Sequence[Array], times: Array, frames: int) -> Measurement:
     """Args: times: of all `frames`."""
     metric = VideoMetric(video.labels)
     for index, truth in video.truth.items():
         metric.update(truth, masks[index])
     scores = metric.compute()
     stacked = np.stack(masks)
-    values = np.concatenate([temporal_stability(stacked == label) for label in video.labels])
-    stable = values[~np.isnan(values)]
-    t = float(stable.mean()) if stable.size else math.nan
-    seconds, cpu_seconds = (value / frames for value in times)
+    t = defined_mean(np.concatenate([temporal_stability(stacked == label) for label in video.labels]))
+    seconds, cpu_seconds = (times / frames).tolist()
     return Measurement(row, name, float(scores.j.mean), float(scores.f.mean), t, seconds, cpu_seconds)
 
 
@@ -362,7 +345,7 @@ def format_table(measurements: Iterable[Measurement]) -> str:
     before: dict[str, Measurement] | None = None
     for row, measured in by_row.items():
         gained = ""
-        compared = by_row.get(_unsnapped(row)) if row.endswith(SNAPPED) else before if row in STEPS else None
+        compared = by_row.get(row.removesuffix(SNAPPED)) if row.endswith(SNAPPED) else before if row in STEPS else None
         if compared is not None:
             differences = [100 * (measured[name].j_and_f - compared[name].j_and_f) for name in measured]
             gained = f"{np.mean(differences):+.1f}"
@@ -384,13 +367,9 @@ def format_table(measurements: Iterable[Measurement]) -> str:
 _TIMES = ("seconds", "cpu_seconds")
 
 
-def _unsnapped(row: str) -> str:
-    return row.removesuffix(SNAPPED)
-
-
 def _percent(values: Iterable[float]) -> str:
-    defined = [value for value in values if not math.isnan(value)]
-    return f"{100 * np.mean(defined):.1f}" if defined else "-"
+    mean = defined_mean(list(values))
+    return "-" if math.isnan(mean) else f"{100 * mean:.1f}"
 
 
 def rows_of(measurements: Iterable[Measurement]) -> dict[str, dict[str, Measurement]]:
@@ -402,7 +381,7 @@ def rows_of(measurements: Iterable[Measurement]) -> dict[str, dict[str, Measurem
     seen = list(found)
 
     def order(row: str) -> tuple[int, int, bool]:
-        base = _unsnapped(row)
+        base = row.removesuffix(SNAPPED)
         return STEPS.index(base) if base in STEPS else len(STEPS), seen.index(base), row != base
 
     return {row: found[row] for row in sorted(found, key=order)}

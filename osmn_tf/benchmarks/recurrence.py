@@ -13,6 +13,7 @@ import numpy as np
 from osmn_tf.data.synthetic import ClipOptions, SyntheticClips
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.errors import InputError
+from osmn_tf.evaluation.metrics import jaccard
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.training import config as cfg
@@ -91,8 +92,7 @@ def score_clips(
             values, wrong, seen = [], 0, 0
             for guess, truth in zip(found[1:], masks[1:], strict=True):
                 own, there = guess == label, truth == label
-                union = np.count_nonzero(own | there)
-                values.append(np.count_nonzero(own & there) / union if union else 1.0)
+                values.append(jaccard(there, own))
                 if there.any():
                     seen += 1
                     counts = np.bincount(guess[there], minlength=256)[1:255]

@@ -81,7 +81,7 @@ def measure(
             engine = "keras" if on_keras else "auto"
             options = PredictorOptions(network_size, precision=precision, engine=engine)
             segmenter = open_segmenter(SegmentOptions(video, preset=preset, network=options))
-            masks = _masks(segmenter, pictures, given)
+            masks = [found for _, found in segmenter.track(pictures, given)][1:]
             first = first or masks
             times = in_turns(
                 {
@@ -93,10 +93,6 @@ def measure(
             )
             alone, whole = times["alone"].median / (len(pictures) - 1), times["whole"].median / len(pictures)
             yield VideoTimes(preset, precision, alone, whole, _iou(masks, first))
-
-
-def _masks(segmenter: VideoSegmenter, frames: Sequence[np.ndarray], mask: np.ndarray) -> list[np.ndarray]:
-    return [found for _, found in segmenter.track(frames, mask)][1:]
 
 
 def _whole_command(segmenter: VideoSegmenter, video: str, mask: str, preset: str, frames: int) -> None:

@@ -68,21 +68,15 @@ def measure(config: cfg.Config, steps: int = 20, warm_up: int = 3) -> Throughput
     pipeline = repeat(lambda: next(batches))
     inputs, labels = next(batches)
     step = repeat(lambda: network.train_on_batch(inputs, labels))
-    waiting = 0.0
+    waits: list[float] = []
 
     def train_on_next() -> None:
-        nonlocal waiting
         began = time.perf_counter()
         batch = next(batches)
-        waiting += time.perf_counter() - began
+        waits.append(time.perf_counter() - began)
         network.train_on_batch(*batch)
 
-    for _ in range(warm_up):
-        train_on_next()
-    waiting = 0.0
-    began = time.perf_counter()
-    for _ in range(steps):
-        train_on_next()
-    together = (time.perf_counter() - began) / steps
+    together = repeat(train_on_next)
+    waiting = sum(waits[warm_up:]) / steps
     flop = forward_flop(network, inputs)
-    return Throughput(config.train.batch_size, pipeline, step, together, waiting / steps, flop)
+    return Throughput(config.train.batch_size, pipeline, step, together, waiting, flop)
