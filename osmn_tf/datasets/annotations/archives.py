@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import zipfile
 from pathlib import Path
 
@@ -43,19 +42,14 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
         return sorted(name for name in self._file.namelist() if not name.endswith("/"))
 
     def read(self, name: str) -> bytes:
-        with contextlib.ExitStack() as stack:
-            try:
-                stream = stack.enter_context(self._file.open(name))
-                content = io.BytesIO()
-                while block := stream.read(1 << 20):
-                    content.write(block)
-                    if content.tell() > _MOST_BYTES:
-                        raise InputError(f"{self.path}: {name} is larger than {_MOST_BYTES >> 20} MiB")
-            except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(f"{self.path}: {name} is damaged or encrypted ({error})") from error
-        return content.getvalue()
+        try:
+            with self._file.open(name) as stream:
+                content = stream.read(_MOST_BYTES + 1)
+        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+            raise InputError(f"{self.path}: {name} is damaged or encrypted ({error})") from error
+        if len(content) > _MOST_BYTES:
+            raise InputError(f"{self.path}: {name} is larger than {_MOST_BYTES >> 20} MiB")
+        return content
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
