@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 # With several workers the modules that take minutes begin first, so that no worker is left alone with one of them.
@@ -34,6 +38,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(module) if module in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_by_numpy() -> Iterator[None]:
+    """On JAX, NumPy draws the initial values of networks: XLA compiles the drawing for every shape of a weight, which
+    is nine tenths of the time that a network takes to build. No test depends on what Keras draws.
+    """
+    if os.environ.get("KERAS_BACKEND") != "jax":
+        yield
+        return
+    from keras.src.initializers import random_initializers
+
+    theirs = random_initializers.random
+
+    def drawn(draw: Any) -> Any:
+        def values(shape: Any, *parameters: float, dtype: Any = None, seed: Any = None, **named: float) -> Any:
+            key = np.asarray(theirs.draw_seed(seed)).tolist()
+            return draw(np.random.default_rng(key), shape, *parameters, **named).astype(dtype or "float32")
+
+        return values
+
+    def uniform(rng: np.random.Generator, shape: Any, minval: float = 0.0, maxval: float = 1.0) -> np.ndarray:
+        return rng.random(shape, np.float32) * (maxval - minval) + minval
+
+    def normal(rng: np.random.Generator, shape: Any, mean: float = 0.0, stddev: float = 1.0) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32) * stddev + mean
+
+    with pytest.MonkeyPatch.context() as patch:
+        ours = {**vars(theirs), "uniform": drawn(uniform), "normal": drawn(normal)}
+        patch.setattr(random_initializers, "random", SimpleNamespace(**ours))
+        yield
 
 
 @pytest.fixture(scope="session")

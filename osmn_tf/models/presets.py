@@ -33,6 +33,7 @@ STORED_DTYPES = ("float32", "float16", "bfloat16")
 """What weights may be rounded to in a preset's file. Those of bfloat16 (8 significant bits) are in it as float32, which
 packs to somewhat less than float16 (11 bits) does, and has no range to leave."""
 _WORTH_PACKING, _LARGE = 2**12, 2**25  # bytes of a weight; the index of a packed one takes two thousand
+_FEW = 0.01  # of a file may be in it twice: to write the file a second time takes longer than that is worth
 _WORTH_ROUNDING = 2000  # numbers in a kernel: all others together are a small part of a file
 PROMPT_NETWORK = "osmn_prompt_lite"
 """Folder beside the shipped presets; see `prompt_network`."""
@@ -281,8 +282,8 @@ def save_preset(
 def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits: int | None) -> None:
     """Writes a Keras weight file: what Keras saves, in `dtype`, without the optimizer's state of a compiled model.
 
-    Weights that are equal (two trunks that began alike and were frozen) are in it once. Those with fewer bits than
-    float32 are compressed; of float32 itself that would take off a seventh, in a hundred times the time.
+    Large weights that are equal (two trunks that began alike and were frozen) are in it once. Those with fewer bits
+    than float32 are compressed; of float32 itself that would take off a seventh, in a hundred times the time.
     """
     import h5py
     import numpy as np
@@ -290,6 +291,9 @@ def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits:
     keras_path = path.with_name(f"{path.stem}.weights.h5")  # Keras insists on the ending
     try:
         model.save_weights(keras_path)
+        if dtype == "float32" and significant_bits is None and _is_lean(keras_path):
+            os.replace(keras_path, path)
+            return
         # The newer forms of the format have smaller groups, but HDF5 crashes where these are damaged.
         with h5py.File(keras_path, "r") as source, h5py.File(path, "w") as target:
             target.attrs.update(source.attrs)
@@ -318,6 +322,24 @@ def _write_weights(model: keras.Model, path: Path, dtype: str, significant_bits:
             source.visititems(copy)
     finally:
         keras_path.unlink(missing_ok=True)
+
+
+def _is_lean(path: Path) -> bool:
+    """Whether a Keras weight file has nothing of an optimizer, and hardly anything twice."""
+    import h5py
+
+    alike: dict[tuple[Any, ...], list[Any]] = {}
+    total = repeated = 0
+    with h5py.File(path, "r") as file:
+        for name in _datasets(file):
+            item = file[name]
+            alike.setdefault((item.shape, item.dtype), []).append(item)
+            total += item.nbytes
+        for items in alike.values():
+            if len(items) > 1:  # the others need not be read
+                digests = {hashlib.sha256(item[()]).digest() for item in items}
+                repeated += (len(items) - len(digests)) * items[0].nbytes
+        return "optimizer" not in file and repeated < _FEW * total
 
 
 def _rounded(values: Any, dtype: str, significant_bits: int | None) -> Any:

@@ -48,14 +48,14 @@ def test_the_encoder_of_rvos_is_counted_once_a_frame():
     model = randomise(RVOS(**narrow, network_size=(64, 96)))
     frame = np.zeros((64, 96, 3), np.uint8)
     counts = []
-    for objects in (1, 2, 3, 5):
+    for objects in (1, 2, 5):
         segmenter = VideoSegmenter(model)
         segmenter.start(frame, speed._stripes(64, 96, objects))
         program, operations = speed._bare_convolutions(segmenter.predictor, frame)
         assert all(np.isfinite(value) for value in program())
         counts.append(operations)
     one_more = counts[1] - counts[0]
-    assert counts == [counts[0] + extra * one_more for extra in (0, 1, 2, 4)]
+    assert counts == [counts[0] + extra * one_more for extra in (0, 1, 4)]
     assert 0 < one_more < counts[0]
 
 
@@ -72,7 +72,7 @@ def test_jax_counts_the_operations_of_a_step(monkeypatch):
 
 @pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("network", [OSMN, ReConvNet])
-def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
+def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path, request):
     """The segmenter's step, the programs it is timed against, an exported network and half precision."""
     model = randomise(network(**{**TINY_VGG, "visual_hidden": 8}, network_size=(64, 96)), seed=3)
     first, second = random_frames(2, *model.network_size)
@@ -93,13 +93,6 @@ def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     np.testing.assert_allclose(exported_scores, scores, rtol=0, atol=bound)
     assert np.mean(exported_masks == masks) > 0.999
 
-    model.save_to_preset(tmp_path / "preset")
-    # 8 bits of bfloat16, 11 of float16, through some twenty layers: as many scores change sides, where they are 0 or 1.
-    for precision, bits in (("mixed_bfloat16", 8), ("mixed_float16", 11)):
-        half = speed.build_network(str(tmp_path / "preset"), precision)
-        _, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
-        assert 0 < np.abs(half_scores - scores).mean() < 20 * 2**-bits, precision
-
     # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
     segmenter = VideoSegmenter(model, keep_scores=True)
     segmenter.start(second, mask)
@@ -109,6 +102,14 @@ def test_whatever_runs_a_network_gives_the_same_numbers(network, tmp_path):
     for compiled in (True, False):
         logits = np.concatenate(speed._unshared(model, second, mask, compiled)())[..., 0]
         np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, rtol=0, atol=bound)
+
+    model.save_to_preset(tmp_path / "preset")
+    request.getfixturevalue("eagerly")
+    # 8 bits of bfloat16, 11 of float16, through some twenty layers: as many scores change sides, where they are 0 or 1.
+    for precision, bits in (("mixed_bfloat16", 8), ("mixed_float16", 11)):
+        half = speed.build_network(str(tmp_path / "preset"), precision)
+        _, half_scores = step(VideoSegmenter(half, keep_scores=True, exclusive=False))
+        assert 0 < np.abs(half_scores - scores).mean() < 20 * 2**-bits, precision
 
 
 def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):

@@ -37,15 +37,25 @@ def lite():
 
 @pytest.fixture(scope="session")
 def lite_export(tmp_path_factory) -> tuple[Path, str]:
-    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed."""
+    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed.
+
+    It takes many seconds: the first of pytest-xdist's workers that needs it leaves it to the others.
+    """
     pytest.importorskip("tensorflow_serving")
     from osmn_tf.cli.main import main
 
-    out = tmp_path_factory.mktemp("models")
-    command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(out)]
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
-    return out / "reconvnet_lite" / "3", printed.getvalue()
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lite_export"
+    folder = shared / "models" / "reconvnet_lite" / "3"
+    if not shared.exists():
+        made = tmp_path_factory.mktemp("lite_export")
+        command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(made / "models")]
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
+        (made / "printed.txt").write_text(printed.getvalue().replace(str(made), str(shared)))
+        with contextlib.suppress(OSError):  # another worker was faster: theirs is the same
+            made.rename(shared)
+    return folder, (shared / "printed.txt").read_text()
 
 
 @pytest.fixture(scope="session")

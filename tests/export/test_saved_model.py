@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -343,33 +342,6 @@ def test_folder_is_as_serving_reads_it(lite_folder, lite_client) -> None:
         if request.model_spec.signature_name == "step_encoded":
             answer = function(**inputs)
             assert answer["session_bytes"].shape == (1,)
-
-
-def test_a_process_with_only_tensorflow_runs_it(lite_folder, lite_client, clip, tmp_path) -> None:
-    frames, mask = clip[0][:3], clip[1]
-    np.savez(tmp_path / "clip.npz", frames=np.stack(frames), mask=mask)
-    script = """
-import sys
-import numpy as np
-import tensorflow as tf
-
-folder, data = sys.argv[1:]
-signatures = tf.saved_model.load(folder).signatures
-clip = np.load(data)
-carried = signatures["modulate"](frame=clip["frames"][0], mask=clip["mask"])
-masks = []
-for frame in clip["frames"][1:]:
-    answer = signatures["step"](frame=frame, **carried)
-    masks.append(answer["mask"].numpy())
-    carried.update({name: value for name, value in answer.items() if name in carried})
-assert not [name for name in sys.modules if name.startswith("osmn_tf")]
-np.save(data + ".npy", masks)
-"""
-    command = [sys.executable, "-P", "-c", script, str(lite_folder), str(tmp_path / "clip.npz")]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert result.returncode == 0, result.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "clip.npz.npy"), tracked(lite_client, frames, mask)[1:])
 
 
 # What is refused ------------------------------------------------------------------------------------------------

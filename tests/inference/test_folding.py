@@ -39,7 +39,7 @@ def both_forms(model, height, width):
         pytest.param("tiny_osmn", marks=pytest.mark.backend),
         "tiny_reconvnet",
         OSMN,
-        pytest.param(ReConvNet, marks=pytest.mark.backend),
+        ReConvNet,
     ],
 )
 def test_the_same_numbers(network, request):

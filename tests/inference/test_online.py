@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import MATCHING, TINY, TINY_VGG, box_mask, count_calls, randomise
+from support import BACKEND, MATCHING, TINY, TINY_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
@@ -26,9 +26,9 @@ NARROW = {**TINY, "block_channels": (8, 8, 12, 12, 16, 16, 20, 20, 20, 20, 20, 2
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
-    """The training step is compiled once."""
-    network = randomise(ReConvNet(**NARROW, decoder="refinement", recurrent_channels=(4, 6, 8)), seed=1)
-    return VideoSegmenter(network, keep_scores=True)
+    """The training step is compiled once. On JAX that takes long, for a single test: VGG-16 has fewer layers."""
+    form = TINY_VGG if BACKEND == "jax" else {**NARROW, "decoder": "refinement", "recurrent_channels": (4, 6, 8)}
+    return VideoSegmenter(randomise(ReConvNet(**form), seed=1), SIZE, keep_scores=True)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_trains_what_it_is_told(options: FineTuneOptions, changed: set[str]) -> 
     model = randomise(OSMN(**NARROW), seed=2)
     own = {name: getattr(model, name) for name in ("frame_encoder", "object_network", "visual_modulator")}
     segmenter = VideoSegmenter(model)
-    with segmenter.finetune([scene(8, 60)], 2, 1e-3, options=options):
+    with segmenter.finetune([scene(8, 60)], 1, 1e-3, options=options):
         used = segmenter.predictor.step.network
         after = {name: getattr(used, name) for name in own}
         assert {name for name in own if not equal(own[name].get_weights(), after[name].get_weights())} == changed

@@ -53,8 +53,7 @@ def reference(network: RVOS, objects: int, masks: np.ndarray | None) -> list[np.
     return found
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("objects", [1, 3, 10])
+@pytest.mark.parametrize("objects", [1, pytest.param(3, marks=pytest.mark.backend), 10])
 def test_a_video_from_given_masks(network: RVOS, objects: int) -> None:
     mask = np.zeros(SIZE, np.uint8)
     for k in range(objects):  # bands

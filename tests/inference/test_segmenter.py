@@ -194,8 +194,7 @@ def test_start_forgets_the_video_before(network):
     assert segmenter.step(other).shape == (40, 56)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("labels", [2, [2], np.uint8(2), (2,)])
+@pytest.mark.parametrize("labels", [pytest.param(2, marks=pytest.mark.backend), [2], np.uint8(2), (2,)])
 def test_objects_are_removed(network, labels):
     frames = moving()
     segmenter = segmenter_of(network)
@@ -280,8 +279,9 @@ def test_network_size_is_separate(network):
     assert segmenter_of(network).network_size == (HEIGHT, WIDTH)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("place", [(20, 30), (21, 31), (20, 31), (0, 0), (63, 95)])
+@pytest.mark.parametrize(
+    "place", [pytest.param((20, 30), marks=pytest.mark.backend), (21, 31), (20, 31), (0, 0), (63, 95)]
+)
 def test_an_object_of_one_pixel_survives_the_resize(network, place):
     frame = np.zeros((64, 96, 3), np.uint8)
     mask = np.zeros((64, 96), np.uint8)
@@ -374,8 +374,7 @@ def test_wrong_arguments(network, arguments, message):
 # Objects that leave and come back ---------------------------------------------------------------------------------
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("recover", [True, False])
+@pytest.mark.parametrize("recover", [pytest.param(True, marks=pytest.mark.backend), False])
 def test_recovery_of_an_object_that_left(network, recover):
     there, away = moving(1)[0], draw(((20, 28, 6, 16), GREEN))
     segmenter = segmenter_of(network, recover=recover)
@@ -386,8 +385,7 @@ def test_recovery_of_an_object_that_left(network, recover):
     np.testing.assert_array_equal(segmenter.step(there), found)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("exclusive", [pytest.param(True, marks=pytest.mark.backend), False])
 def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
     orange = (255, 200, 0)  # each object's network claims the other's pixels too, but less surely
     frame = draw(((8, 20, 10, 22), RED), ((8, 20, 22, 34), orange))
@@ -403,8 +401,7 @@ def test_next_guide_is_of_the_pixels_an_object_wins(network, exclusive):
     assert (guides[1] & red).any() != exclusive
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("search_window", [True, False, None])
+@pytest.mark.parametrize("search_window", [pytest.param(True, marks=pytest.mark.backend), False, None])
 def test_what_looks_alike_far_away_is_another_object(network, search_window):
     """Unless nothing is where the object was. A network without matching looks everywhere by itself."""
     near, far = (10, 12, 10, 12), (10, 12, 18, 20)
@@ -419,7 +416,6 @@ def test_what_looks_alike_far_away_is_another_object(network, search_window):
     assert (found[11, 11], found[11, 19]) == (0, 1)
 
 
-@pytest.mark.backend
 def test_a_rough_mask_says_nothing_of_where_an_object_ends(network):
     both = draw(((10, 12, 10, 12), RED), ((10, 12, 18, 20), RED))
     rough = mask_of(draw(((10, 12, 10, 12), RED)), red=1)[None]
@@ -506,8 +502,7 @@ def test_a_score_of_one_half_is_background(network, value, winner):
     np.testing.assert_array_equal(found, merge_scores(np.stack([scores[3], scores[7]]), [3, 7]))
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("value", [110, 118, 125, 140, 255])
+@pytest.mark.parametrize("value", [110, 118, pytest.param(125, marks=pytest.mark.backend), 140, 255])
 def test_soft_aggregation(network, value):
     """At 125 both objects have a score of 0.453: two of them beat the background, (1 - p)^2, which one would not."""
     first, mask, second = two_reds(value)
@@ -554,7 +549,6 @@ def test_certain_and_impossible_scores(network, merge):
 # Interruption -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.backend
 def test_snapshot_and_restore_continue_identically(tiny_reconvnet, tmp_path):
     frames = random_frames(6, 40, 60)
     mask = np.zeros((40, 60), np.uint8)
@@ -785,8 +779,7 @@ def reference_scores(model, frames, guide_mask):
     return scores
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("kind", ["tiny_reconvnet", "tiny_osmn"])
+@pytest.mark.parametrize("kind", [pytest.param("tiny_reconvnet", marks=pytest.mark.backend), "tiny_osmn"])
 def test_equals_the_network_and_objects_do_not_mix(kind, request):
     model = request.getfixturevalue(kind)
     frames = random_frames(4, 64, 96)

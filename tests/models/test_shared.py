@@ -23,6 +23,11 @@ def without_memory():
     return randomise(OSMN(**{**TINY, **MATCHING, "matching": "first+previous"}), seed=3)
 
 
+@pytest.fixture(scope="module")
+def four_frames(network):
+    return network.clip_model(4, 45, 70)
+
+
 def step(model, frame, guide, modulation, state):
     features = call(model.frame_encoder, {"frame": frame})
     outputs = dict(
@@ -117,7 +122,7 @@ def test_every_part_of_the_state_and_of_the_guide_matters(network):
 
 @pytest.mark.backend
 @pytest.mark.parametrize("own", [[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 1]], ids=["given", "own", "mixed"])
-def test_streaming_equals_the_clip(network, own):
+def test_streaming_equals_the_clip(network, four_frames, own):
     height, width, rng = 45, 70, np.random.default_rng(5)
     first, frames = random_frames(2, height, width, seed=1), random_frames(2, 4, height, width, seed=2)
     masks = boxes(2, height, width)
@@ -129,7 +134,7 @@ def test_streaming_equals_the_clip(network, own):
         "spatial_guides": rng.uniform(0, 1, (2, 4, height, width, 2)).astype(np.float32),
         "own_guide": np.array([own, [0, 0, 0, 1]], np.float32),
     }
-    found = numpy(call(network.clip_model(4, height, width), inputs))
+    found = numpy(call(four_frames, inputs))
     assert found.shape == (2, 3, height, width, 1)
 
     modulation = call(network.visual_modulator, inputs["visual_guide"])

@@ -1,4 +1,7 @@
-"""The notebook on export and serving runs from top to bottom, and what it exports gives the segmenter's masks."""
+"""The notebook on export and serving runs from top to bottom, and what it exports gives the segmenter's masks.
+
+Its SavedModel runs in a process that has TensorFlow alone.
+"""
 
 from __future__ import annotations
 
