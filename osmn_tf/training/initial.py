@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from osmn_tf.backbones.registry import BACKBONES
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, first_line
 from osmn_tf.models import presets
 from osmn_tf.models.registry import NETWORKS
 from osmn_tf.training import optimization
@@ -48,9 +48,7 @@ def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) 
             else:
                 copy_trunk(presets.load(config.backbone_weights), model)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"model.backbone_weights: {config.backbone_weights}: {str(error).splitlines()[0]}"
-            ) from error
+            raise InputError(f"model.backbone_weights: {config.backbone_weights}: {first_line(error)}") from error
     optimization.freeze_layers(model, config.freeze)
     return model
 

@@ -10,7 +10,7 @@ import sys
 
 from osmn_tf.cli.benchmark import add_data_set, data_set, load_average
 from osmn_tf.cli.quiet import start_backend
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, first_line
 
 SUMMARY = "what the parts of OSVOS are worth, and its dial: quality against time"
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             untrained.load_backbone_weights(arguments.backbone_weights)
         except (OSError, ValueError) as error:
-            raise InputError(f"--backbone-weights: {str(error).splitlines()[0]}") from error
+            raise InputError(f"--backbone-weights: {first_line(error)}") from error
     plan = Plan(parent, untrained, arguments.steps, tuple(arguments.dial), contours=contours)
     measurements = []
     for one in measure(
