@@ -331,6 +331,8 @@ def _is_lean(path: Path) -> bool:
     alike: dict[tuple[Any, ...], list[Any]] = {}
     total = repeated = 0
     with h5py.File(path, "r") as file:
+        if "optimizer" in file:
+            return False
         for name in _datasets(file):
             item = file[name]
             alike.setdefault((item.shape, item.dtype), []).append(item)
@@ -339,7 +341,7 @@ def _is_lean(path: Path) -> bool:
             if len(items) > 1:  # the others need not be read
                 digests = {hashlib.sha256(item[()]).digest() for item in items}
                 repeated += (len(items) - len(digests)) * items[0].nbytes
-        return "optimizer" not in file and repeated < _FEW * total
+        return repeated < _FEW * total
 
 
 def _rounded(values: Any, dtype: str, significant_bits: int | None) -> Any:
