@@ -7,8 +7,13 @@ centre-aligned: from 854 x 480 to 448 x 256 it moves masks by about a pixel.)
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
+
+_STRIDE = 16  # of the coarsest features that all networks have
+_LEAST_SHAPE = 0.8  # of the network's width to height: narrower frames are seen as a square
 
 
 def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -28,6 +33,34 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # OpenCV interpolates uint8 with weights of eleven bits.
     large = cv2.resize(frame.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return np.rint(large).astype(np.uint8)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """A network size (h, w), `scale` times as high and as wide, in whole cells of 16 pixels."""
+    height, width = (max(2, round(side * scale / _STRIDE)) * _STRIDE for side in size)
+    return height, width
+
+
+def square_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The square network size of about as many pixels as (h, w)."""
+    side = math.sqrt(size[0] * size[1])
+    return scaled_size((1, 1), side)
+
+
+def fitted_size(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int, int]:
+    """At which size a network that may run at several sees a video, so that it does not squeeze it too much.
+
+    Args:
+        size: (h, w), the network's own.
+        frame_size: (H, W) of the video's frames.
+
+    Returns:
+        `size`, or the square of about as many pixels where that is nearer to the frames: where these are narrower than
+        the network's own shape by more than a fifth, and that is wide. 4:3 and upright videos are, of a network for
+        16:9.
+    """
+    own, given = size[1] / size[0], frame_size[1] / frame_size[0]
+    return square_size(size) if own > 1 and given < _LEAST_SHAPE * own else size
 
 
 def coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from support import random_frames
 
-from osmn_tf.resampling import coverage, resize_frame, resize_labels, resize_mask
+from osmn_tf.resampling import (
+    coverage,
+    fitted_size,
+    resize_frame,
+    resize_labels,
+    resize_mask,
+    scaled_size,
+    square_size,
+)
 
 
 def test_frames_become_smaller_by_averaging():
@@ -19,6 +27,35 @@ def test_frames_become_smaller_by_averaging():
 def test_frames_become_larger_bilinearly():
     frame = np.array([[[0] * 3, [100] * 3]], np.uint8)
     np.testing.assert_array_equal(resize_frame(frame, (1, 4))[0, :, 0], [0, 25, 75, 100])
+
+
+def test_network_sizes_are_whole_cells():
+    assert scaled_size((352, 608), 1.5) == (528, 912)
+    assert scaled_size((64, 96), 0.1) == (32, 32)
+    assert square_size((352, 608)) == (464, 464)
+    assert square_size((64, 96)) == (80, 80)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        ((480, 854), (352, 608)),  # DAVIS
+        ((1080, 2560), (352, 608)),  # wider still
+        ((1000, 1500), (352, 608)),  # 3:2
+        ((480, 640), (464, 464)),
+        ((500, 500), (464, 464)),
+        ((1920, 1080), (464, 464)),
+    ],
+)
+def test_videos_that_are_not_wide_are_seen_as_squares(frame, expected):
+    assert fitted_size((352, 608), frame) == expected
+    assert fitted_size(expected, expected) == expected  # as a network size tells which one was chosen
+
+
+def test_a_network_that_is_not_wide_has_one_size():
+    assert fitted_size((320, 320), (480, 854)) == (320, 320)
+    assert fitted_size((320, 320), (1920, 1080)) == (320, 320)
+    assert fitted_size((608, 352), (1920, 1080)) == (608, 352)
 
 
 def test_masks_literal():

@@ -30,7 +30,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
-from osmn_tf.inference.adaptation.quality import check_rate, finetune_steps
+from osmn_tf.inference.adaptation.quality import QUALITIES, check_rate, finetune_steps, quality_scale
 from osmn_tf.inference.contours import find_contours, open_contours
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--search-everywhere", action="store_true", help="find objects in the whole picture, as in 'osmn segment'"
     )
     parser.add_argument("--network-size", metavar="HxW", help="size at which a preset runs (default: the preset's own)")
+    parser.add_argument("--quality", choices=tuple(QUALITIES), help="as in 'osmn segment' (default: fast)")
     parser.add_argument(
         "--finetune",
         type=int,
@@ -120,9 +121,10 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         objects=arguments.objects,
         search_window=False if arguments.search_everywhere else None,
+        scale=quality_scale(arguments.quality),
     )
-    finetune_steps(None, arguments.finetune, arguments.time)
-    check_rate(arguments.finetune_rate)
+    steps = finetune_steps(arguments.quality, arguments.finetune, arguments.time)
+    tuning = run_preset.Tuning(steps, check_rate(arguments.finetune_rate), arguments.time)
     if arguments.snap:
         if not presets:
             raise InputError("--snap: expected a --preset with it, masks of --results stay as they are")
@@ -134,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_packages()
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
-        results[name] = _segment(arguments, preset, protocol, options, out / "results" / name)
+        results[name] = _segment(arguments, preset, protocol, options, tuning, out / "results" / name)
     cache = out / ".cache"
     was_there = cache.exists()
     try:
@@ -171,7 +173,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _segment(
-    arguments: argparse.Namespace, preset: str, protocol: str, options: PredictorOptions, folder: Path
+    arguments: argparse.Namespace,
+    preset: str,
+    protocol: str,
+    options: PredictorOptions,
+    tuning: run_preset.Tuning,
+    folder: Path,
 ) -> Path:
     """Runs a preset on every sequence and returns the folder of its masks."""
     rules = PROTOCOLS[protocol]
@@ -182,7 +189,6 @@ def _segment(
         sequences=arguments.sequences,
         resolution=arguments.resolution,
     )
-    tuning = run_preset.Tuning(arguments.finetune, arguments.finetune_rate, arguments.time)
     if run_preset.find_to_evaluate(preset, options, tuning, arguments.engine)[0].needs_backend or arguments.contours:
         start_backend()
     contours = open_contours(arguments.contours) if arguments.snap else None

@@ -42,7 +42,7 @@ FORMATS = {
         "no_recover",
         "search_everywhere",
     ),
-    "litert": ("quantize", "objects", "calibration"),
+    "litert": ("quantize", "objects", "calibration", "square"),
 }
 
 
@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     saved.add_argument("--search-everywhere", action="store_true", default=None, help="as in 'osmn segment'")
     litert = parser.add_argument_group("litert")
     litert.add_argument("--quantize", choices=QUANTIZATIONS, help="default: none")
+    litert.add_argument(
+        "--square",
+        action="store_true",
+        default=None,
+        help="files for videos that are not wide too, which a network that matches then takes",
+    )
     litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
     litert.add_argument(
         "--calibration",
@@ -210,8 +216,9 @@ def _run_litert(
         quantize=arguments.quantize or "none",
         calibration=calibration or None,
         source={"preset": str(arguments.preset), **preset_metadata},
+        square=bool(arguments.square),
     )
-    for path in sorted(folder.glob("*.tflite")):
+    for path in sorted(folder.rglob("*.tflite")):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

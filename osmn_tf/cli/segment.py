@@ -42,6 +42,7 @@ from osmn_tf.inference.adaptation.quality import (
     UNMATCHED_LEARNING_RATE,
     check_rate,
     finetune_steps,
+    quality_scale,
 )
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import ENGINES, parse_size
@@ -68,7 +69,8 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
   osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
-  osmn segment dog.mp4 --mask dog.png --time 10                    the same, for ten seconds an object
+  osmn segment dog.mp4 --mask dog.png --quality best               slower yet: the frames are seen larger, too
+  osmn segment dog.mp4 --mask dog.png --time 10                    fine-tuned for ten seconds an object
   osmn segment frames/ --mask dog.png --detections found.json      with what a detector has found in every frame
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
   osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
@@ -467,6 +469,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
             objects=arguments.objects,
             search_window=False if arguments.search_everywhere else None,
+            scale=quality_scale(arguments.quality),
         ),
         "finetune": finetune_steps(arguments.quality, arguments.finetune, arguments.time),
         "finetune_rate": check_rate(arguments.finetune_rate),

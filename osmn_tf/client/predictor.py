@@ -36,7 +36,7 @@ def find(x: Any) -> NetworkSource | None:
         def connect(options: PredictorOptions) -> Predictor:
             from osmn_tf.client import GrpcPredictor, RestPredictor
 
-            _refuse(options, "precision", "threads", "network_size", "merge", *GUIDE_OPTIONS)
+            _refuse(options, "precision", "threads", "network_size", "scale", "merge", *GUIDE_OPTIONS)
             return (RestPredictor if "://" in address else GrpcPredictor)(address, name)
 
         return NetworkSource("a network on a server", None, False, False, connect)
@@ -47,7 +47,7 @@ def find(x: Any) -> NetworkSource | None:
     def load(options: PredictorOptions) -> Predictor:
         from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 
-        _refuse(options, "precision", "threads", "merge", *GUIDE_OPTIONS)
+        _refuse(options, "precision", "threads", "scale", "merge", *GUIDE_OPTIONS)
         predictor = SavedModelPredictor(folder)
         if options.network_size not in (None, predictor.network_size):
             _refuse(options, "network_size")

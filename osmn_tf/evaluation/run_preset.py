@@ -105,7 +105,7 @@ def preset_track(
     if contours is not None:
         settings["snap"] = type(contours).__name__
     defaults = PredictorOptions()
-    for name in ("merge", "precision", "objects", "search_window"):
+    for name in ("merge", "precision", "objects", "search_window", "scale"):
         if getattr(options, name) != getattr(defaults, name):
             settings[name] = getattr(options, name)
     tunes = tuning.wanted or segmenter.predictor.adapts_itself

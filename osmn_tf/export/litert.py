@@ -49,9 +49,9 @@ from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
-from osmn_tf.resampling import resize_frame, resize_mask
+from osmn_tf.resampling import resize_frame, resize_mask, square_size
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE
+from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE, SQUARE_FOLDER, find_export
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def export_litert(
     quantize: str = "none",
     calibration: Iterable[Clip] | None = None,
     source: Mapping[str, Any] | None = None,
+    square: bool = False,
 ) -> Path:
     """Writes a network as LiteRT files.
 
@@ -107,6 +108,8 @@ def export_litert(
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
         source: what should be known of the network (name of the preset, licence, ...): kept in the metadata.
+        square: write encoder and step for videos that are not wide too (`osmn_tf.resampling.square_size`), into
+            `square/`; only of a network that matches, which is used at both sizes in Keras too.
 
     Returns:
         The folder.
@@ -137,13 +140,45 @@ def export_litert(
         raise InputError(f"quantize: {kind.title} is exported as none, float16, compact or dynamic, received 'int8'")
     if kind.one_object and objects != 1:
         raise InputError(f"objects: {kind.title} knows one object, expected 1, received {objects}")
+    if square and (not isinstance(step, ModulatedStep) or step.network.matching is None):
+        raise InputError("square: only a network that matches is used at two sizes")
     folder = ensure_directory(out_dir, "out_dir")
-    graphs = kind(step, objects)
     forms = _BY_GRAPH[quantize]
     if quantize == "int8" and model.trunk == "shared":
         forms = _SHARED_TRUNK_INT8
+    facts = {"network": type(model).__name__, "source": dict(source or {}), "quantization": quantize}
+    _remove_square(folder)
+    graphs = kind(step, objects)
+    _write(folder, graphs, graphs.names, forms, clips, facts)
+    if square:
+        step = step_of(model, PredictorOptions(square_size(step.network_size)), _GRAPHS)
+        _write(
+            ensure_directory(folder / SQUARE_FOLDER, "out_dir"), kind(step, objects), GRAPHS[1:], forms, clips, facts
+        )
+    return folder
+
+
+def _remove_square(folder: Path) -> None:
+    """Removes what an export before has written into `square/`."""
+    square = folder / SQUARE_FOLDER
+    if find_export(square) is not None:
+        for path in (square / METADATA_FILE, *(square / f"{graph}.tflite" for graph in GRAPHS)):
+            path.unlink(missing_ok=True)
+        if not any(square.iterdir()):
+            square.rmdir()
+
+
+def _write(
+    folder: Path,
+    graphs: _Graphs | RVOSGraphs | OSVOSGraphs,
+    names: Sequence[str],
+    forms: Mapping[str, str],
+    clips: Sequence[Clip],
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the graphs of one size, and their metadata."""
     files = {}
-    for graph in graphs.names:
+    for graph in names:
         content = _convert(graphs, graph, forms[graph], clips)
         if graph == "step" and (copied := passed_through(content)):
             graphs.copied = copied
@@ -157,17 +192,14 @@ def export_litert(
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "network": type(model).__name__,
-        "source": dict(source or {}),
-        "network_size": list(step.network_size),
-        "objects": objects,
+        **facts,
+        "network_size": list(graphs.size),
+        "objects": graphs.objects,
         **graphs.metadata(),
-        "quantization": quantize,
         "files": files,
         "osmn_tf_version": __version__,
     }
     write_text(folder / METADATA_FILE, json.dumps(metadata, indent=2) + "\n")
-    return folder
 
 
 class _Graphs:

@@ -32,8 +32,8 @@ def choose_engine(source: NetworkSource, options: PredictorOptions, adapts: bool
     """What runs a network, as `options.engine` says.
 
     "auto" takes a preset's LiteRT files where they are of its weights, ai-edge-litert is installed, and nothing needs
-    Keras: fine-tuning, another network size than theirs, a precision that is not theirs. `KERAS_BACKEND` says which
-    backend Keras has where it runs; it does not ask for Keras.
+    Keras: fine-tuning, another network size or scale than theirs, a precision that is not theirs. `KERAS_BACKEND` says
+    which backend Keras has where it runs; it does not ask for Keras.
 
     Args:
         source: as it was found.
@@ -84,6 +84,8 @@ def needs_keras(source: NetworkSource, exported: Any, options: PredictorOptions,
     """
     if adapts:
         return "fine-tuning"
+    if options.scale != 1:
+        return f"{options.scale:g} times the network size"
     if options.network_size is not None and tuple(options.network_size) != exported.network_size:
         return "another network size than {} x {}".format(*exported.network_size)
     if options.precision is not None and (options.precision, exported.quantization) != ("float32", "none"):

@@ -26,7 +26,7 @@ from osmn_tf.inference.predictor import (
     Progress,
     register_predictor,
 )
-from osmn_tf.resampling import resize_frame, resize_mask
+from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
 
 if TYPE_CHECKING:
     from osmn_tf.inference.adaptation.online import FineTuneOptions, OnlineFineTuner
@@ -195,15 +195,15 @@ class ModulatedPredictor(Predictor):
 
     def __init__(self, network: OSMN, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        height, width = options.network_size or network.network_size
-        if height < 32 or width < 32:
-            raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         self.network = network
-        window = network.matching is not None if options.search_window is None else options.search_window
-        self._settings = ((int(height), int(width)), options.merge, options.exclusive, options.recover, window)
+        matches = network.matching is not None
+        window = matches if options.search_window is None else options.search_window
+        self._own_size = options.size_of(network.network_size)
+        self._fits = matches and options.network_size is None
+        self._settings = (self._own_size, options.merge, options.exclusive, options.recover, window)
         self._shared = _Shared.of(network)
         self._tuner: OnlineFineTuner | None = None
-        if network.matching is None:
+        if not matches:
             self.adaptation = dataclasses.replace(self.adaptation, learning_rate=UNMATCHED_LEARNING_RATE)
         self._run(network)
         self.forget()
@@ -215,6 +215,16 @@ class ModulatedPredictor(Predictor):
     @property
     def network_size(self) -> tuple[int, int]:
         return self._settings[0]
+
+    def _fit(self, frame: Array) -> None:
+        """Chooses the network size for a video, if there may be another than the network's own."""
+        if self._fits and not self.objects:
+            self._resize(fitted_size(self._own_size, frame.shape[:2]))
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        if size != self.network_size:
+            self._settings = (size, *self._settings[1:])
+            self._run(self.step.network)
 
     @property
     def objects(self) -> int:
@@ -238,6 +248,7 @@ class ModulatedPredictor(Predictor):
         return outputs
 
     def begin(self, frame: Array, masks: Array | None) -> None:
+        self._fit(frame)
         modulation = self._modulate(frame, masks)
         guide_masks = ops.convert_to_tensor(
             np.stack([resize_mask(mask, self.network_size) for mask in np.asarray(masks)])
@@ -287,6 +298,8 @@ class ModulatedPredictor(Predictor):
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         count = len(snapshot.get("modulation", ()))
+        if self._fits and len(shape := np.shape(snapshot.get("guide_masks", ()))) == 3:
+            self._resize(fitted_size(self._own_size, shape[1:]))  # the masks are of the size chosen for the video
         state = self.network.initial_state(count, *self.network_size)
         expected = {
             "modulation": (count, int(self.network.visual_modulator.output_shape[-1])),
@@ -315,6 +328,7 @@ class ModulatedPredictor(Predictor):
     def adapt(
         self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
     ) -> None:
+        self._fit(frames_and_masks[0][0])
         options = options.over(self.adaptation)
         labels = {int(label) for _, mask in frames_and_masks for label in np.unique(mask) if label}
         budget = Budget(options.steps, None if options.seconds is None else options.seconds * len(labels))

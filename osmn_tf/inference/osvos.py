@@ -137,13 +137,10 @@ class OSVOSPredictor(Predictor):
     def __init__(self, network: OSVOS, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
         options.refuse("every frame is segmented on its own, without guides", *GUIDE_OPTIONS)
-        height, width = options.network_size or network.network_size
-        if height < 32 or width < 32:
-            raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         self.network, self.merge = network, options.merge
         if not any(isinstance(layer, layers.BatchNormalization) for layer in network.layers):
             self.adaptation = dataclasses.replace(self.adaptation, learning_rate=PLAIN_OBJECT_LEARNING_RATE)
-        self._size = (int(height), int(width))
+        self._size = options.size_of(network.network_size)
         self._shared = _Shared.of(network)
         self.instances_of: Callable[[Array, Array], Array] | None = None
         self._learnt: list[tuple[frozenset[bytes], list[Tensor]]] = []  # by `adapt`: masks of an object, its weights

@@ -43,7 +43,8 @@ class PredictorOptions:
     """How a network is used. A predictor refuses what it has no choice in (`refuse`).
 
     Attributes:
-        network_size: (H, W) to which frames are resized for the network; None: the network's own.
+        network_size: (H, W) to which frames are resized for the network; None: the network's own, or of a network that
+            matches what fits the video's shape better (`osmn_tf.resampling.fitted_size`).
         merge: "argmax" (the highest score above 0.5 wins, ties go to the background; OSMN's release), "soft" (soft
             aggregation: odds against a background of prod(1 - p)) or "painted" (what is above 0.5 is painted over what
             was painted before, in the order in which objects were added; RVOS: as released, in ascending IoU of an
@@ -63,9 +64,11 @@ class PredictorOptions:
         search_window: take out what is found far from an object's last spatial guide, if anything is found near it
             (`osmn_tf.guides.search_near`). None: a network that matches does so, since it finds all that looks alike;
             the others, which the guide itself keeps near, do not.
+        scale: the network's own size times so much, in place of `network_size`: what is small is seen better, and a
+            frame takes the square of it as long.
 
     Raises:
-        InputError: an option is none of its choices.
+        InputError: an option is none of its choices, or two say at which size the network runs.
     """
 
     network_size: tuple[int, int] | None = None
@@ -77,6 +80,7 @@ class PredictorOptions:
     engine: str = "auto"
     objects: int | None = None
     search_window: bool | None = None
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.merge not in MERGES:
@@ -87,6 +91,27 @@ class PredictorOptions:
             raise InputError(f"threads: expected at least 1, received {self.threads}")
         if self.objects is not None and not 1 <= self.objects < 255:
             raise InputError(f"objects: expected 1..254, received {self.objects}")
+        if not 0.25 <= self.scale <= 4:
+            raise InputError(f"scale: expected 0.25 to 4 times the network's own size, received {self.scale:g}")
+        if self.scale != 1 and self.network_size is not None:
+            height, width = self.network_size
+            raise InputError(
+                f"network_size: there is none beside a scale, {self.scale:g} here (--quality best has one), received"
+                f" {height}x{width}"
+            )
+
+    def size_of(self, own: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) at which a network runs whose own size this is.
+
+        Raises:
+            InputError: it is too small for a network.
+        """
+        from osmn_tf.resampling import scaled_size
+
+        height, width = self.network_size or (own if self.scale == 1 else scaled_size(own, self.scale))
+        if height < 32 or width < 32:
+            raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
+        return int(height), int(width)
 
     def refuse(self, reason: str, *names: str) -> None:
         """Refuses options that have other values than by default.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
-from osmn_tf.errors import InputError
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.merging_tensors import merge_tensors
@@ -125,11 +124,8 @@ class RVOSPredictor(SequencePredictor):
 
     def __init__(self, network: RVOS, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        height, width = options.network_size or network.network_size
-        if height < 32 or width < 32:
-            raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         self.network = network
-        super().__init__((int(height), int(width)), network.one_shot, network.slots, options)
+        super().__init__(options.size_of(network.network_size), network.one_shot, network.slots, options)
         self.step, self._compiled = _Shared.of(network).step((self.network_size, options.merge))
 
     def _step(self, frame: Array, kept: Kept) -> tuple[Prediction, Tensor, dict[str, Tensor]]:

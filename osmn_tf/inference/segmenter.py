@@ -52,7 +52,7 @@ class VideoSegmenter:
         network: an `OSMN`, a `ReConvNet` or another network that has a predictor; a shipped preset's name; the path of
             a preset folder, `.keras` file, LiteRT export or exported SavedModel; "grpc://HOST:PORT/NAME" or
             "http://HOST:PORT/NAME" of a TensorFlow Serving server; or a `Predictor`.
-        network_size, merge, exclusive, recover, precision, threads, engine, objects, search_window: see
+        network_size, merge, exclusive, recover, precision, threads, engine, objects, search_window, scale: see
             `PredictorOptions`. What a network has no choice in is refused: an exported SavedModel and a server do as
             they were exported. With the engine "auto" a preset's LiteRT files run where it has them, until `finetune`
             or `load_adapted` needs Keras.
@@ -86,10 +86,11 @@ class VideoSegmenter:
         engine: str = "auto",
         objects: int | None = None,
         search_window: bool | None = None,
+        scale: float = 1.0,
     ) -> None:
         self._network = network
         self._options = PredictorOptions(
-            network_size, merge, exclusive, recover, precision, threads, engine, objects, search_window
+            network_size, merge, exclusive, recover, precision, threads, engine, objects, search_window, scale
         )
         self.predictor = open_predictor(network, self._options)
         self.keep_scores = keep_scores

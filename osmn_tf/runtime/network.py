@@ -1,16 +1,17 @@
 """An exported network: the folder that `osmn export --format litert` writes, checked and ready to run.
 
 The folder holds `metadata.json` and three LiteRT files: `modulator.tflite` runs once per object, `encoder.tflite` once
-per frame, `step.tflite` once per frame and batch of objects.
+per frame, `step.tflite` once per frame and batch of objects. In `square/` it may hold the last two, with metadata, for
+videos that are not wide; the modulator does not depend on the frame's size.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FORMAT = "osmn_tf.litert"
 FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
 GRAPHS = ("modulator", "encoder", "step")
+SQUARE_FOLDER = "square"
 
 
 def find_export(path: str | os.PathLike[str]) -> Path | None:
@@ -47,7 +49,7 @@ def find_export(path: str | os.PathLike[str]) -> Path | None:
     return folder if isinstance(content, dict) and content.get("format") == FORMAT else None
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Sequence:
     """How a network takes its objects that follow each other (RVOS).
 
@@ -75,7 +77,7 @@ class Sequence:
         )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Metadata:
     """What has to be known to run the files.
 
@@ -168,6 +170,24 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
     if folder is None:
         raise InputError(f"preset: {path} is not an exported network (no folder with {METADATA_FILE} in it)")
     return folder, Metadata.read(folder)
+
+
+def square_export(folder: Path, metadata: Metadata) -> Path | None:
+    """The folder of an export's graphs for videos that are not wide; None where it has none.
+
+    Raises:
+        InputError: they are of another export.
+    """
+    square = folder / SQUARE_FOLDER
+    if not (square / METADATA_FILE).is_file():
+        return None
+    other = Metadata.read(square)
+    same = dataclasses.replace(
+        metadata, network_size=other.network_size, features=other.features, state=other.state, files=other.files
+    )
+    if other != same:
+        raise InputError(f"preset: {square} is not of the same export as {folder}; export the network again")
+    return square
 
 
 def choose_threads(threads: int | None = None) -> int:
@@ -266,20 +286,24 @@ class ExportedNetwork:
     Args:
         path: the folder, or one of the `.tflite` files in it.
         threads: per graph; default: `choose_threads()`.
+        modulator: of the same network at another size, instead of the folder's.
 
     Raises:
         InputError: a file is missing, damaged, or belongs to another export.
         MissingDependencyError: ai-edge-litert is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threads: int | None = None, modulator: Graph | None = None
+    ) -> None:
         threads = choose_threads(threads)
         self.folder, self.metadata = folder, metadata = read_metadata(path)
-        paths = {graph: checked_file(folder, metadata, graph) for graph in GRAPHS}
+        needed = GRAPHS if modulator is None else GRAPHS[1:]
+        paths = {graph: checked_file(folder, metadata, graph) for graph in needed}
         height, width = metadata.network_size
         batch = metadata.objects
         state = {name: (batch, *shape) for name, shape in metadata.state.items()}
-        self.modulator = Graph(
+        self.modulator = modulator or Graph(
             paths["modulator"],
             {"visual_guide": (1, metadata.guide_size, metadata.guide_size, 3)},
             {"modulation": (1, metadata.modulation_size)},

@@ -12,10 +12,10 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
-from osmn_tf.resampling import resize_frame, resize_mask
+from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
+from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata, square_export
 
 
 def find(x: Any) -> NetworkSource | None:
@@ -51,6 +51,7 @@ def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tu
         InputError: another one is asked for, or another precision, or as `read_metadata`.
     """
     options.refuse("an exported network computes in what it was exported in", "precision")
+    options.refuse("an exported network runs at the size that it was exported for", "scale")
     size = read_metadata(path)[1].network_size
     if options.network_size is not None and tuple(options.network_size) != size:
         raise InputError(
@@ -70,7 +71,7 @@ class _Object:
 
 
 class ExportedPredictor(Predictor):
-    """Runs what `osmn export --format litert` has written: at the size that it was exported for.
+    """Runs what `osmn export --format litert` has written: at the size that it was exported for, or at the two sizes.
 
     Args:
         path: the exported folder, or one of the `.tflite` files in it.
@@ -83,8 +84,11 @@ class ExportedPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        self._network_size = exported_size(path, options)
-        self.network = ExportedNetwork(path, options.threads)
+        exported_size(path, options)
+        self.network = self._own = ExportedNetwork(path, options.threads)
+        square = square_export(self._own.folder, self._own.metadata)
+        self._square_folder = square if options.network_size is None else None
+        self._square: ExportedNetwork | None = None  # opened when it is needed
         self.options = options
         matches = self.network.metadata.matches
         self._search_window = matches if options.search_window is None else options.search_window
@@ -92,7 +96,17 @@ class ExportedPredictor(Predictor):
 
     @property
     def network_size(self) -> tuple[int, int]:
-        return self._network_size
+        return self.network.metadata.network_size
+
+    def _fit(self, frame_size: tuple[int, int]) -> None:
+        """Chooses the graphs for a video, if there are some for those that are not wide."""
+        own = self._own.metadata.network_size
+        if self._square_folder is None or fitted_size(own, frame_size) == own:
+            self.network = self._own
+            return
+        if self._square is None:
+            self._square = ExportedNetwork(self._square_folder, self.options.threads, self._own.modulator)
+        self.network = self._square
 
     @property
     def objects(self) -> int:
@@ -105,6 +119,8 @@ class ExportedPredictor(Predictor):
         self._objects = [self._objects[index] for index in indices]
 
     def begin(self, frame: np.ndarray, masks: np.ndarray | None) -> None:
+        if not self._objects:
+            self._fit(frame.shape[:2])
         metadata = self.network.metadata
         begun = [
             _Object(
@@ -166,6 +182,8 @@ class ExportedPredictor(Predictor):
         }
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        if len(shape := np.shape(snapshot.get("guide_masks", ()))) == 3:
+            self._fit(shape[1:])  # the masks are of the size chosen for the video
         metadata, count = self.network.metadata, len(snapshot.get("modulation", ()))
         expected = {
             "modulation": (count, metadata.modulation_size),

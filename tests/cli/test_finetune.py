@@ -128,36 +128,39 @@ def test_damaged_state_of_an_interrupted_run(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "steps", "size"),
+    ("arguments", "steps", "size", "scale"),
     [
-        ([], None, None),
-        (["--quality", "fast"], 0, None),
-        (["--quality", "good"], QUALITIES["good"].steps, None),
-        (["--quality", "good", "--network-size", "96x160"], QUALITIES["good"].steps, (96, 160)),
+        ([], None, None, 1.0),
+        (["--quality", "fast"], 0, None, 1.0),
+        (["--quality", "good"], QUALITIES["good"].steps, None, 1.0),
+        (["--quality", "good", "--network-size", "96x160"], QUALITIES["good"].steps, (96, 160), 1.0),
+        (["--quality", "best"], QUALITIES["best"].steps, None, 1.5),
     ],
 )
-def test_quality_is_a_number_of_steps(
+def test_quality_is_a_number_of_steps_and_a_scale(
     arguments: list[str],
     steps: int | None,
     size: tuple[int, int] | None,
+    scale: float,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     asked = []
 
     def job(options: SegmentOptions, **keywords: object) -> segment_job.Outcome:
-        asked.append((options.finetune, options.network.network_size))
+        asked.append((options.finetune, options.network.network_size, options.network.scale))
         return segment_job.Outcome("clip", already_done=True)
 
     monkeypatch.setattr(segment_job, "segment", job)
     assert main(["segment", str(tmp_path), "--mask", "m.png", "--out", str(tmp_path / "out"), *arguments]) == 0
-    assert asked == [(steps, size)]
+    assert asked == [(steps, size, scale)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--quality", "good", "--finetune", "5"], "--quality"),
+        (["--quality", "best", "--network-size", "96x160"], "(--quality best has one), received 96x160"),
         (["--time", "3", "--finetune", "5"], "--time"),
         (["--time", "0"], "--time: expected seconds above 0, received 0.0"),
         (["--finetune", "-1"], "--finetune: expected 0 steps or more"),

@@ -66,7 +66,7 @@ def test_the_backend_is_looked_for_by_its_module(monkeypatch: pytest.MonkeyPatch
     [
         ((), "osmn", "the following arguments are required: COMMAND"),
         (("segmnt",), "osmn", "invalid choice: 'segmnt'"),
-        (("segment", "a.mp4", "--quality", "best"), "osmn segment", "argument --quality: invalid choice: 'best'"),
+        (("segment", "a.mp4", "--quality", "great"), "osmn segment", "argument --quality: invalid choice: 'great'"),
         (("segment", "a.mp4", "--finetune", "many"), "osmn segment", "argument --finetune: invalid int value: 'many'"),
         (("segment", "a.mp4", "--masks", "a\nb"), "osmn segment", "unrecognized arguments: --masks a b"),
         (("evaluate", "DAVIS"), "osmn evaluate", "the following arguments are required: --out"),

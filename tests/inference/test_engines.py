@@ -65,6 +65,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         ({}, {"engine": "keras"}, False, "keras"),
         ({}, {"network_size": (64, 96), "threads": 1, "merge": "soft"}, False, "litert"),
         ({}, {"network_size": (96, 64)}, False, "keras"),
+        ({}, {"scale": 1.5}, False, "keras"),
         ({}, {}, True, "keras"),
         ({}, {"precision": "float32"}, False, "keras"),
         ({"quantization": "none"}, {"precision": "float32"}, False, "litert"),
@@ -94,6 +95,12 @@ def test_what_runs(make: Callable[..., Path], preset: dict, options: dict, adapt
             {"engine": "litert", "network_size": (32, 32)},
             False,
             "engine: another network size than 64 x 96 needs Keras, received 'litert'",
+        ),
+        (
+            {},
+            {"engine": "litert", "scale": 1.5},
+            False,
+            "engine: 1.5 times the network size needs Keras, received 'litert'",
         ),
         (
             {},

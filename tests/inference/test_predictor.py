@@ -135,6 +135,10 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
         VideoSegmenter(tiny_osmn, merge="hard")
     with pytest.raises(InputError, match="network_size: expected at least 32 x 32 pixels, received 16 x 64"):
         VideoSegmenter(tiny_osmn, (16, 64))
+    with pytest.raises(InputError, match=r"scale: expected 0.25 to 4 times the network's own size, received 0.1"):
+        VideoSegmenter(tiny_osmn, scale=0.1)
+    with pytest.raises(InputError, match=r"network_size: there is none beside a scale, 1.5 here .*received 64x96"):
+        VideoSegmenter(tiny_osmn, (64, 96), scale=1.5)
     with pytest.raises(InputError, match="precision: a network that is loaded computes in what it was made with"):
         VideoSegmenter(tiny_osmn, precision="mixed_bfloat16")
     with pytest.raises(InputError, match="threads: is not applicable to a network that Keras runs, received 2"):
@@ -143,6 +147,11 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
     assert open_predictor(predictor) is predictor
     with pytest.raises(InputError, match="exclusive: a predictor has its options already, received False"):
         open_predictor(predictor, PredictorOptions(exclusive=False))
+
+
+def test_the_size_is_the_network_s_times_the_scale(tiny_osmn) -> None:
+    assert VideoSegmenter(tiny_osmn).network_size == (64, 96)
+    assert VideoSegmenter(tiny_osmn, scale=1.5).network_size == (96, 144)
 
 
 def test_the_segmenter_needs_no_keras() -> None:

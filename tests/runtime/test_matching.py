@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import BACKEND, MATCHING, TINY, randomise
 
-from osmn_tf import VideoSegmenter
+from osmn_tf import InputError, VideoSegmenter
 from osmn_tf.models.osmn import OSMN
 
 if BACKEND != "tensorflow":
@@ -72,3 +74,89 @@ def test_an_interrupted_video_goes_on_as_it_was(network, frames, first_mask) -> 
         np.testing.assert_array_equal(again.step(frame), whole.step(frame))
     whole.remove(2)
     assert whole.step(frames[4]).max() == 3
+
+
+# Videos that are not wide -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_sizes(network, tmp_path_factory) -> Path:
+    from osmn_tf.export.litert import export_litert
+
+    return export_litert(network, tmp_path_factory.mktemp("square"), square=True)
+
+
+def _upright(frames: list[np.ndarray], mask: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    return [np.ascontiguousarray(frame.swapaxes(0, 1)) for frame in frames], np.ascontiguousarray(mask.T)
+
+
+def test_the_square_files_are_what_keras_computes(network, two_sizes, frames, first_mask) -> None:
+    exported, keras = VideoSegmenter(two_sizes), VideoSegmenter(network)
+    upright, upright_mask = _upright(frames, first_mask)
+    for video, mask, size in (
+        (upright, upright_mask, (80, 80)),
+        (frames, first_mask, (64, 96)),  # the same segmenters go on with a wide one
+        (upright, upright_mask, (80, 80)),
+    ):
+        for segmenter in (exported, keras):
+            segmenter.reset()
+            segmenter.start(video[0], mask)
+            assert segmenter.network_size == size
+        for frame in video[1:4]:
+            assert (exported.step(frame) == keras.step(frame)).mean() > 0.999
+
+
+def test_a_size_that_is_asked_for_is_taken(network, two_sizes, frames, first_mask) -> None:
+    upright, mask = _upright(frames, first_mask)
+    for source in (network, two_sizes):
+        segmenter = VideoSegmenter(source, network_size=(64, 96))
+        segmenter.start(upright[0], mask)
+        assert segmenter.network_size == (64, 96)
+
+
+def test_files_of_one_size_take_all_videos(matching_export, frames, first_mask) -> None:
+    upright, mask = _upright(frames, first_mask)
+    segmenter = VideoSegmenter(matching_export)
+    segmenter.start(upright[0], mask)
+    assert segmenter.network_size == (64, 96)
+    assert segmenter.step(upright[1]).shape == mask.shape
+
+
+def test_an_interrupted_upright_video_goes_on_as_it_was(network, two_sizes, frames, first_mask) -> None:
+    upright, mask = _upright(frames, first_mask)
+    for source in (network, two_sizes):
+        whole, again = VideoSegmenter(source), VideoSegmenter(source)
+        whole.start(upright[0], mask)
+        whole.step(upright[1])
+        again.restore(whole.snapshot())
+        assert again.network_size == (80, 80)
+        for frame in upright[2:4]:
+            np.testing.assert_array_equal(again.step(frame), whole.step(frame))
+
+
+def test_square_files_of_another_export_are_refused(two_sizes, tmp_path) -> None:
+    folder = shutil.copytree(two_sizes, tmp_path / "copied")
+    path = folder / "square" / "metadata.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, "source": {"sha256": "of other weights"}}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"is not of the same export as .*; export the network again"):
+        VideoSegmenter(folder)
+
+
+def test_an_export_without_them_removes_the_square_files(two_sizes, network, tmp_path) -> None:
+    from osmn_tf.export import litert
+
+    folder = shutil.copytree(two_sizes, tmp_path / "copied")
+    (folder / "square" / "notes.txt").write_text("mine")
+    litert._remove_square(folder)
+    assert [path.name for path in (folder / "square").iterdir()] == ["notes.txt"]
+    (folder / "square" / "notes.txt").unlink()
+    litert._remove_square(folder)  # an empty folder is no export
+
+
+def test_only_what_matches_has_two_sizes(tiny_reconvnet, tmp_path) -> None:
+    from osmn_tf.export.litert import export_litert
+
+    with pytest.raises(InputError, match="square: only a network that matches is used at two sizes"):
+        export_litert(tiny_reconvnet, tmp_path / "out", square=True)
+    assert not (tmp_path / "out").exists()

@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_set(parser)
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="name, folder or .keras file (%(default)s)")
     parser.add_argument("--network-size", metavar="HxW", help="frame size inside it (default: the preset's)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="of the network's own size instead (of --quality best: 1.5)",
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=[0, STEPS, 2 * STEPS], metavar="N")
     parser.add_argument("--rates", type=float, nargs="+", default=[LEARNING_RATE], metavar="RATE")
 
@@ -35,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     points = []
     for point in measure_curves(
-        VideoSegmenter(load(arguments.preset), network_size=size),
+        VideoSegmenter(load(arguments.preset), network_size=size, scale=arguments.scale),
         **data_set(arguments),
         steps=arguments.steps,
         learning_rates=arguments.rates,

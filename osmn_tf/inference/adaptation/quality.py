@@ -28,19 +28,22 @@ class Quality:
     Attributes:
         steps: of online fine-tuning.
         score: what it gives and takes, measured.
+        scale: of the size at which the network sees frames (`osmn_tf.inference.predictor.PredictorOptions`).
     """
 
     steps: int
     score: str
+    scale: float = 1.0
 
 
 # Measured with osmn_match_lite on six sequences of DAVIS 2016's training set that it was not trained on
 # (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
-# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12
+# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12 [--scale 1.5]
 # More steps are not better: docs/experiments.md.
 QUALITIES = {
     "fast": Quality(0, "J 88.1"),
     "good": Quality(STEPS, "J 88.5, for 8 s before the first mask"),
+    "best": Quality(STEPS, "J 90.6, for 24 s, then frames at 1.5 times the size: 2 a second less", 1.5),
 }
 
 
@@ -60,6 +63,11 @@ def finetune_steps(quality: str | None, steps: int | None, seconds: float | None
     if steps is not None and steps < 0:
         raise InputError(f"--finetune: expected 0 steps or more, received {steps}")
     return steps if quality is None else QUALITIES[quality].steps
+
+
+def quality_scale(quality: str | None) -> float:
+    """Scale of the network's size that `--quality` stands for."""
+    return 1.0 if quality is None else QUALITIES[quality].scale
 
 
 def check_rate(rate: float | None) -> float | None:
