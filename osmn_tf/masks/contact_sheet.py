@@ -10,7 +10,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.masks.drawing import check_frame, draw_overlay
 
 _GIVEN_COLOR = (255, 200, 0)
-_LABEL_HEIGHT = 0.085  # of the height of a tile
+_LABEL_HEIGHT = 0.085  # of the shorter side of a tile
 
 
 class ContactSheet:
@@ -71,7 +71,7 @@ class ContactSheet:
         smaller = frame.shape[1] > width
         tile = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         tile = draw_overlay(tile, cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT))
-        scale = max(0.35, _LABEL_HEIGHT * height / 22)  # the letters of this font are 22 pixels high
+        scale = max(0.35, _LABEL_HEIGHT * min(height, width) / 22)  # the letters of this font are 22 pixels high
         (text_width, text_height), baseline = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         pad = max(2, round(text_height / 3))
         box = tile[: text_height + 2 * pad + baseline // 2, : text_width + 2 * pad]

@@ -187,6 +187,14 @@ def test_a_title_that_is_no_utf_8() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_titles_of_upright_pictures_fit() -> None:
+    sheet = ContactSheet(tiles=1, columns=1, tile_width=160)
+    sheet.add(np.full((320, 180, 3), 200, np.uint8), np.zeros((320, 180), np.uint8), "00000 given")
+    top = sheet.image()[2]
+    assert (top[:20] < 60).all()
+    assert (top[-20:] == 200).all()
+
+
 def test_sheet_arguments() -> None:
     with pytest.raises(InputError, match="contact sheet: expected at least one frame"):
         contact_sheet([], [])

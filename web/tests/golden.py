@@ -93,7 +93,8 @@ def track(matches: bool) -> dict[str, Any]:
     """
     predictor = ExportedPredictor.__new__(ExportedPredictor)
     network = MadeUpNetwork()
-    predictor.network, predictor._network_size = network, NETWORK  # type: ignore[assignment]
+    predictor.network = predictor._own = network  # type: ignore[assignment]
+    predictor._square_folder = None
     predictor.options, predictor._search_window = PredictorOptions(), matches
     predictor.forget()
     segmenter = VideoSegmenter(predictor)
