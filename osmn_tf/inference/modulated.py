@@ -198,6 +198,8 @@ class ModulatedPredictor(Predictor):
         self.network = network
         matches = network.matching is not None
         window = matches if options.search_window is None else options.search_window
+        if not matches:
+            options.refuse_scale()
         self._own_size = options.size_of(network.network_size)
         self._fits = matches and options.network_size is None
         self._settings = (self._own_size, options.merge, options.exclusive, options.recover, window)

@@ -137,6 +137,7 @@ class OSVOSPredictor(Predictor):
     def __init__(self, network: OSVOS, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
         options.refuse("every frame is segmented on its own, without guides", *GUIDE_OPTIONS)
+        options.refuse_scale()
         self.network, self.merge = network, options.merge
         if not any(isinstance(layer, layers.BatchNormalization) for layer in network.layers):
             self.adaptation = dataclasses.replace(self.adaptation, learning_rate=PLAIN_OBJECT_LEARNING_RATE)

@@ -65,7 +65,7 @@ class PredictorOptions:
             (`osmn_tf.guides.search_near`). None: a network that matches does so, since it finds all that looks alike;
             the others, which the guide itself keeps near, do not.
         scale: the network's own size times so much, in place of `network_size`: what is small is seen better, and a
-            frame takes the square of it as long.
+            frame takes the square of it as long. Of networks that match; the others lose.
 
     Raises:
         InputError: an option is none of its choices, or two say at which size the network runs.
@@ -112,6 +112,14 @@ class PredictorOptions:
         if height < 32 or width < 32:
             raise InputError(f"network_size: expected at least 32 x 32 pixels, received {height} x {width}")
         return int(height), int(width)
+
+    def refuse_scale(self) -> None:
+        """For networks that do not match.
+
+        Raises:
+            InputError: a scale is given.
+        """
+        self.refuse("only networks that match see more in larger frames (--quality best)", "scale")
 
     def refuse(self, reason: str, *names: str) -> None:
         """Refuses options that have other values than by default.

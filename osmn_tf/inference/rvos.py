@@ -124,6 +124,7 @@ class RVOSPredictor(SequencePredictor):
 
     def __init__(self, network: RVOS, options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
+        options.refuse_scale()
         self.network = network
         super().__init__(options.size_of(network.network_size), network.one_shot, network.slots, options)
         self.step, self._compiled = _Shared.of(network).step((self.network_size, options.merge))

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import BACKEND, box_mask, count_calls, random_frames
+from support import BACKEND, MATCHING, TINY, box_mask, count_calls, random_frames
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
@@ -15,6 +15,7 @@ from osmn_tf.inference.compilation import CompiledGraphs, compile_function
 from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep, _Shared
 from osmn_tf.inference.predictor import PredictorOptions, find_network, open_predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.models.osmn import OSMN
 
 FRAMES = list(random_frames(4, 70, 110))
 MASK = box_mask(70, 110, (10, 40, 10, 50), (30, 66, 60, 100))
@@ -150,8 +151,16 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
 
 
 def test_the_size_is_the_network_s_times_the_scale(tiny_osmn) -> None:
-    assert VideoSegmenter(tiny_osmn).network_size == (64, 96)
-    assert VideoSegmenter(tiny_osmn, scale=1.5).network_size == (96, 144)
+    network = OSMN(**TINY, **MATCHING)
+    segmenter = VideoSegmenter(network, scale=1.5)
+    assert segmenter.network_size == (96, 144)
+    for size, expected in (((60, 120), (96, 144)), ((120, 60), (112, 112))):
+        mask = np.zeros(size, np.uint8)
+        mask[10:40, 10:40] = 1
+        segmenter.start(np.zeros((*size, 3), np.uint8), mask)
+        assert segmenter.network_size == expected
+    with pytest.raises(InputError, match=r"scale: only networks that match see more in larger frames .*received 1.5"):
+        VideoSegmenter(tiny_osmn, scale=1.5)
 
 
 def test_the_segmenter_needs_no_keras() -> None:

@@ -38,12 +38,12 @@ class Quality:
 
 # Measured with osmn_match_lite on six sequences of DAVIS 2016's training set that it was not trained on
 # (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
-# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12 [--scale 1.5]
+# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12, for the last with --scale 1.5.
 # More steps are not better: docs/experiments.md.
 QUALITIES = {
     "fast": Quality(0, "J 88.1"),
     "good": Quality(STEPS, "J 88.5, for 8 s before the first mask"),
-    "best": Quality(STEPS, "J 90.6, for 24 s, then frames at 1.5 times the size: 2 a second less", 1.5),
+    "best": Quality(STEPS, "J 90.6, for 24 s, and frames at 1.5 times the size, which take 2.3 times as long", 1.5),
 }
 
 
