@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ def test_killed(phase: str, frames: Path, expected: dict[str, np.ndarray], tmp_p
     assert outcome.resumed == {"forward": 6, "FORWARD": 6, "finishing": 9, "FINISHING": 9}.get(phase, 0)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is an exception, also where a shell has started the tests in the background, which then ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("phase", PHASES)
 def test_interrupted(phase: str, frames: Path, expected: dict[str, np.ndarray], tmp_path: Path) -> None:
     def press() -> None:
