@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--square",
         action="store_true",
         default=None,
-        help="files for videos that are not wide too, which a network that matches then takes",
+        help="of a network that matches: a second pair of files, for videos that are not wide",
     )
     litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
     litert.add_argument(
