@@ -64,7 +64,10 @@ class Matching(keras.layers.Layer):
         temperature = ops.cast(ops.exp(ops.minimum(self.log_temperature, _LOG_MOST)), "float32")
         penalty = None
         if self.log_distance is not None:
-            penalty = temperature * ops.cast(ops.exp(self.log_distance), "float32") * _squared_distances(height, width)
+            distance = temperature * ops.cast(ops.exp(self.log_distance), "float32")
+            # Row by row and column by column: together they are a number for every pair of cells, which an exported
+            # graph would hold.
+            penalty = (distance * _squares(height), distance * _squares(width))
         sums: Tensor = None
         for number, (memory, coverage) in enumerate(zip(earlier[::2], earlier[1::2], strict=True)):
             found = self._sums(key, memory, coverage, temperature, penalty)
@@ -75,7 +78,7 @@ class Matching(keras.layers.Layer):
         return ops.cast(ops.reshape(cues, (-1, height, width, CUES)), self.compute_dtype)
 
     def _sums(
-        self, key: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor, penalty: Tensor | None
+        self, key: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor, penalty: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """float32 [N, cells, 4]: exponentials of the similarities, summed over the cells of an earlier frame: those of
         the object, of the background, all of them weighted by the coverage, and all of them."""
@@ -86,7 +89,14 @@ class Matching(keras.layers.Layer):
             ops.transpose(ops.reshape(memory, (-1, cells, channels)), (0, 2, 1)),
         )
         exponent = ops.cast(exponent, "float32")
-        weight = ops.exp(exponent if penalty is None else exponent - penalty)
+        if penalty is not None:
+            rows, columns = penalty
+            # With no more than four axes: what runs exported graphs on a graphics processor knows no more.
+            of_cells = ops.reshape(rows[..., None] * ops.ones((width,)), (height, 1, cells))
+            exponent = ops.reshape(exponent, (-1, height, width, cells)) - of_cells
+            exponent = ops.reshape(exponent, (-1, width, height, width)) - columns[:, None]
+            exponent = ops.reshape(exponent, (-1, cells, cells))
+        weight = ops.exp(exponent)
         share = ops.cast(ops.reshape(coverage, (-1, cells, 1)), "float32")
         relative = share / ops.maximum(ops.max(share, axis=1, keepdims=True), _LEAST_SHARE)
         excluded = ops.concatenate([1.0 - relative, share], axis=-1)
@@ -100,16 +110,10 @@ class Matching(keras.layers.Layer):
         return {**super().get_config(), "local": self.local}
 
 
-def _squared_distances(height: Any, width: Any) -> Tensor:
-    """float32 [h * w, h * w]: between all cells of a grid, row by row."""
-
-    def along(length: Any) -> Tensor:
-        position = ops.arange(length, dtype="float32")
-        return ops.square(position[:, None] - position[None])
-
-    rows, columns = along(height), along(width)
-    both = rows[:, None, :, None] + columns[None, :, None, :]
-    return ops.reshape(both, (height * width, height * width))
+def _squares(length: Any) -> Tensor:
+    """float32 [length, length]: squared distances between the places of a row."""
+    position = ops.arange(length, dtype="float32")
+    return ops.square(position[:, None] - position[None])
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")
