@@ -42,7 +42,7 @@ FORMATS = {
         "no_recover",
         "search_everywhere",
     ),
-    "litert": ("quantize", "objects", "calibration", "square"),
+    "litert": ("quantize", "objects", "calibration"),
 }
 
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network-size",
         "--size",
         metavar="HxW",
-        help="frame size inside the network (default: the preset's)",
+        help="frame size inside the network (default: the preset's; litert: of one that matches a square too)",
     )
     parser.add_argument(
         "--object",
@@ -82,12 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     saved.add_argument("--search-everywhere", action="store_true", default=None, help="as in 'osmn segment'")
     litert = parser.add_argument_group("litert")
     litert.add_argument("--quantize", choices=QUANTIZATIONS, help="default: none")
-    litert.add_argument(
-        "--square",
-        action="store_true",
-        default=None,
-        help="of a network that matches: a second pair of files, for videos that are not wide",
-    )
     litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
     litert.add_argument(
         "--calibration",
@@ -216,9 +210,8 @@ def _run_litert(
         quantize=arguments.quantize or "none",
         calibration=calibration or None,
         source={"preset": str(arguments.preset), **preset_metadata},
-        square=bool(arguments.square),
     )
-    for path in sorted(folder.rglob("*.tflite")):
+    for path in sorted(folder.glob("*.tflite")):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

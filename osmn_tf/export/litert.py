@@ -1,11 +1,15 @@
 """LiteRT (TFLite) files of a network, for devices that have neither Keras nor TensorFlow.
 
-A folder with three graphs of fixed size, built-in operators only, and `metadata.json` (see `osmn_tf.runtime`):
+A folder with three files of graphs of fixed size, built-in operators only, and `metadata.json` (see
+`osmn_tf.runtime`):
 
     modulator.tflite   signature "modulate": visual_guide -> modulation. Once for every object.
     encoder.tflite     signature "encode": frame -> features. Once for every frame.
     step.tflite        signature "step": features, spatial_guide, modulation, state -> logits, state. Once for every
                        frame and batch of objects.
+
+Of a network that matches, encoder and step hold a second graph with the same weights, for videos that are not wide:
+signatures "encode_square" and "step_square".
 
 The guides are made outside, in NumPy: their medians do not convert to built-in operators. An RVOS has other graphs: see
 `osmn_tf.export.litert_rvos`; an OSVOS has a step only: `osmn_tf.export.osvos_graphs`.
@@ -51,7 +55,7 @@ from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.resampling import resize_frame, resize_mask, square_size
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, GRAPHS, METADATA_FILE, SQUARE_FOLDER, find_export
+from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, METADATA_FILE, SIGNATURES, SQUARE
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -61,10 +65,9 @@ Tensor = Any
 Clip = tuple[Iterable[np.ndarray], np.ndarray]
 """(frames uint8 RGB [H, W, 3], the first frame's mask uint8 [H, W])."""
 
-SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
 _BY_GRAPH = {
-    "none": dict.fromkeys(GRAPHS, "none"),
-    "float16": dict.fromkeys(GRAPHS, "float16"),
+    "none": dict.fromkeys(SIGNATURES, "none"),
+    "float16": dict.fromkeys(SIGNATURES, "float16"),
     "compact": {"modulator": "dynamic", "encoder": "float16", "step": "float16"},
     "smallest": {"modulator": "dynamic", "encoder": "dynamic", "step": "float16"},
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
@@ -91,14 +94,14 @@ def export_litert(
     quantize: str = "none",
     calibration: Iterable[Clip] | None = None,
     source: Mapping[str, Any] | None = None,
-    square: bool = False,
 ) -> Path:
     """Writes a network as LiteRT files.
 
     Args:
         model: an `OSMN`, `ReConvNet`, `OSVOS` or `RVOS` that computes in float32.
         out_dir: created if needed; an export in it is replaced.
-        size: (h, w) of the frames inside the network; default: the model's `network_size`.
+        size: (h, w) of the frames inside the network; default: the model's `network_size`, and of one that matches the
+            square of as many pixels too, in the same files (`osmn_tf.resampling.square_size`).
         objects: batch size of the step. The runtime takes any number of objects and fills batches of this size.
         quantize: "none" (float32), "float16" (weights; half the size), "compact" (the same, and int8 weights in the
             modulator), "smallest" (in the encoder too), "dynamic" (int8 weights, activations are quantised while it
@@ -108,8 +111,6 @@ def export_litert(
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
         source: what should be known of the network (name of the preset, licence, ...): kept in the metadata.
-        square: write encoder and step for videos that are not wide too (`osmn_tf.resampling.square_size`), into
-            `square/`; only of a network that matches, which is used at both sizes in Keras too.
 
     Returns:
         The folder.
@@ -140,49 +141,23 @@ def export_litert(
         raise InputError(f"quantize: {kind.title} is exported as none, float16, compact or dynamic, received 'int8'")
     if kind.one_object and objects != 1:
         raise InputError(f"objects: {kind.title} knows one object, expected 1, received {objects}")
-    if square and (not isinstance(step, ModulatedStep) or step.network.matching is None):
-        raise InputError("square: only a network that matches is used at two sizes")
     folder = ensure_directory(out_dir, "out_dir")
     forms = _BY_GRAPH[quantize]
     if quantize == "int8" and model.trunk == "shared":
         forms = _SHARED_TRUNK_INT8
     facts = {"network": type(model).__name__, "source": dict(source or {}), "quantization": quantize}
-    _remove_square(folder)
-    graphs = kind(step, objects)
-    _write(folder, graphs, graphs.names, forms, clips, facts)
-    if square:
-        step = step_of(model, PredictorOptions(square_size(step.network_size)), _GRAPHS)
-        _write(
-            ensure_directory(folder / SQUARE_FOLDER, "out_dir"), kind(step, objects), GRAPHS[1:], forms, clips, facts
-        )
-    return folder
-
-
-def _remove_square(folder: Path) -> None:
-    """Removes what an export before has written into `square/`."""
-    square = folder / SQUARE_FOLDER
-    if find_export(square) is not None:
-        for path in (square / METADATA_FILE, *(square / f"{graph}.tflite" for graph in GRAPHS)):
-            path.unlink(missing_ok=True)
-        if not any(square.iterdir()):
-            square.rmdir()
-
-
-def _write(
-    folder: Path,
-    graphs: _Graphs | RVOSGraphs | OSVOSGraphs,
-    names: Sequence[str],
-    forms: Mapping[str, str],
-    clips: Sequence[Clip],
-    facts: Mapping[str, Any],
-) -> None:
-    """Writes the graphs of one size, and their metadata."""
+    sizes = [kind(step, objects)]
+    if size is None and isinstance(step, ModulatedStep) and step.network.matching is not None:
+        square = PredictorOptions(square_size(step.network_size))
+        sizes.append(kind(step_of(model, square, _GRAPHS), objects))
     files = {}
-    for graph in names:
-        content = _convert(graphs, graph, forms[graph], clips)
+    for graph in kind.names:
+        of_graph = sizes[:1] if graph == "modulator" else sizes  # its input does not depend on the size
+        content = _convert(of_graph, graph, forms[graph], clips)
         if graph == "step" and (copied := passed_through(content)):
-            graphs.copied = copied
-            content = _convert(graphs, graph, forms[graph], clips)
+            for graphs in sizes:
+                graphs.copied = copied
+            content = _convert(of_graph, graph, forms[graph], clips)
         files[graph] = {
             "name": f"{graph}.tflite",
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -193,20 +168,28 @@ def _write(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **facts,
-        "network_size": list(graphs.size),
-        "objects": graphs.objects,
-        **graphs.metadata(),
+        "network_size": list(sizes[0].size),
+        "objects": objects,
+        **sizes[0].metadata(),
+        **({"square": _of_size(sizes[1])} if len(sizes) > 1 else {}),
         "files": files,
         "osmn_tf_version": __version__,
     }
     write_text(folder / METADATA_FILE, json.dumps(metadata, indent=2) + "\n")
+    return folder
+
+
+def _of_size(graphs: _Graphs | RVOSGraphs | OSVOSGraphs) -> dict[str, Any]:
+    """What the runtime has to know of graphs of another size."""
+    metadata = graphs.metadata()
+    return {"network_size": list(graphs.size), "features": metadata["features"], "state": metadata["state"]}
 
 
 class _Graphs:
     """The three functions of a network at a fixed size and batch, and what they exchange."""
 
     title = "a modulated network"
-    names = GRAPHS
+    names = tuple(SIGNATURES)
     calibrates = True  # "int8" has activations to measure
     one_object = False
 
@@ -283,14 +266,13 @@ _GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs] | type[OSVOSGraphs]] = {
 
 
 @contextlib.contextmanager
-def _saved_model(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str) -> Iterator[str]:
-    """The path of a SavedModel of a graph, as long as the context lasts."""
+def _saved_model(functions: Mapping[str, Any], variables: Sequence[Any]) -> Iterator[str]:
+    """The path of a SavedModel with these signatures, as long as the context lasts."""
     module = tf.Module()
     # TensorFlow's own variables: Keras's around them would not become constants of the converted graph.
-    module.weights = [variable.value for variable in graphs.parts(graph).variables]
-    function = graphs.function(graph).get_concrete_function(**graphs.inputs(graph))
+    module.weights = [variable.value for variable in variables]
     with tempfile.TemporaryDirectory() as path:
-        tf.saved_model.save(module, path, signatures={SIGNATURES[graph]: function})
+        tf.saved_model.save(module, path, signatures=dict(functions))
         yield path
 
 
@@ -302,14 +284,26 @@ def passed_through(content: bytes) -> tuple[str, ...]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-        runner = tf.lite.Interpreter(model_content=content).get_signature_runner()
-    inputs = {detail["index"] for detail in runner.get_input_details().values()}
-    return tuple(sorted(name for name, detail in runner.get_output_details().items() if detail["index"] in inputs))
+        interpreter = tf.lite.Interpreter(model_content=content)
+    found: set[str] = set()
+    for signature in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(signature)
+        inputs = {detail["index"] for detail in runner.get_input_details().values()}
+        found |= {name for name, detail in runner.get_output_details().items() if detail["index"] in inputs}
+    return tuple(sorted(found))
 
 
-def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: str, clips: Sequence[Clip]) -> bytes:
-    with _saved_model(graphs, graph) as path:
-        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=[SIGNATURES[graph]])
+def _convert(
+    sizes: Sequence[_Graphs | RVOSGraphs | OSVOSGraphs], graph: str, quantize: str, clips: Sequence[Clip]
+) -> bytes:
+    """A file with a graph, at every size: the converter keeps equal weights once."""
+    signatures = {SIGNATURES[graph] + (SQUARE if number else ""): graphs for number, graphs in enumerate(sizes)}
+    functions = {
+        signature: graphs.function(graph).get_concrete_function(**graphs.inputs(graph))
+        for signature, graphs in signatures.items()
+    }
+    with _saved_model(functions, sizes[0].parts(graph).variables) as path:
+        converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize != "none":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -318,9 +312,14 @@ def _convert(graphs: _Graphs | RVOSGraphs | OSVOSGraphs, graph: str, quantize: s
         with warnings.catch_warnings():
             # Calibration runs in an interpreter of TensorFlow's that announces its own end.
             warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-            if quantize.startswith("int8") and isinstance(graphs, _Graphs):
+            if quantize.startswith("int8"):
+                samples = (
+                    (signature, sample)
+                    for signature, graphs in signatures.items()
+                    if isinstance(graphs, _Graphs)
+                    for sample in calibration_samples(graphs, graph, clips)
+                )
                 # The first sample is made before the converter asks: what is wrong with a clip is said as it is.
-                samples = calibration_samples(graphs, graph, clips)
                 first = next(samples)
                 converter.representative_dataset = lambda: itertools.chain([first], samples)
             content: bytes = _int8_convolutions(converter) if quantize == "int8 convolutions" else converter.convert()
@@ -349,7 +348,7 @@ def calibration_samples(graphs: _Graphs, graph: str, clips: Sequence[Clip]) -> I
         for frames, _ in _beginnings(clips):
             yield from ({"frame": resize_frame(frame, graphs.size)[None]} for frame in frames)
         return
-    functions = {name: graphs.function(name) for name in GRAPHS}
+    functions = {name: graphs.function(name) for name in SIGNATURES}
     for frames, mask in _beginnings(clips):
         yield from _steps(graphs, functions, frames, mask)
 

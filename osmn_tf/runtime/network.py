@@ -1,8 +1,8 @@
 """An exported network: the folder that `osmn export --format litert` writes, checked and ready to run.
 
 The folder holds `metadata.json` and three LiteRT files: `modulator.tflite` runs once per object, `encoder.tflite` once
-per frame, `step.tflite` once per frame and batch of objects. In `square/` it may hold the last two, with metadata, for
-videos that are not wide; the modulator does not depend on the frame's size.
+per frame, `step.tflite` once per frame and batch of objects. The last two may hold a second graph, with the same
+weights, for videos that are not wide; the modulator does not depend on the frame's size.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from osmn_tf.errors import InputError, MissingDependencyError
 FORMAT = "osmn_tf.litert"
 FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
-GRAPHS = ("modulator", "encoder", "step")
-SQUARE_FOLDER = "square"
+SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
+SQUARE = "_square"  # ends the signatures of the graphs for videos that are not wide
 
 
 def find_export(path: str | os.PathLike[str]) -> Path | None:
@@ -97,6 +97,9 @@ class Metadata:
         sequence: of a network that takes its objects one after the other, without guides; None for the others, and
             those have no modulator.
         one_object: the network knows one object by its weights, and has a step only (OSVOS).
+        square: the same of the graphs for videos that are not wide, with the size, features and state of these; None
+            where the files have none.
+        is_square: it is that of these graphs.
     """
 
     network_size: tuple[int, int]
@@ -113,6 +116,8 @@ class Metadata:
     weights: str | None = None
     sequence: Sequence | None = None
     one_object: bool = False
+    square: Metadata | None = None
+    is_square: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -134,30 +139,39 @@ class Metadata:
                 f"{FORMAT_VERSION}; export the network again"
             )
         try:
-            height, width = content["network_size"]
-            sequence = Sequence.read(content["sequence"]) if "sequence" in content else None
-            one_object = bool(content.get("one_object", False))
-            if sequence is not None or one_object:
-                content = {"guide_background": [0, 0, 0], "guide_size": 0, "modulation_size": 0, **content}
-            red, green, blue = content["guide_background"]
-            return cls(
-                network_size=(int(height), int(width)),
-                objects=int(content["objects"]),
-                guide_size=int(content["guide_size"]),
-                guide_background=(float(red), float(green), float(blue)),
-                modulation_size=int(content["modulation_size"]),
-                features={name: tuple(map(int, shape)) for name, shape in content["features"].items()},
-                state={name: tuple(map(int, shape)) for name, shape in content["state"].items()},
-                quantization=str(content["quantization"]),
-                files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
-                guide_channels=int(content.get("guide_channels", 1)),
-                matches=bool(content.get("matches", False)),
-                weights=content.get("source", {}).get("sha256"),
-                sequence=sequence,
-                one_object=one_object,
-            )
+            metadata = cls._of(content)
+            if "square" not in content:
+                return metadata
+            square = dataclasses.replace(cls._of({**content, **content["square"]}), is_square=True)
+            return dataclasses.replace(metadata, square=square)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Metadata:
+        """From what the file says, of one size."""
+        height, width = content["network_size"]
+        sequence = Sequence.read(content["sequence"]) if "sequence" in content else None
+        one_object = bool(content.get("one_object", False))
+        if sequence is not None or one_object:
+            content = {"guide_background": [0, 0, 0], "guide_size": 0, "modulation_size": 0, **content}
+        red, green, blue = content["guide_background"]
+        return cls(
+            network_size=(int(height), int(width)),
+            objects=int(content["objects"]),
+            guide_size=int(content["guide_size"]),
+            guide_background=(float(red), float(green), float(blue)),
+            modulation_size=int(content["modulation_size"]),
+            features={name: tuple(map(int, shape)) for name, shape in content["features"].items()},
+            state={name: tuple(map(int, shape)) for name, shape in content["state"].items()},
+            quantization=str(content["quantization"]),
+            files={graph: (str(file["name"]), str(file["sha256"])) for graph, file in content["files"].items()},
+            guide_channels=int(content.get("guide_channels", 1)),
+            matches=bool(content.get("matches", False)),
+            weights=content.get("source", {}).get("sha256"),
+            sequence=sequence,
+            one_object=one_object,
+        )
 
 
 def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
@@ -170,24 +184,6 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Path, Metadata]:
     if folder is None:
         raise InputError(f"preset: {path} is not an exported network (no folder with {METADATA_FILE} in it)")
     return folder, Metadata.read(folder)
-
-
-def square_export(folder: Path, metadata: Metadata) -> Path | None:
-    """The folder of an export's graphs for videos that are not wide; None where it has none.
-
-    Raises:
-        InputError: they are of another export.
-    """
-    square = folder / SQUARE_FOLDER
-    if not (square / METADATA_FILE).is_file():
-        return None
-    other = Metadata.read(square)
-    same = dataclasses.replace(
-        metadata, network_size=other.network_size, features=other.features, state=other.state, files=other.files
-    )
-    if other != same:
-        raise InputError(f"preset: {square} is not of the same export as {folder}; export the network again")
-    return square
 
 
 def choose_threads(threads: int | None = None) -> int:
@@ -207,42 +203,59 @@ def choose_threads(threads: int | None = None) -> int:
     return min(4, cores, max(1, int(limit)) if limit.isdecimal() else 4)
 
 
-class Graph:
-    """One `.tflite` file with one signature: named arrays in, named arrays out.
+def open_graph(
+    folder: Path,
+    metadata: Metadata,
+    graph: str,
+    inputs: Mapping[str, tuple[int, ...]],
+    outputs: Mapping[str, tuple[int, ...]],
+    threads: int,
+) -> Graph | CopyingGraph:
+    """One of the graphs of an export.
 
     Args:
-        path: the file.
+        folder: of the export.
+        metadata: of the export; or its `square`, for the graph that the file has for that.
+        graph: "modulator", "encoder" or "step".
         inputs: expected name -> shape.
         outputs: expected name -> shape.
         threads: how many it computes with.
 
     Raises:
-        InputError: it is no LiteRT file, or its inputs or outputs are not those expected.
+        InputError: the file is missing, of another export, no LiteRT file, or its inputs or outputs are not those
+            expected.
         MissingDependencyError: ai-edge-litert is not installed.
     """
+    path = _checked_file(folder, metadata, graph)
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingDependencyError("ai-edge-litert", "runtime", "running an exported network") from error
+    try:
+        interpreter = Interpreter(str(path), num_threads=threads)
+        # Of all graphs in the file, before any of them runs: this is what hands them to the fast kernels.
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner(SIGNATURES[graph] + SQUARE * metadata.is_square)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"preset: {path} is no LiteRT file that can be run ({reason})") from error
+    _check(runner.get_input_details(), inputs, path, "input")
+    _check(runner.get_output_details(), outputs, path, "output")
+    return CopyingGraph(runner) if metadata.is_square else Graph(interpreter, runner)
 
-    def __init__(
-        self,
-        path: Path,
-        inputs: Mapping[str, tuple[int, ...]],
-        outputs: Mapping[str, tuple[int, ...]],
-        threads: int,
-    ) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise MissingDependencyError("ai-edge-litert", "runtime", "running an exported network") from error
-        try:
-            self._interpreter = Interpreter(str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-            signatures = list(self._interpreter.get_signature_list())
-            runner = self._interpreter.get_signature_runner(signatures[0] if signatures else None)
-        except (ValueError, RuntimeError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(f"preset: {path} is no LiteRT file that can be run ({reason})") from error
-        self.path = path
-        self._inputs = _indices(runner.get_input_details(), inputs, path, "input")
-        self._outputs = _indices(runner.get_output_details(), outputs, path, "output")
+
+class Graph:
+    """The first graph of a file, with named arrays in and named arrays out, in the interpreter's own memory.
+
+    Args:
+        interpreter: of the file.
+        runner: knows the names. It must not be kept: the interpreter refuses to run while another has its memory.
+    """
+
+    def __init__(self, interpreter: Any, runner: Any) -> None:
+        self._interpreter = interpreter
+        self._inputs = {name: int(detail["index"]) for name, detail in runner.get_input_details().items()}
+        self._outputs = {name: int(detail["index"]) for name, detail in runner.get_output_details().items()}
         for name in self._inputs:
             self.write(name, ..., 0)  # the memory of batch places that are not used yet is not initialised
 
@@ -262,9 +275,33 @@ class Graph:
         self._interpreter.invoke()
 
 
-def _indices(
-    details: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], path: Path, kind: str
-) -> dict[str, int]:
+class CopyingGraph:
+    """A further graph of a file: as `Graph`, but it copies its arrays; LiteRT shows the first graph's memory only.
+
+    Args:
+        runner: what computes it (LiteRT's `SignatureRunner`).
+    """
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        details = runner.get_input_details()
+        self._inputs = {name: np.zeros(detail["shape"], detail["dtype"]) for name, detail in details.items()}
+        self._outputs: dict[str, np.ndarray] = {}
+
+    def write(self, name: str, place: Any, value: Any) -> None:
+        """Sets `[place]` of an input."""
+        self._inputs[name][place] = value
+
+    def output(self, name: str) -> np.ndarray:
+        """An output."""
+        return self._outputs[name]
+
+    def run(self) -> None:
+        """Computes the outputs."""
+        self._outputs = self._runner(**self._inputs)
+
+
+def _check(details: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], path: Path, kind: str) -> None:
     found = {name: tuple(int(side) for side in detail["shape"]) for name, detail in details.items()}
     if found != dict(expected):
         different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
@@ -273,7 +310,6 @@ def _indices(
             f"preset: {path}: expected the {kind} {name} to have the shape {_shape(expected.get(name))} as "
             f"{METADATA_FILE} says, received {_shape(found.get(name))}"
         )
-    return {name: int(detail["index"]) for name, detail in details.items()}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -286,54 +322,73 @@ class ExportedNetwork:
     Args:
         path: the folder, or one of the `.tflite` files in it.
         threads: per graph; default: `choose_threads()`.
-        modulator: of the same network at another size, instead of the folder's.
 
     Raises:
         InputError: a file is missing, damaged, or belongs to another export.
         MissingDependencyError: ai-edge-litert is not installed.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], threads: int | None = None, modulator: Graph | None = None
-    ) -> None:
-        threads = choose_threads(threads)
-        self.folder, self.metadata = folder, metadata = read_metadata(path)
-        needed = GRAPHS if modulator is None else GRAPHS[1:]
-        paths = {graph: checked_file(folder, metadata, graph) for graph in needed}
-        height, width = metadata.network_size
-        batch = metadata.objects
-        state = {name: (batch, *shape) for name, shape in metadata.state.items()}
-        self.modulator = modulator or Graph(
-            paths["modulator"],
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        self._folder, metadata = read_metadata(path)
+        self._threads = choose_threads(threads)
+        self._metadata = {of_size.network_size: of_size for of_size in (metadata, metadata.square) if of_size}
+        self._opened: dict[tuple[int, int], tuple[Graph | CopyingGraph, Graph | CopyingGraph]] = {}
+        self._modulator = open_graph(
+            self._folder,
+            metadata,
+            "modulator",
             {"visual_guide": (1, metadata.guide_size, metadata.guide_size, 3)},
             {"modulation": (1, metadata.modulation_size)},
-            threads,
+            self._threads,
         )
-        self.encoder = Graph(paths["encoder"], {"frame": (1, height, width, 3)}, metadata.features, threads)
-        self.stepper = Graph(
-            paths["step"],
-            {
-                **metadata.features,
-                "spatial_guide": (batch, height, width, metadata.guide_channels),
-                "modulation": (batch, metadata.modulation_size),
-                **state,
-            },
-            {"logits": (batch, height, width, 1), **state},
-            threads,
+        self.use(metadata.network_size)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(h, w) of the frames that it has graphs for."""
+        return tuple(self._metadata)
+
+    def use(self, size: tuple[int, int]) -> None:
+        """Goes on with the graphs for frames of a size, one of `sizes`.
+
+        Raises:
+            InputError: these cannot be opened.
+        """
+        if size not in self._opened:
+            self._opened[size] = self._open(self._metadata[size])
+        self._encoder, self._step = self._opened[size]
+        self.metadata = self._metadata[size]
+
+    def _open(self, metadata: Metadata) -> tuple[Graph | CopyingGraph, Graph | CopyingGraph]:
+        """Encoder and step of a size."""
+        height, width = metadata.network_size
+        batch, features = metadata.objects, metadata.features
+        state = {name: (batch, *shape) for name, shape in metadata.state.items()}
+        inputs = {
+            **features,
+            "spatial_guide": (batch, height, width, metadata.guide_channels),
+            "modulation": (batch, metadata.modulation_size),
+            **state,
+        }
+        outputs = {"logits": (batch, height, width, 1), **state}
+        frame = {"frame": (1, height, width, 3)}
+        return (
+            open_graph(self._folder, metadata, "encoder", frame, features, self._threads),
+            open_graph(self._folder, metadata, "step", inputs, outputs, self._threads),
         )
 
     def modulate(self, visual_guide: np.ndarray) -> np.ndarray:
         """Modulation float32 [M] of an object, from its visual guide float32 [S, S, 3]."""
-        self.modulator.write("visual_guide", 0, visual_guide)
-        self.modulator.run()
-        return self.modulator.output("modulation")[0].copy()
+        self._modulator.write("visual_guide", 0, visual_guide)
+        self._modulator.run()
+        return self._modulator.output("modulation")[0].copy()
 
     def encode(self, frame: np.ndarray) -> None:
         """Prepares a frame, uint8 [h, w, 3] of the network's size, for `step`."""
-        self.encoder.write("frame", 0, frame)
-        self.encoder.run()
+        self._encoder.write("frame", 0, frame)
+        self._encoder.run()
         for name in self.metadata.features:
-            self.stepper.write(name, ..., self.encoder.output(name))
+            self._step.write(name, ..., self._encoder.output(name))
 
     def initial_state(self) -> dict[str, np.ndarray]:
         """An object's state before its first frame: zeros."""
@@ -352,7 +407,7 @@ class ExportedNetwork:
         Returns:
             Logits float32 [N, h, w], and the new states.
         """
-        batch, graph = self.metadata.objects, self.stepper
+        batch, graph = self.metadata.objects, self._step
         logits = np.empty((len(guides), *self.metadata.network_size), np.float32)
         new_states: list[dict[str, np.ndarray]] = []
         for first in range(0, len(guides), batch):
@@ -370,7 +425,7 @@ class ExportedNetwork:
         return logits, new_states
 
 
-def checked_file(folder: Path, metadata: Metadata, graph: str) -> Path:
+def _checked_file(folder: Path, metadata: Metadata, graph: str) -> Path:
     """The path of a graph's file, which exists and is the one that was exported."""
     if graph not in metadata.files:
         raise InputError(f"preset: {folder / METADATA_FILE} is damaged or incomplete (it names no file for {graph})")

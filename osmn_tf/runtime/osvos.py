@@ -12,7 +12,7 @@ from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import GUIDE_OPTIONS, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import resize_frame
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import Graph, checked_file, choose_threads, read_metadata
+from osmn_tf.runtime.network import choose_threads, open_graph, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
 
@@ -34,8 +34,10 @@ class ExportedOSVOSPredictor(Predictor):
         height, width = self._size = exported_size(path, options)
         self.merge = options.merge
         folder, metadata = read_metadata(path)
-        self._graph = Graph(
-            checked_file(folder, metadata, "step"),
+        self._graph = open_graph(
+            folder,
+            metadata,
+            "step",
             {"frame": (1, height, width, 3)},
             {"logits": (1, height, width, 1)},
             choose_threads(options.threads),

@@ -15,7 +15,7 @@ from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, Pr
 from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata, square_export
+from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
 
 
 def find(x: Any) -> NetworkSource | None:
@@ -52,13 +52,17 @@ def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tu
     """
     options.refuse("an exported network computes in what it was exported in", "precision")
     options.refuse("an exported network runs at the size that it was exported for", "scale")
-    size = read_metadata(path)[1].network_size
-    if options.network_size is not None and tuple(options.network_size) != size:
+    metadata = read_metadata(path)[1]
+    sizes = [of_size.network_size for of_size in (metadata, metadata.square) if of_size is not None]
+    if options.network_size is None:
+        return sizes[0]
+    height, width = options.network_size
+    if (height, width) not in sizes:
+        own = " and ".join(f"{h} x {w}" for h, w in sizes)
         raise InputError(
-            f"network_size: {path} was exported for {size[0]} x {size[1]} and runs at no other size, received"
-            f" {options.network_size[0]} x {options.network_size[1]}"
+            f"network_size: {path} was exported for {own} and runs at no other size, received {height} x {width}"
         )
-    return size
+    return height, width
 
 
 @dataclasses.dataclass
@@ -84,11 +88,9 @@ class ExportedPredictor(Predictor):
 
     def __init__(self, path: str | os.PathLike[str], options: PredictorOptions | None = None) -> None:
         options = options or PredictorOptions()
-        exported_size(path, options)
-        self.network = self._own = ExportedNetwork(path, options.threads)
-        square = square_export(self._own.folder, self._own.metadata)
-        self._square_folder = square if options.network_size is None else None
-        self._square: ExportedNetwork | None = None  # opened when it is needed
+        self._own_size = exported_size(path, options)
+        self.network = ExportedNetwork(path, options.threads)
+        self.network.use(self._own_size)
         self.options = options
         matches = self.network.metadata.matches
         self._search_window = matches if options.search_window is None else options.search_window
@@ -99,14 +101,10 @@ class ExportedPredictor(Predictor):
         return self.network.metadata.network_size
 
     def _fit(self, frame_size: tuple[int, int]) -> None:
-        """Chooses the graphs for a video, if there are some for those that are not wide."""
-        own = self._own.metadata.network_size
-        if self._square_folder is None or fitted_size(own, frame_size) == own:
-            self.network = self._own
-            return
-        if self._square is None:
-            self._square = ExportedNetwork(self._square_folder, self.options.threads, self._own.modulator)
-        self.network = self._square
+        """Chooses the graphs for a video, where there is a choice."""
+        size = fitted_size(self._own_size, frame_size)
+        if self.options.network_size is None and size in self.network.sizes:
+            self.network.use(size)
 
     @property
     def objects(self) -> int:

@@ -12,7 +12,7 @@ from osmn_tf.inference.predictor import Prediction, PredictorOptions
 from osmn_tf.inference.sequence import Kept, SequencePredictor
 from osmn_tf.resampling import resize_frame
 from osmn_tf.runtime.frames import resize
-from osmn_tf.runtime.network import Graph, checked_file, choose_threads, read_metadata
+from osmn_tf.runtime.network import choose_threads, open_graph, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
 Arrays = dict[str, np.ndarray]
@@ -41,14 +41,11 @@ class ExportedRVOS:
         state = {name: (metadata.objects, *shape) for name, shape in metadata.state.items()}
         before = {name: (1, *shape) for name, shape in sequence.before.items()}
         masks = {"previous_masks": (metadata.objects, height, width, 1)} if sequence.takes_masks else {}
-        paths = {graph: checked_file(folder, metadata, graph) for graph in ("encoder", "step")}
-        self.encoder = Graph(paths["encoder"], {"frame": (1, height, width, 3)}, metadata.features, threads)
-        self.stepper = Graph(
-            paths["step"],
-            {**metadata.features, **masks, **state, **before},
-            {"logits": (metadata.objects, height, width, 1), **state, **before},
-            threads,
-        )
+        inputs = {**metadata.features, **masks, **state, **before}
+        outputs = {"logits": (metadata.objects, height, width, 1), **state, **before}
+        frames = {"frame": (1, height, width, 3)}
+        self._encoder = open_graph(folder, metadata, "encoder", frames, metadata.features, threads)
+        self._step = open_graph(folder, metadata, "step", inputs, outputs, threads)
 
     def initial_state(self, objects: int) -> Arrays:
         """Of objects that begin: zeros."""
@@ -65,11 +62,11 @@ class ExportedRVOS:
         Returns:
             Logits float32 [N, h, w], and the new state.
         """
-        graph, places = self.stepper, self.metadata.objects
-        self.encoder.write("frame", 0, frame)
-        self.encoder.run()
+        graph, places = self._step, self.metadata.objects
+        self._encoder.write("frame", 0, frame)
+        self._encoder.run()
         for name in self.metadata.features:
-            graph.write(name, ..., self.encoder.output(name))
+            graph.write(name, ..., self._encoder.output(name))
         for name in self.sequence.before:
             graph.write(name, ..., 0)
         logits, new = np.empty_like(masks), {name: np.empty_like(value) for name, value in state.items()}

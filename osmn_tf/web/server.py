@@ -60,14 +60,14 @@ def find_page(network: str | os.PathLike[str] | None = None) -> tuple[Path, Path
     Raises:
         InputError: the page was not built, or `network` is not an exported network.
     """
-    from osmn_tf.runtime.network import GRAPHS, read_metadata
+    from osmn_tf.runtime.network import SIGNATURES, read_metadata
 
     if not (SITE / "index.html").is_file():
         raise InputError(f"the page is not built ({SITE} has no index.html): run  make web  in a checkout")
     if network is None and not (SITE / NETWORK).is_dir():
         raise InputError("--preset: the page was built without a network; give the folder of an exported one")
     folder, metadata = read_metadata(SITE / NETWORK if network is None else network)
-    for graph in GRAPHS:
+    for graph in SIGNATURES:
         if graph not in metadata.files or not (folder / metadata.files[graph][0]).is_file():
             raise InputError(f"--preset: {folder} lacks the file of the {graph}; export the network again")
     return SITE, folder

@@ -135,7 +135,7 @@ def test_signatures_have_names(quantized) -> None:
 def test_float16_weights(tiny_reconvnet, tmp_path) -> None:
     """Of one graph only: what is done with the others is the same."""
     path = tmp_path / "encoder.tflite"
-    path.write_bytes(litert._convert(graphs_of(tiny_reconvnet, 1), "encoder", "float16", ()))
+    path.write_bytes(litert._convert([graphs_of(tiny_reconvnet, 1)], "encoder", "float16", ()))
     weights = sum(int(np.prod(weight.shape)) for weight in tiny_reconvnet.frame_encoder.weights)
     operators, types = graph_types(path)
     assert types.count("float16") > 10

@@ -503,10 +503,7 @@ def test_command_hands_litert_its_options(stateless, tmp_path, monkeypatch, caps
     stateless.save_to_preset(tmp_path / "tiny", {"licence": "CC0"})
     clip = f"{example_path() / 'meadow.mp4'}:{example_path() / 'first_mask.png'}"
     command = ["export", "--preset", str(tmp_path / "tiny"), "--format", "litert", "--out", str(tmp_path / "out")]
-    assert (
-        main([*command, "--quantize", "int8", "--size", "64x128", "--objects", "2", "--square", "--calibration", clip])
-        == 0
-    )
+    assert main([*command, "--quantize", "int8", "--size", "64x128", "--objects", "2", "--calibration", clip]) == 0
     assert "step.tflite: 1.3 MB" in capsys.readouterr().out
     ((model, options),) = calls
     assert model.get_config()["guide_size"] == 32
@@ -514,13 +511,13 @@ def test_command_hands_litert_its_options(stateless, tmp_path, monkeypatch, caps
     assert next(iter(frames)).shape == (480, 854, 3)
     assert mask.shape == (480, 854)
     assert options.pop("source")["licence"] == "CC0"
-    assert options == {"size": (64, 128), "objects": 2, "quantize": "int8", "square": True}
+    assert options == {"size": (64, 128), "objects": 2, "quantize": "int8"}
     assert main(command) == 2
     assert "is not empty; give another folder, or --force" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
     assert calls[1][1].pop("calibration") is None
     assert calls[1][1].pop("source")
-    assert calls[1][1] == {"size": None, "objects": 1, "quantize": "none", "square": False}
+    assert calls[1][1] == {"size": None, "objects": 1, "quantize": "none"}
 
 
 @pytest.mark.parametrize(

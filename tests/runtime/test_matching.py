@@ -27,7 +27,7 @@ def matching_export(request, network, tmp_path_factory):
     """For one or two objects at a time; the converter is told to use built-in operators only."""
     from osmn_tf.export.litert import export_litert
 
-    return export_litert(network, tmp_path_factory.mktemp("matching"), objects=request.param)
+    return export_litert(network, tmp_path_factory.mktemp("matching"), size=(64, 96), objects=request.param)
 
 
 def test_no_output_is_an_input(matching_export) -> None:
@@ -83,14 +83,14 @@ def test_an_interrupted_video_goes_on_as_it_was(network, frames, first_mask) -> 
 def two_sizes(network, tmp_path_factory) -> Path:
     from osmn_tf.export.litert import export_litert
 
-    return export_litert(network, tmp_path_factory.mktemp("square"), square=True)
+    return export_litert(network, tmp_path_factory.mktemp("square"))
 
 
 def _upright(frames: list[np.ndarray], mask: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.ascontiguousarray(frame.swapaxes(0, 1)) for frame in frames], np.ascontiguousarray(mask.T)
 
 
-def test_the_square_files_are_what_keras_computes(network, two_sizes, frames, first_mask) -> None:
+def test_the_square_graphs_are_what_keras_computes(network, two_sizes, frames, first_mask) -> None:
     exported, keras = VideoSegmenter(two_sizes), VideoSegmenter(network)
     upright, upright_mask = _upright(frames, first_mask)
     for video, mask, size in (
@@ -109,9 +109,19 @@ def test_the_square_files_are_what_keras_computes(network, two_sizes, frames, fi
 def test_a_size_that_is_asked_for_is_taken(network, two_sizes, frames, first_mask) -> None:
     upright, mask = _upright(frames, first_mask)
     for source in (network, two_sizes):
-        segmenter = VideoSegmenter(source, network_size=(64, 96))
-        segmenter.start(upright[0], mask)
-        assert segmenter.network_size == (64, 96)
+        for video, given, size in ((upright, mask, (64, 96)), (frames, first_mask, (80, 80))):
+            segmenter = VideoSegmenter(source, network_size=size)
+            segmenter.start(video[0], given)
+            assert segmenter.network_size == size
+    with pytest.raises(InputError, match="was exported for 64 x 96 and 80 x 80 and runs at no other size"):
+        VideoSegmenter(two_sizes, network_size=(96, 96))
+
+
+def test_equal_weights_are_kept_once(matching_export, two_sizes) -> None:
+    # Of the weights of the encoder and the step nothing is there twice: the rest is a graph's description.
+    for graph in ("encoder", "step"):
+        one, two = ((folder / f"{graph}.tflite").stat().st_size for folder in (matching_export, two_sizes))
+        assert two < 1.5 * one
 
 
 def test_files_of_one_size_take_all_videos(matching_export, frames, first_mask) -> None:
@@ -134,29 +144,24 @@ def test_an_interrupted_upright_video_goes_on_as_it_was(network, two_sizes, fram
             np.testing.assert_array_equal(again.step(frame), whole.step(frame))
 
 
-def test_square_files_of_another_export_are_refused(two_sizes, tmp_path) -> None:
-    folder = shutil.copytree(two_sizes, tmp_path / "copied")
-    path = folder / "square" / "metadata.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**content, "source": {"sha256": "of other weights"}}), encoding="utf-8")
-    with pytest.raises(InputError, match=r"is not of the same export as .*; export the network again"):
-        VideoSegmenter(folder)
+def test_metadata_that_names_graphs_of_another_size_is_refused(two_sizes, matching_export, tmp_path) -> None:
+    content = json.loads((two_sizes / "metadata.json").read_text(encoding="utf-8"))
+    square = content["square"]
+    for number, (source, described, message) in enumerate(
+        (
+            (two_sizes, {**square, "network_size": [96, 96]}, r"the input frame to have the shape \[1, 96, 96, 3\]"),
+            (two_sizes, {"network_size": [80, 80]}, "expected the output"),
+            (two_sizes, "80x80", r"metadata\.json is damaged or incomplete"),
+            # Files of one size, of which it is said that they have two.
+            (matching_export, square, r"encoder\.tflite is no LiteRT file that can be run"),
+        )
+    ):
+        folder = shutil.copytree(source, tmp_path / str(number))
+        own = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        (folder / "metadata.json").write_text(json.dumps({**own, "square": described}), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            VideoSegmenter(folder, network_size=described["network_size"] if described != "80x80" else None)
 
 
-def test_an_export_without_them_removes_the_square_files(two_sizes, network, tmp_path) -> None:
-    from osmn_tf.export import litert
-
-    folder = shutil.copytree(two_sizes, tmp_path / "copied")
-    (folder / "square" / "notes.txt").write_text("mine")
-    litert._remove_square(folder)
-    assert [path.name for path in (folder / "square").iterdir()] == ["notes.txt"]
-    (folder / "square" / "notes.txt").unlink()
-    litert._remove_square(folder)  # an empty folder is no export
-
-
-def test_only_what_matches_has_two_sizes(tiny_reconvnet, tmp_path) -> None:
-    from osmn_tf.export.litert import export_litert
-
-    with pytest.raises(InputError, match="square: only a network that matches is used at two sizes"):
-        export_litert(tiny_reconvnet, tmp_path / "out", square=True)
-    assert not (tmp_path / "out").exists()
+def test_only_what_matches_has_two_sizes(exported) -> None:
+    assert "square" not in json.loads((exported / "metadata.json").read_text(encoding="utf-8"))

@@ -66,7 +66,11 @@ class MadeUpNetwork:
             network_size=NETWORK,
             guide_channels=1,
         )
+        self.sizes = (NETWORK,)
         self.guides: list[list[np.ndarray]] = []
+
+    def use(self, size: tuple[int, int]) -> None:
+        pass
 
     def modulate(self, guide: np.ndarray) -> np.ndarray:
         return guide.mean(axis=(0, 1))
@@ -93,8 +97,8 @@ def track(matches: bool) -> dict[str, Any]:
     """
     predictor = ExportedPredictor.__new__(ExportedPredictor)
     network = MadeUpNetwork()
-    predictor.network = predictor._own = network  # type: ignore[assignment]
-    predictor._square_folder = None
+    predictor.network = network  # type: ignore[assignment]
+    predictor._own_size = NETWORK
     predictor.options, predictor._search_window = PredictorOptions(), matches
     predictor.forget()
     segmenter = VideoSegmenter(predictor)

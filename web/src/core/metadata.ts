@@ -7,18 +7,24 @@ export const FORMAT_VERSION = 1;
 export const GRAPHS = ["modulator", "encoder", "step"] as const;
 export type Graph = (typeof GRAPHS)[number];
 
-export interface Metadata {
-  /** [h, w] of the frames that go into the network. */
+/** What depends on the size of the frames that go into the network. */
+export interface Sized {
+  /** [h, w] of these frames. */
   networkSize: [number, number];
+  /** Name -> shape of what goes from the encoder to the step. */
+  features: Map<string, number[]>;
+  /** Name -> shape [h, w, c] of an object's recurrent state. */
+  state: Map<string, number[]>;
+}
+
+export interface Metadata extends Sized {
+  /** Of the graphs for videos that are not wide, in the same files; null where these have none. */
+  square: Sized | null;
   /** Batch size of the step. */
   objects: number;
   guideSize: number;
   guideBackground: [number, number, number];
   modulationSize: number;
-  /** Name -> shape of what goes from the encoder to the step. */
-  features: Map<string, number[]>;
-  /** Name -> shape [h, w, c] of an object's recurrent state. */
-  state: Map<string, number[]>;
   quantization: string;
   /** The network matches: an object is looked for near where it was. */
   matches: boolean;
@@ -51,13 +57,12 @@ export function readMetadata(content: unknown): Metadata {
       files[graph] = { name, sha256, bytes: Number(bytes) || 0 };
     }
     return {
-      networkSize: numbers(json.network_size, 2) as [number, number],
+      ...sized(json),
+      square: json.square ? sized(json.square) : null,
       objects: numbers([json.objects], 1)[0]!,
       guideSize: numbers([json.guide_size], 1)[0]!,
       guideBackground: numbers(json.guide_background, 3) as [number, number, number],
       modulationSize: numbers([json.modulation_size], 1)[0]!,
-      features: shapes(json.features),
-      state: shapes(json.state),
       quantization: String(json.quantization),
       matches: json.matches === true,
       files,
@@ -67,6 +72,23 @@ export function readMetadata(content: unknown): Metadata {
   } catch {
     throw new UserError("The network's description (metadata.json) is damaged or incomplete.");
   }
+}
+
+function sized(json: Record<string, any>): Sized {
+  return {
+    networkSize: numbers(json["network_size"], 2) as [number, number],
+    features: shapes(json["features"]),
+    state: shapes(json["state"]),
+  };
+}
+
+/** Narrower than this share of the network's width to height, a video is seen as a square. */
+const LEAST_SHAPE = 0.8;
+
+/** What suits a video: `fitted_size` of `osmn_tf/resampling.py`. */
+export function fitted(metadata: Metadata, width: number, height: number): Sized {
+  const [h, w] = metadata.networkSize;
+  return metadata.square && w > h && width / height < LEAST_SHAPE * (w / h) ? metadata.square : metadata;
 }
 
 function numbers(value: unknown, count?: number): number[] {

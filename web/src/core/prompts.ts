@@ -74,7 +74,7 @@ export interface Prompted {
 export async function maskFromBox(segmenter: Segmenter, frame: Frame, box: Box): Promise<Prompted> {
   const inside = clip(box, frame);
   if (!inside) throw new UserError("The box lies outside of the picture, or is too small. Draw it around the object.");
-  const part = around(inside, frame, segmenter.network.metadata.networkSize);
+  const part = around(inside, frame, segmenter.network.networkSize);
   const here = { ...inside, x: inside.x - part.x, y: inside.y - part.y };
   const rough = ellipse(part.width, part.height, here);
   const [dx, dy] = [here.width * BOX_MARGIN, here.height * BOX_MARGIN];
@@ -121,7 +121,7 @@ export async function maskFromClick(
   };
   const found = await refine(segmenter, frame, rough, keep(clicked));
   const box = found.rough ? null : surroundings(found.mask.data, width, height, 0);
-  const part = box && around(box, frame, segmenter.network.metadata.networkSize);
+  const part = box && around(box, frame, segmenter.network.networkSize);
   if (!part || part.width * part.height > SMALL_PART * width * height) return found;
   const closer = await refine(segmenter, cut(frame, part, 4), cut(found.mask, part, 1), keep(cut(clicked, part, 1)));
   return { mask: whole(closer.mask, part, frame), rough: false };
@@ -166,7 +166,7 @@ async function refine(
   rough: Mask,
   limit: (answer: Mask) => void,
 ): Promise<Prompted> {
-  const [h, w] = segmenter.network.metadata.networkSize;
+  const [h, w] = segmenter.network.networkSize;
   const least = MIN_SHARE * rough.data.reduce((sum, value) => sum + value, 0);
   let mask = rough;
   for (let pass = 0; pass < PASSES; pass++) {

@@ -15,6 +15,10 @@ export interface Network<S extends Held = Held> {
   readonly metadata: Metadata;
   /** Channels of the spatial guide: 1, or 2 where the network also takes the previous mask. */
   readonly guideChannels: number;
+  /** [h, w] of the frames that go into it: one of those in the metadata. */
+  readonly networkSize: readonly [number, number];
+  /** Goes on with the graphs that suit a video. What was encoded and the states are of no use to others. */
+  fit(width: number, height: number): void;
   /** Modulation of an object from its visual guide, float32 [S, S, 3]. */
   modulate(guide: Float32Array): Promise<Float32Array>;
   /** Prepares a frame, uint8 [h, w, 3] of the network's size, for `step`. */
@@ -55,6 +59,12 @@ export class Segmenter<S extends Held = Held> {
     this.encoded = null;
   }
 
+  /** Forgets all, and takes up a video of this size. */
+  begin(video: { width: number; height: number }): void {
+    this.reset();
+    this.network.fit(video.width, video.height);
+  }
+
   remove(labels: readonly number[]): void {
     for (const object of this.objects) if (labels.includes(object.label)) object.state?.delete();
     this.objects = this.objects.filter((object) => !labels.includes(object.label));
@@ -83,7 +93,7 @@ export class Segmenter<S extends Held = Held> {
     const result = this.objects.length ? await this.step(frame) : { ...mask, data: new Uint8Array(mask.data.length) };
     for (const label of labels) {
       const modulation = known.get(label) ?? (await this.modulation(frame, mask, label));
-      const [h, w] = this.network.metadata.networkSize;
+      const [h, w] = this.network.networkSize;
       const guideMask = networkMask(mask, label, h, w);
       const object: TrackedObject<S> = { label, modulation, guideMask, state: null };
       if (this.network.metadata.state.size) {
@@ -98,7 +108,7 @@ export class Segmenter<S extends Held = Held> {
 
   /** A frame at network size, as `step` takes it too. */
   shrink(frame: Frame): SmallFrame {
-    const [h, w] = this.network.metadata.networkSize;
+    const [h, w] = this.network.networkSize;
     const start = performance.now();
     const small = resizeFrame(frame, h, w);
     this.times.resize += performance.now() - start;
@@ -107,7 +117,7 @@ export class Segmenter<S extends Held = Held> {
 
   /** Segments the next frame. */
   async step(frame: Frame | SmallFrame): Promise<Mask> {
-    const [h, w] = this.network.metadata.networkSize;
+    const [h, w] = this.network.networkSize;
     if (!this.objects.length) {
       return { width: frame.width, height: frame.height, data: new Uint8Array(frame.width * frame.height) };
     }
@@ -133,7 +143,7 @@ export class Segmenter<S extends Held = Held> {
    * first step shows the network the mask, which it may remember, and only the second one answers.
    */
   async probe(frame: Frame, mask: Mask, label: number): Promise<Float32Array> {
-    const [h, w] = this.network.metadata.networkSize;
+    const [h, w] = this.network.networkSize;
     const modulation = await this.modulation(frame, mask, label);
     const object: TrackedObject<S> = { label, modulation, guideMask: networkMask(mask, label, h, w), state: null };
     if (this.network.metadata.state.size) object.state = (await this.run(frame, object)).state;
@@ -144,7 +154,7 @@ export class Segmenter<S extends Held = Held> {
   }
 
   private async run(frame: Frame | SmallFrame, object: TrackedObject<S>): Promise<{ logits: Float32Array; state: S }> {
-    const [h, w] = this.network.metadata.networkSize;
+    const [h, w] = this.network.networkSize;
     if (this.encoded !== frame) {
       const { small } = "small" in frame ? frame : this.shrink(frame);
       const before = performance.now();

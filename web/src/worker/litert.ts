@@ -1,9 +1,11 @@
 /** An exported network under LiteRT.js. What goes from one graph to the next stays in LiteRT's memory. */
 
-import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, type CompiledModel } from "@litertjs/core";
+import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, type CompiledModel, type SignatureRunner } from "@litertjs/core";
 import { UserError } from "../core/errors";
-import { GRAPHS, readMetadata, type Graph, type Metadata } from "../core/metadata";
+import { fitted, GRAPHS, readMetadata, type Graph, type Metadata, type Sized } from "../core/metadata";
 import type { Held, Network } from "../core/segmenter";
+
+const SQUARE = "_square"; // ends the signatures of the graphs for videos that are not wide
 
 export type Accelerator = "wasm" | "webgpu";
 
@@ -137,33 +139,40 @@ export class LiteRtNetwork implements Network<HeldState> {
   readonly guideChannels: number;
   private features: Record<string, Tensor> = {};
   private readonly inputs = new Map<string, Tensor>();
-  private readonly zeros: HeldState;
+  private readonly zeros = new Map<Sized, HeldState>();
+  private sized: Sized;
 
   private constructor(
     readonly metadata: Metadata,
     private readonly models: Record<Graph, CompiledModel>,
     readonly accelerator: Accelerator,
   ) {
-    const [h, w] = metadata.networkSize;
-    const shape = this.shapeOf("step", "spatial_guide");
-    this.guideChannels = shape[3] ?? 0;
-    if (shape[1] !== h || shape[2] !== w || this.guideChannels < 1 || this.guideChannels > 2) {
-      throw new UserError("The network's file step.tflite is of another version than its description (metadata.json).");
-    }
-    for (const [name, size] of metadata.state) {
-      const found = this.shapeOf("step", name);
-      if (found.join() !== [metadata.objects, ...size].join()) {
+    this.sized = metadata;
+    this.guideChannels = this.shapeOf("step", "spatial_guide")[3] ?? 0;
+    for (const sized of [metadata.square, metadata]) {
+      if (!sized) continue;
+      this.sized = sized;
+      const [h, w] = sized.networkSize;
+      const guide = [metadata.objects, h, w, Math.min(Math.max(this.guideChannels, 1), 2)];
+      const expected = new Map([...sized.state].map(([name, size]) => [name, [metadata.objects, ...size]]));
+      for (const [name, shape] of expected.set("spatial_guide", guide)) {
+        if (this.shapeOf("step", name).join() === shape.join()) continue;
         throw new UserError("The network's file step.tflite is of another version than its description (metadata.json).");
       }
+      const zeros = [...sized.state.keys()].map((name) => {
+        const full = this.shapeOf("step", name);
+        return [name, new Tensor(new Float32Array(full.reduce((a, b) => a * b, 1)), full)];
+      });
+      this.zeros.set(sized, new HeldState(Object.fromEntries(zeros)));
     }
-    this.zeros = new HeldState(
-      Object.fromEntries(
-        [...metadata.state.keys()].map((name) => {
-          const full = this.shapeOf("step", name);
-          return [name, new Tensor(new Float32Array(full.reduce((a, b) => a * b, 1)), full)];
-        }),
-      ),
-    );
+  }
+
+  get networkSize(): readonly [number, number] {
+    return this.sized.networkSize;
+  }
+
+  fit(width: number, height: number): void {
+    this.sized = fitted(this.metadata, width, height);
   }
 
   static async compile(files: NetworkFiles, accelerator: Accelerator, threads: number): Promise<LiteRtNetwork> {
@@ -179,14 +188,25 @@ export class LiteRtNetwork implements Network<HeldState> {
     return new LiteRtNetwork(files.metadata, models, accelerator);
   }
 
+  /** A graph at the present size. */
+  private runner(graph: Graph): SignatureRunner {
+    const square = this.sized === this.metadata.square && graph !== "modulator";
+    const found = Object.entries(this.models[graph].signatures).find(([name]) => name.endsWith(SQUARE) === square);
+    if (!found) {
+      const { name } = this.metadata.files[graph];
+      throw new UserError(`The network's file ${name} is of another version than its description (metadata.json).`);
+    }
+    return found[1];
+  }
+
   private shapeOf(graph: Graph, input: string): number[] {
-    const details = this.models[graph].getInputDetails().find((detail) => detail.name === input);
+    const details = this.runner(graph).getInputDetails().find((detail) => detail.name === input);
     return details ? Array.from(details.shape) : [];
   }
 
   /** The input's tensor, which is made once, with new content at its beginning; the rest, of other objects, stays 0. */
   private fill(graph: Graph, name: string, content: Float32Array | Uint8Array): Tensor {
-    const key = `${graph}/${name}`;
+    const key = `${graph}/${name}/${this.networkSize}`;
     let tensor = this.inputs.get(key);
     if (!tensor) {
       const shape = this.shapeOf(graph, name);
@@ -207,7 +227,7 @@ export class LiteRtNetwork implements Network<HeldState> {
   }
 
   async modulate(guide: Float32Array): Promise<Float32Array> {
-    const outputs = await this.models.modulator.run({ visual_guide: this.fill("modulator", "visual_guide", guide) });
+    const outputs = await this.runner("modulator").run({ visual_guide: this.fill("modulator", "visual_guide", guide) });
     const modulation = (await outputs["modulation"]!.data()) as Float32Array;
     for (const tensor of Object.values(outputs)) tensor.delete();
     return modulation.slice(0, this.metadata.modulationSize);
@@ -216,7 +236,7 @@ export class LiteRtNetwork implements Network<HeldState> {
   async encode(frame: Uint8Array): Promise<void> {
     for (const tensor of Object.values(this.features)) tensor.delete();
     this.features = {};
-    this.features = await this.models.encoder.run({ frame: this.fill("encoder", "frame", frame) });
+    this.features = await this.runner("encoder").run({ frame: this.fill("encoder", "frame", frame) });
   }
 
   async step(
@@ -224,14 +244,14 @@ export class LiteRtNetwork implements Network<HeldState> {
     modulation: Float32Array,
     state: HeldState | null,
   ): Promise<{ logits: Float32Array; state: HeldState }> {
-    const outputs = await this.models.step.run({
+    const outputs = await this.runner("step").run({
       ...this.features,
-      ...(state ?? this.zeros).tensors,
+      ...(state ?? this.zeros.get(this.sized)!).tensors,
       spatial_guide: this.fill("step", "spatial_guide", guide),
       modulation: this.fill("step", "modulation", modulation),
     });
     const { logits, ...rest } = outputs;
-    const [h, w] = this.metadata.networkSize;
+    const [h, w] = this.networkSize;
     const plane = ((await logits!.data()) as Float32Array).subarray(0, h * w);
     logits!.delete();
     return { logits: plane, state: new HeldState(rest) };
@@ -239,7 +259,7 @@ export class LiteRtNetwork implements Network<HeldState> {
 
   delete(): void {
     for (const tensor of [...Object.values(this.features), ...this.inputs.values()]) tensor.delete();
-    this.zeros.delete();
+    for (const zeros of this.zeros.values()) zeros.delete();
     for (const graph of GRAPHS) this.models[graph].delete();
   }
 }

@@ -82,7 +82,7 @@ export class Session {
   private loading: Promise<Segmenter<HeldState>> | null = null;
   private loadingMarker: Promise<Segmenter<HeldState>> | null = null;
   private device = "";
-  private networkSize: [number, number] | null = null;
+  private tracker: LiteRtNetwork | null = null;
   private results: ScratchFile[] = [];
   private lastPoint = { x: 0, y: 0 };
   private seekTarget: number | null = null;
@@ -116,7 +116,7 @@ export class Session {
       marked: source ? this.given.indices() : [],
       done: source ? this.masks.indices().length : 0,
       canUndo: this.undos.length > 0,
-      network: { ready: this.networkSize !== null, size: this.networkSize?.join(" × ") ?? "", device: this.device },
+      network: { ready: this.tracker !== null, size: this.tracker?.networkSize.join(" × ") ?? "", device: this.device },
     });
   }
 
@@ -193,7 +193,8 @@ export class Session {
     const onProcessor = await LiteRtNetwork.compile(files, "wasm", runtime.threads);
     this.device = runtime.threads === 1 ? "1 thread" : `${runtime.threads} threads`;
     const network = (webgpu && (await this.onGraphics(files, onProcessor, Boolean(adapter)))) || onProcessor;
-    this.networkSize = files.metadata.networkSize;
+    this.tracker = network;
+    if (this.source) network.fit(this.source.width, this.source.height);
     // What this worker has loaded, LiteRT's files among it: the page does not know of them.
     this.listener.keep([...files.urls, ...performance.getEntriesByType("resource").map((entry) => entry.name)]);
     this.tell();
@@ -247,6 +248,7 @@ export class Session {
     this.masks = new MaskStore(this.scratch, source.count, source.width, source.height);
     this.given = new MaskStore(this.scratch, source.count, source.width, source.height);
     this.source = source;
+    this.tracker?.fit(source.width, source.height);
     this.objects = [{ label: 1, name: "Object 1", visible: true }];
     this.undos = [];
     const scale = Math.min(1, MAX_CANVAS / Math.max(source.width, source.height));
@@ -615,8 +617,8 @@ export class Session {
     earlier: number,
     continued = false,
   ): Promise<void> {
-    segmenter.reset();
     const source = this.video();
+    segmenter.begin(source);
     let index = start;
     for await (const picture of source.range(start, source.count)) {
       try {
@@ -683,9 +685,9 @@ export class Session {
     startingAt: (index: number) => Mask | null,
     keepStarts: boolean,
   ): Promise<number> {
-    segmenter.reset();
-    if (keepStarts && last === 0) return 0;
     const source = this.video();
+    segmenter.begin(source);
+    if (keepStarts && last === 0) return 0;
     for (let end = last + 1; end > 0; end -= REVERSE_CHUNK) {
       const begin = Math.max(0, end - REVERSE_CHUNK);
       // A video is decoded forward only. What waits is at network size: a few megabytes, whatever the video's size.
@@ -726,7 +728,7 @@ export class Session {
     this.masks.set(index, mask);
     this.frame = index;
     if (run.frameDone()) {
-      if ("small" in frame) this.painter.small(this.background, frame.small, ...this.networkSize!);
+      if ("small" in frame) this.painter.small(this.background, frame.small, ...this.tracker!.networkSize);
       else this.painter.frame(this.background, frame);
       this.draw(mask);
       this.tell();
@@ -810,7 +812,7 @@ class Run {
 
 /** Mean IoU of two networks' masks on a made-up frame with a disc in it. */
 async function agree(first: LiteRtNetwork, second: LiteRtNetwork): Promise<number> {
-  const [h, w] = first.metadata.networkSize;
+  const [h, w] = first.networkSize;
   const frame: Frame = { width: w, height: h, data: new Uint8Array(h * w * 4) };
   const mask = emptyMask(w, h);
   for (let y = 0; y < h; y++) {

@@ -201,6 +201,8 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     const { status, alert } = await opened.markBox([0.23, 0.04], [0.54, 0.41]);
     assert.match(status, /^Marked/, alert);
     await shot(opened, "13-turned");
+    const seen = await opened.page.$eval("#network", ({ textContent }) => textContent);
+    assert.match(seen, /^Network at 464 × 464 pixels/); // not squeezed into the shape for wide videos
     await opened.track("forward");
     const zip = await opened.save("masks");
     const { first: _, ...result } = await compareWithNative(clips["turned.mp4"], zip, network, path.join(folder, "turned"));

@@ -8,7 +8,7 @@ import { writeTracks } from "../../src/core/coco";
 import { sentence, UserError } from "../../src/core/errors";
 import { emptyMask, mergeLogits, resizeFrame, resizePlane, type Mask } from "../../src/core/frames";
 import { networkMask, searchNear, spatialGuide, visualGuide } from "../../src/core/guides";
-import { readMetadata } from "../../src/core/metadata";
+import { fitted, readMetadata } from "../../src/core/metadata";
 import { ellipse, keepConnected, maskFromBox, maskFromClick } from "../../src/core/prompts";
 import { packMask, unpackMask } from "../../src/core/rle";
 import { labelsIn, Segmenter, type Held, type Network } from "../../src/core/segmenter";
@@ -86,6 +86,7 @@ class MadeUpNetwork implements Network<Held> {
   guides: Float32Array[] = [];
   alive = 0;
   readonly guideChannels = 1;
+  readonly networkSize = NETWORK;
   readonly metadata = {
     networkSize: NETWORK,
     guideSize: GUIDE_SIZE,
@@ -96,6 +97,8 @@ class MadeUpNetwork implements Network<Held> {
   constructor(private readonly objects: number, matches = false) {
     this.metadata.matches = matches;
   }
+
+  fit(): void {}
 
   async modulate(): Promise<Float32Array> {
     return new Float32Array(3);
@@ -321,6 +324,17 @@ test("the brush paints round strokes and erases one object only", () => {
   paint(mask, { x: -50, y: -50 }, { x: -40, y: -40 }, 3, 1); // outside: nothing
 });
 
+test("videos that are not wide are seen as squares, as in Python", () => {
+  const square = { networkSize: [464, 464] };
+  const metadata = { networkSize: [352, 608], square } as Parameters<typeof fitted>[0];
+  const sizes = [[1920, 1080], [854, 480], [640, 480], [480, 854], [500, 363], [500, 361]] as const;
+  assert.deepEqual(
+    sizes.map(([width, height]) => fitted(metadata, width, height) === square),
+    [false, false, true, true, true, false],
+  );
+  assert.equal(fitted({ ...metadata, square: null }, 480, 854).networkSize[1], 608);
+});
+
 test("metadata of other formats and versions is refused with a sentence", () => {
   const file = { name: "step.tflite", sha256: "00", bytes: 1 };
   const valid = {
@@ -337,12 +351,14 @@ test("metadata of other formats and versions is refused with a sentence", () => 
     files: { modulator: file, encoder: file, step: file },
   };
   assert.deepEqual(readMetadata(valid).state, new Map([["memory", [2, 2, 1]]]));
+  assert.equal(readMetadata(valid).square, null);
   const refused: [unknown, RegExp][] = [
     [null, /not that of an exported network/],
     [{ ...valid, format: "other" }, /not that of an exported network/],
     [{ ...valid, format_version: 2 }, /format version 2/],
     [{ ...valid, network_size: "24" }, /damaged or incomplete/],
     [{ ...valid, files: {} }, /damaged or incomplete/],
+    [{ ...valid, square: { network_size: [28, 28] } }, /damaged or incomplete/],
     [{ ...valid, files: { ...valid.files, step: { ...file, name: "../secret" } } }, /damaged or incomplete/],
   ];
   for (const [content, message] of refused) {
