@@ -23,9 +23,10 @@ $(VENV)/.run-installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[tf]'
 	@touch $@
 
-# LiteRT runs the shipped network: the demo needs neither Keras nor TensorFlow.
+# LiteRT runs the shipped network: the demo needs neither Keras nor TensorFlow. Python compiles what it imports, which is
+# little of what is installed.
 $(VENV)/.demo-installed: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[runtime]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[runtime]'
 	@touch $@
 
 $(VENV)/.test-installed: setup.cfg pyproject.toml | $(BIN)/python
