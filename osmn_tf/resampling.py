@@ -8,6 +8,7 @@ centre-aligned: from 854 x 480 to 448 x 256 it moves masks by about a pixel.)
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -61,6 +62,11 @@ def fitted_size(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int
     """
     own, given = size[1] / size[0], frame_size[1] / frame_size[0]
     return square_size(size) if own > 1 and given < _LEAST_SHAPE * own else size
+
+
+def name_sizes(sizes: Iterable[tuple[int, int]]) -> str:
+    """Network sizes as messages name them, like "352 x 608 and 464 x 464"."""
+    return " and ".join(f"{height} x {width}" for height, width in sizes)
 
 
 def coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions
+from osmn_tf.resampling import name_sizes
 
 LITERT_FOLDER = "litert"
 
@@ -86,8 +87,8 @@ def needs_keras(source: NetworkSource, exported: Any, options: PredictorOptions,
         return "fine-tuning"
     if options.scale != 1:
         return f"{options.scale:g} times the network size"
-    if options.network_size is not None and tuple(options.network_size) != exported.network_size:
-        return "another network size than {} x {}".format(*exported.network_size)
+    if options.network_size is not None and tuple(options.network_size) not in exported.sizes:
+        return f"another network size than {name_sizes(exported.sizes)}"
     if options.precision is not None and (options.precision, exported.quantization) != ("float32", "none"):
         return f"the precision {options.precision}"
     # The weights were replaced, and the files beside them were not.

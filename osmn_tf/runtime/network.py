@@ -119,6 +119,11 @@ class Metadata:
     square: Metadata | None = None
     is_square: bool = False
 
+    @property
+    def sizes(self) -> dict[tuple[int, int], Metadata]:
+        """(h, w) of the frames that there are graphs for, and what is known of these."""
+        return {of_size.network_size: of_size for of_size in (self, self.square) if of_size is not None}
+
     @classmethod
     def read(cls, folder: Path) -> Metadata:
         """Reads `metadata.json`.
@@ -331,7 +336,7 @@ class ExportedNetwork:
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         self._folder, metadata = read_metadata(path)
         self._threads = choose_threads(threads)
-        self._metadata = {of_size.network_size: of_size for of_size in (metadata, metadata.square) if of_size}
+        self.sizes = metadata.sizes
         self._opened: dict[tuple[int, int], tuple[Graph | CopyingGraph, Graph | CopyingGraph]] = {}
         self._modulator = open_graph(
             self._folder,
@@ -343,11 +348,6 @@ class ExportedNetwork:
         )
         self.use(metadata.network_size)
 
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(h, w) of the frames that it has graphs for."""
-        return tuple(self._metadata)
-
     def use(self, size: tuple[int, int]) -> None:
         """Goes on with the graphs for frames of a size, one of `sizes`.
 
@@ -355,9 +355,9 @@ class ExportedNetwork:
             InputError: these cannot be opened.
         """
         if size not in self._opened:
-            self._opened[size] = self._open(self._metadata[size])
+            self._opened[size] = self._open(self.sizes[size])
         self._encoder, self._step = self._opened[size]
-        self.metadata = self._metadata[size]
+        self.metadata = self.sizes[size]
 
     def _open(self, metadata: Metadata) -> tuple[Graph | CopyingGraph, Graph | CopyingGraph]:
         """Encoder and step of a size."""

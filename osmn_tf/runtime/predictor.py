@@ -12,7 +12,7 @@ import numpy as np
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
-from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
+from osmn_tf.resampling import fitted_size, name_sizes, resize_frame, resize_mask
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize
 from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
@@ -53,14 +53,13 @@ def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tu
     options.refuse("an exported network computes in what it was exported in", "precision")
     options.refuse("an exported network runs at the size that it was exported for", "scale")
     metadata = read_metadata(path)[1]
-    sizes = [of_size.network_size for of_size in (metadata, metadata.square) if of_size is not None]
     if options.network_size is None:
-        return sizes[0]
+        return metadata.network_size
     height, width = options.network_size
-    if (height, width) not in sizes:
-        own = " and ".join(f"{h} x {w}" for h, w in sizes)
+    if (height, width) not in metadata.sizes:
         raise InputError(
-            f"network_size: {path} was exported for {own} and runs at no other size, received {height} x {width}"
+            f"network_size: {path} was exported for {name_sizes(metadata.sizes)} and runs at no other size, received"
+            f" {height} x {width}"
         )
     return height, width
 

@@ -28,7 +28,12 @@ BOTH = ("ai_edge_litert", "keras", "tensorflow")
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A preset's folder, with LiteRT files for 64 x 96 by their metadata alone, and what is installed."""
 
-    def make(quantization: str | None = "int8", weights: str = "a", installed: tuple[str, ...] = BOTH) -> Path:
+    def make(
+        quantization: str | None = "int8",
+        weights: str = "a",
+        installed: tuple[str, ...] = BOTH,
+        square: tuple[int, int] | None = None,
+    ) -> Path:
         folder = tmp_path / "preset"
         folder.mkdir()
         (folder / "config.json").write_text("{}")
@@ -48,6 +53,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
                 "files": {},
                 "quantization": quantization,
                 "source": {"sha256": weights},
+                **({} if square is None else {"square": {"network_size": square}}),
             }
             (folder / "litert" / "metadata.json").write_text(json.dumps(facts))
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
@@ -65,6 +71,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         ({}, {"engine": "keras"}, False, "keras"),
         ({}, {"network_size": (64, 96), "threads": 1, "merge": "soft"}, False, "litert"),
         ({}, {"network_size": (96, 64)}, False, "keras"),
+        ({"square": (80, 80)}, {"network_size": (80, 80)}, False, "litert"),
+        ({"square": (80, 80)}, {"network_size": (96, 96)}, False, "keras"),
         ({}, {"scale": 1.5}, False, "keras"),
         ({}, {}, True, "keras"),
         ({}, {"precision": "float32"}, False, "keras"),
@@ -216,6 +224,9 @@ def test_a_segmenter_goes_over_to_keras_to_be_fine_tuned(
 
 def test_the_default_preset_ships() -> None:
     assert DEFAULT_PRESET in list_presets()
+    # Wide videos and all others run on its LiteRT files.
+    source = engines.find_litert(list_presets()[DEFAULT_PRESET])
+    assert list(read_export(source)[1].sizes) == [(352, 608), (464, 464)]
     assert sum(path.stat().st_size for path in list_presets()[DEFAULT_PRESET].rglob("*")) <= 30e6
 
 
