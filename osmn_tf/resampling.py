@@ -60,8 +60,12 @@ def fitted_size(size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int
         the network's own shape by more than a fifth, and that is wide. 4:3 and upright videos are, of a network for
         16:9.
     """
-    own, given = size[1] / size[0], frame_size[1] / frame_size[0]
-    return square_size(size) if own > 1 and given < _LEAST_SHAPE * own else size
+    return square_size(size) if frame_size[1] / frame_size[0] < narrowest(size) else size
+
+
+def narrowest(size: tuple[int, int]) -> float:
+    """Width to height of the narrowest video that a network of size (h, w) sees at that size (`fitted_size`)."""
+    return _LEAST_SHAPE * size[1] / size[0] if size[1] > size[0] else 0.0
 
 
 def name_sizes(sizes: Iterable[tuple[int, int]]) -> str:

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network-size",
         "--size",
         metavar="HxW",
-        help="frame size inside the network (default: the preset's; litert: of one that matches a square too)",
+        help="frame size inside the network (default: the preset's, and of one that matches a square too)",
     )
     parser.add_argument(
         "--object",

@@ -49,7 +49,7 @@ def find(x: Any) -> NetworkSource | None:
 
         _refuse(options, "precision", "threads", "scale", "merge", *GUIDE_OPTIONS)
         predictor = SavedModelPredictor(folder)
-        if options.network_size not in (None, predictor.network_size):
+        if options.network_size not in (None, predictor.network_size) or predictor.fits_videos:
             _refuse(options, "network_size")
         return predictor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -24,12 +25,15 @@ from osmn_tf.export.osvos_graphs import OSVOSModule
 from osmn_tf.export.rvos_graph import RVOSModule
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
+from osmn_tf.export.signatures import SignatureModule
 from osmn_tf.export.steps import step_of
+from osmn_tf.export.two_sizes import TwoSizes
 from osmn_tf.files import ensure_directory, file_digest, write_text
 from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
+from osmn_tf.resampling import square_size
 from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.version import __version__
 
@@ -83,7 +87,9 @@ def export_saved_model(
         out_dir: created if needed.
         name: of the served model; default: the model's.
         version: positive; TensorFlow Serving serves the highest.
-        network_size, merge, exclusive, recover, search_window: as `VideoSegmenter`; its defaults give its masks.
+        network_size, merge, exclusive, recover, search_window: as `VideoSegmenter`; its defaults give its masks. A
+            network that matches sees videos that are not wide as squares, unless a size is given; sessions of the two
+            sizes have other shapes.
         state_dtype: "float32", "float16" or "bfloat16" for the recurrent state on its way; default: the network's
             compute dtype. The network computes in its own precision.
         warm_up: write requests that TensorFlow Serving plays when it loads the model.
@@ -110,9 +116,8 @@ def export_saved_model(
         raise InputError(f"state_dtype: expected one of {', '.join(STATE_DTYPES)}, received {state_dtype!r}")
     if warm_up:
         check_serving_protos()
-    step = step_of(
-        model, PredictorOptions(network_size, merge, exclusive, recover, search_window=search_window), MODULES
-    )
+    options = PredictorOptions(network_size, merge, exclusive, recover, search_window=search_window)
+    step = step_of(model, options, MODULES)
     parent = ensure_directory(out_dir, "out_dir") / name
     folder = parent / str(version)
     if folder.exists() and not force:
@@ -127,7 +132,16 @@ def export_saved_model(
         "state_dtype": state_dtype,
     }
     record = make_record(step, state_dtype, _digest(model, settings))
-    module = MODULES[type(step)](step, record)
+    module: SignatureModule
+    sessions = _describe_sessions(record)
+    if network_size is None and isinstance(step, ModulatedStep) and step.network.matching is not None:
+        size = square_size(step.network_size)
+        other = step_of(model, dataclasses.replace(options, network_size=size), MODULES)
+        square = make_record(other, state_dtype, _digest(model, {**settings, "network_size": list(size)}))
+        module = TwoSizes(SegmenterModule(step, record), SegmenterModule(other, square))
+        sessions["square"] = {"network_size": list(size), **_describe_sessions(square)}
+    else:
+        module = MODULES[type(step)](step, record)
     signatures = module.signatures()
     # TensorFlow Serving looks into the folder of versions at any moment: it must find complete ones only.
     temporary = parent / f".{version}.{uuid.uuid4().hex[:8]}.part"
@@ -145,13 +159,8 @@ def export_saved_model(
             "class": type(model).__name__,
             "config": model.get_config(),
             "settings": settings,
-            "state": {key: ["N", *shape] for key, shape in record.state.items()},
             "modulation": record.modulation,
-            "session": {
-                "digest": record.digest.hex(),
-                "bytes_per_object": record.length,
-                "state_bytes_per_object": record.state_bytes,
-            },
+            **sessions,
             "signatures": {key: _describe(function) for key, function in signatures.items()},
             "preset": dict(metadata or {}),
             "versions": {"osmn_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
@@ -206,6 +215,18 @@ def make_record(step: ModulatedStep | RVOSStep | OSVOSStep, state_dtype: str, di
         state_dtype=state_dtype,
         mask_bits=module.mask_bits,
     )
+
+
+def _describe_sessions(record: SessionRecord) -> dict[str, Any]:
+    """Shapes and lengths of what a client carries, at one network size."""
+    return {
+        "state": {name: ["N", *shape] for name, shape in record.state.items()},
+        "session": {
+            "digest": record.digest.hex(),
+            "bytes_per_object": record.length,
+            "state_bytes_per_object": record.state_bytes,
+        },
+    }
 
 
 def _digest(model: OSMN, settings: Mapping[str, Any]) -> bytes:

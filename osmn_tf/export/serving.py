@@ -41,13 +41,14 @@ def warm_up_inputs(signatures: Mapping[str, Any], frame_size: tuple[int, int]) -
     """Inputs for every signature, as TensorProto: a grey frame with one object that fills it.
 
     Args:
-        signatures: name -> concrete function; "modulate_encoded" is run for a valid session.
+        signatures: name -> concrete function; "modulate_encoded" is run for a valid session, "modulate" for its shapes.
         frame_size: (H, W) of the frame.
     """
     pixels = tf.fill((*frame_size, 1), tf.constant(1, tf.uint8))
     frame_bytes = tf.io.encode_png(tf.image.grayscale_to_rgb(127 * pixels))
     mask_bytes = tf.io.encode_png(pixels)
     begun = signatures["modulate_encoded"](frame_bytes=frame_bytes, mask_bytes=mask_bytes)
+    carried = signatures["modulate"](frame=127 * tf.repeat(pixels, 3, axis=2), mask=pixels[..., 0])
     known = {
         "frame": _constant((*frame_size, 3), tf.uint8, 127),
         "frames": _constant((2, *frame_size, 3), tf.uint8, 127),
@@ -62,7 +63,7 @@ def warm_up_inputs(signatures: Mapping[str, Any], frame_size: tuple[int, int]) -
     for name, function in signatures.items():
         inputs[name] = {}
         for key, spec in function.structured_input_signature[1].items():
-            inputs[name][key] = known[key] if key in known else _constant((1, *spec.shape[1:]), spec.dtype, 0)
+            inputs[name][key] = known[key] if key in known else _constant(tuple(carried[key].shape), spec.dtype, 0)
     return inputs
 
 
