@@ -224,7 +224,7 @@ def test_half_precision_state_changes_few_pixels(lite, modules, lite_segmenter, 
 
 
 def test_masks_are_read_as_read_mask_does(tmp_path) -> None:
-    from osmn_tf.export.graph import decode_mask
+    from osmn_tf.export.signatures import decode_mask
 
     mask = box_mask(20, 30, (1, 8, 2, 9), (10, 18, 3, 12), (5, 15, 20, 28))
     mask[mask == 3] = 200
@@ -237,7 +237,7 @@ def test_masks_are_read_as_read_mask_does(tmp_path) -> None:
 
 
 def test_jpegs_are_decoded_as_opencv_does(clip) -> None:
-    from osmn_tf.export.graph import decode_frame
+    from osmn_tf.export.signatures import decode_frame
 
     data = cv2.imencode(".jpg", clip[0][0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     expected = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
