@@ -60,48 +60,28 @@ class Matching(keras.layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         key, *earlier = inputs
-        _, height, width, _ = ops.shape(key)
+        _, height, width, channels = ops.shape(key)
         temperature = ops.cast(ops.exp(ops.minimum(self.log_temperature, _LOG_MOST)), "float32")
-        penalty = None
+        # Distances are numbers too large for half precision.
+        dtype = "float32" if self.local else key.dtype
+
+        def flat(x: Tensor) -> Tensor:
+            return ops.reshape(ops.cast(x, dtype), (-1, height * width, channels))
+
+        query, places = ops.cast(temperature, dtype) * flat(key), None
         if self.log_distance is not None:
             distance = temperature * ops.cast(ops.exp(self.log_distance), "float32")
-            # Row by row and column by column: together they are a number for every pair of cells, which an exported
-            # graph would hold.
-            penalty = (distance * _squares(height), distance * _squares(width))
+            own, places = _places(height, width)
+            query = _beside(query, distance * own)
         sums: Tensor = None
         for number, (memory, coverage) in enumerate(zip(earlier[::2], earlier[1::2], strict=True)):
-            found = self._sums(key, memory, coverage, temperature, penalty)
+            known = flat(memory) if places is None else _beside(flat(memory), places)
+            found = _sums(query, known, ops.reshape(coverage, (-1, height * width, 1)), temperature)
             sums = found if number == 0 else sums + ops.exp(-_DOUBT * temperature) * found
         similarity = ops.log(sums[..., :2] + _NOTHING) / temperature
         mask = sums[..., 2:3] / (sums[..., 3:] + _NOTHING)
         cues = ops.concatenate([similarity, mask], axis=-1)
         return ops.cast(ops.reshape(cues, (-1, height, width, CUES)), self.compute_dtype)
-
-    def _sums(
-        self, key: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor, penalty: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """float32 [N, cells, 4]: exponentials of the similarities, summed over the cells of an earlier frame: those of
-        the object, of the background, all of them weighted by the coverage, and all of them."""
-        _, height, width, channels = ops.shape(memory)
-        cells = height * width
-        exponent = ops.matmul(
-            ops.reshape(ops.cast(temperature, key.dtype) * key, (-1, cells, channels)),
-            ops.transpose(ops.reshape(memory, (-1, cells, channels)), (0, 2, 1)),
-        )
-        exponent = ops.cast(exponent, "float32")
-        if penalty is not None:
-            rows, columns = penalty
-            # With no more than four axes: what runs exported graphs on a graphics processor knows no more.
-            of_cells = ops.reshape(rows[..., None] * ops.ones((width,)), (height, 1, cells))
-            exponent = ops.reshape(exponent, (-1, height, width, cells)) - of_cells
-            exponent = ops.reshape(exponent, (-1, width, height, width)) - columns[:, None]
-            exponent = ops.reshape(exponent, (-1, cells, cells))
-        weight = ops.exp(exponent)
-        share = ops.cast(ops.reshape(coverage, (-1, cells, 1)), "float32")
-        relative = share / ops.maximum(ops.max(share, axis=1, keepdims=True), _LEAST_SHARE)
-        excluded = ops.concatenate([1.0 - relative, share], axis=-1)
-        counts = ops.exp(-_EXCLUDED * temperature * excluded)
-        return ops.matmul(weight, ops.concatenate([counts, share, ops.ones_like(share)], axis=-1))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (*input_shape[1][:3], CUES)
@@ -110,10 +90,43 @@ class Matching(keras.layers.Layer):
         return {**super().get_config(), "local": self.local}
 
 
-def _squares(length: Any) -> Tensor:
-    """float32 [length, length]: squared distances between the places of a row."""
-    position = ops.arange(length, dtype="float32")
-    return ops.square(position[:, None] - position[None])
+def _sums(query: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor) -> Tensor:
+    """float32 [N, cells, 4]: exponentials of the similarities, summed over the cells of an earlier frame: those of the
+    object, of the background, all of them weighted by the coverage, and all of them.
+
+    Args:
+        query: [1 or N, cells, K], times the temperature.
+        memory: [N, cells, K].
+        coverage: [N, cells, 1].
+        temperature: float32.
+    """
+    weight = ops.exp(ops.cast(ops.matmul(query, ops.transpose(memory, (0, 2, 1))), "float32"))
+    share = ops.cast(coverage, "float32")
+    relative = share / ops.maximum(ops.max(share, axis=1, keepdims=True), _LEAST_SHARE)
+    excluded = ops.concatenate([1.0 - relative, share], axis=-1)
+    counts = ops.exp(-_EXCLUDED * temperature * excluded)
+    return ops.matmul(weight, ops.concatenate([counts, share, ops.ones_like(share)], axis=-1))
+
+
+def _places(height: Any, width: Any) -> tuple[Tensor, Tensor]:
+    """float32 [h * w, 4] and [h * w, 4]: numbers of the cells of a grid, whose products are the squares of the
+    distances between them, negative: -|p - q|^2 = 2 p q - |p|^2 - |q|^2.
+
+    As part of the keys they cost next to nothing. A table of the distances would be a pass over a number for every pair
+    of cells more, and a part of every exported graph.
+    """
+    rows = ops.repeat(ops.arange(height, dtype="float32") - (height - 1) / 2, width)
+    columns = ops.tile(ops.arange(width, dtype="float32") - (width - 1) / 2, height)
+    ones, square = ops.ones_like(rows), ops.square(rows) + ops.square(columns)
+    return (
+        ops.stack([2.0 * rows, 2.0 * columns, -square, -ones], axis=-1),
+        ops.stack([rows, columns, ones, square], axis=-1),
+    )
+
+
+def _beside(keys: Tensor, places: Tensor) -> Tensor:
+    """Keys [N, cells, K] with the numbers of their places, [N, cells, K + 4]."""
+    return ops.concatenate([keys, ops.zeros_like(keys[..., :1]) + places], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="osmn_tf")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import assert_close, numpy
 
-from osmn_tf.layers.matching import CUES, RECENT_EVERY, FirstFrameMemory, Matching, RecentFrameMemory
+from osmn_tf.layers.matching import CUES, RECENT_EVERY, FirstFrameMemory, Matching, RecentFrameMemory, _places
 
 pytestmark = pytest.mark.backend
 
@@ -109,6 +109,13 @@ def test_a_local_match_prefers_the_neighbour():
     np.testing.assert_allclose(everywhere, 0.5, atol=1e-3)
     assert found[3] > 0.99
     assert found[10] < 0.01
+
+
+def test_places_multiply_to_distances():
+    own, places = (numpy(x) for x in _places(2, 3))  # cells (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)
+    expected = [[0, 1, 4, 1, 2, 5], [1, 0, 1, 2, 1, 2], [4, 1, 0, 5, 2, 1]]
+    np.testing.assert_array_equal(own[:3] @ places.T, -np.array(expected, np.float32))
+    np.testing.assert_array_equal(own @ places.T, places @ own.T)
 
 
 def test_the_first_frame_is_kept():
