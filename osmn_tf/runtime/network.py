@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.resampling import square_size
 
 FORMAT = "osmn_tf.litert"
 FORMAT_VERSION = 1
@@ -148,6 +149,8 @@ class Metadata:
             if "square" not in content:
                 return metadata
             square = dataclasses.replace(cls._of({**content, **content["square"]}), is_square=True)
+            if square.network_size != square_size(metadata.network_size):
+                raise ValueError("the size of its square")
             return dataclasses.replace(metadata, square=square)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error

@@ -149,7 +149,7 @@ def test_metadata_that_names_graphs_of_another_size_is_refused(two_sizes, matchi
     square = content["square"]
     for number, (source, described, message) in enumerate(
         (
-            (two_sizes, {**square, "network_size": [96, 96]}, r"the input frame to have the shape \[1, 96, 96, 3\]"),
+            (two_sizes, {**square, "network_size": [96, 96]}, r"damaged or incomplete \(ValueError: the size of its"),
             (two_sizes, {"network_size": [80, 80]}, "expected the output"),
             (two_sizes, "80x80", r"metadata\.json is damaged or incomplete"),
             # Files of one size, of which it is said that they have two.
