@@ -45,7 +45,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert_rvos import RVOSGraphs
 from osmn_tf.export.osvos_graphs import OSVOSGraphs
-from osmn_tf.export.steps import step_of
+from osmn_tf.export.steps import square_step, step_of
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.inference.modulated import ModulatedStep
@@ -53,7 +53,7 @@ from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
-from osmn_tf.resampling import resize_frame, resize_mask, square_size
+from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, METADATA_FILE, SIGNATURES, SQUARE
 from osmn_tf.version import __version__
@@ -123,7 +123,8 @@ def export_litert(
         raise InputError(f"quantize: expected one of {', '.join(QUANTIZATIONS)}, received {quantize!r}")
     if objects < 1:
         raise InputError(f"objects: expected at least 1, received {objects}")
-    step = step_of(model, PredictorOptions(size), _GRAPHS)
+    options = PredictorOptions(size)
+    step = step_of(model, options, _GRAPHS)
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"model: LiteRT files are made with the TensorFlow backend, not with {keras.backend.backend()}"
@@ -147,9 +148,8 @@ def export_litert(
         forms = _SHARED_TRUNK_INT8
     facts = {"network": type(model).__name__, "source": dict(source or {}), "quantization": quantize}
     sizes = [kind(step, objects)]
-    if size is None and isinstance(step, ModulatedStep) and step.network.matching is not None:
-        square = PredictorOptions(square_size(step.network_size))
-        sizes.append(kind(step_of(model, square, _GRAPHS), objects))
+    if (square := square_step(step, options, _GRAPHS)) is not None:
+        sizes.append(_Graphs(square, objects))
     files = {}
     for graph in kind.names:
         of_graph = sizes[:1] if graph == "modulator" else sizes  # its input does not depend on the size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -26,14 +25,13 @@ from osmn_tf.export.rvos_graph import RVOSModule
 from osmn_tf.export.serving import WARM_UP_FILE, check_serving_protos, warm_up_inputs, write_warm_up
 from osmn_tf.export.session_record import DIGEST_BYTES, SessionRecord
 from osmn_tf.export.signatures import SignatureModule
-from osmn_tf.export.steps import step_of
+from osmn_tf.export.steps import square_step, step_of
 from osmn_tf.export.two_sizes import TwoSizes
 from osmn_tf.files import ensure_directory, file_digest, write_text
 from osmn_tf.inference.modulated import ModulatedStep
 from osmn_tf.inference.osvos import OSVOSStep
 from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.rvos import RVOSStep
-from osmn_tf.resampling import square_size
 from osmn_tf.runtime.saved_model import EXTRA_ASSETS, METADATA_FILE
 from osmn_tf.version import __version__
 
@@ -132,16 +130,14 @@ def export_saved_model(
         "state_dtype": state_dtype,
     }
     record = make_record(step, state_dtype, _digest(model, settings))
-    module: SignatureModule
     sessions = _describe_sessions(record)
-    if network_size is None and isinstance(step, ModulatedStep) and step.network.matching is not None:
-        size = square_size(step.network_size)
-        other = step_of(model, dataclasses.replace(options, network_size=size), MODULES)
-        square = make_record(other, state_dtype, _digest(model, {**settings, "network_size": list(size)}))
-        module = TwoSizes(SegmenterModule(step, record), SegmenterModule(other, square))
-        sessions["square"] = {"network_size": list(size), **_describe_sessions(square)}
-    else:
-        module = MODULES[type(step)](step, record)
+    own = MODULES[type(step)](step, record)
+    module: SignatureModule = own
+    if (other := square_step(step, options, MODULES)) is not None:
+        size = list(other.network_size)
+        square = make_record(other, state_dtype, _digest(model, {**settings, "network_size": size}))
+        module = TwoSizes(own, SegmenterModule(other, square))
+        sessions["square"] = {"network_size": size, **_describe_sessions(square)}
     signatures = module.signatures()
     # TensorFlow Serving looks into the folder of versions at any moment: it must find complete ones only.
     temporary = parent / f".{version}.{uuid.uuid4().hex[:8]}.part"

@@ -28,7 +28,6 @@ class TwoSizes(SignatureModule):
         states = {name: (None,) * (len(shape) - 1) + shape[-1:] for name, shape in wide.record.state.items()}
         super().__init__(wide.record, (None, None), states)
         self._wide, self._square = wide, square
-        self.weights = wide.weights
 
     def begin(self, frame: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         sides = tf.cast(tf.shape(frame)[:2], tf.float64)

@@ -116,3 +116,21 @@ def test_a_size_that_is_given_is_the_only_one(network, folder, monkeypatch, tmp_
     assert "square" not in json.loads((one / "assets.extra/osmn_tf.json").read_text(encoding="utf-8"))
     with pytest.raises(InputError, match="network_size: an exported network does as it was exported"):
         VideoSegmenter(folder, network_size=(64, 96))
+
+
+def test_what_has_no_square(network) -> None:
+    from osmn_tf.export.saved_model import MODULES
+    from osmn_tf.export.steps import square_step, step_of
+    from osmn_tf.inference.predictor import PredictorOptions
+    from osmn_tf.models.osmn import OSMN
+
+    def of(model, size=None):
+        options = PredictorOptions(size)
+        return square_step(step_of(model, options, MODULES), options, MODULES)
+
+    square = of(network)
+    assert square is not None
+    assert square.network_size == (80, 80)
+    assert of(network, (64, 96)) is None
+    assert of(OSMN(**TINY)) is None  # it does not match
+    assert of(OSMN(**{**TINY, **MATCHING, "network_size": (96, 96)})) is None  # it is a square itself

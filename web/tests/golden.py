@@ -19,7 +19,7 @@ from osmn_tf.inference.predictor import PredictorOptions
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.labels import PALETTE
-from osmn_tf.resampling import resize_frame, resize_mask
+from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
 from osmn_tf.runtime import ExportedPredictor, guides
 from osmn_tf.runtime.frames import resize
 
@@ -29,6 +29,7 @@ NETWORK = (24, 32)
 GUIDE_SIZE = 40
 BACKGROUND = (127.5, 100.0, 90.25)
 STEPS = 5
+SIZES = ((1920, 1080), (854, 480), (640, 480), (480, 854), (500, 363), (500, 361))  # width, height of videos
 LOST = {(3, 1), (4, 1)}  # (step, object): nothing of it is seen
 
 
@@ -134,6 +135,7 @@ def golden() -> dict[str, Any]:
     tracks.add(1, np.where(mask == 2, 2, 0).astype(np.uint8), "00001")
     tracks.add(2, np.zeros_like(mask), "00002")
     return {
+        "squares": [fitted_size((352, 608), (height, width)) != (352, 608) for width, height in SIZES],
         "resize_frame_smaller": array(resize_frame(frame, NETWORK)),
         "resize_frame_larger": array(resize_frame(frame, (50, 70))),
         "resize_plane": array(resize(logits(0, 0), FRAME)),

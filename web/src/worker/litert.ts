@@ -135,6 +135,11 @@ async function begin(options: Pick<LoadOptions, "litertUrl" | "threads" | "webgp
   throw new UserError(`The part that runs networks (LiteRT) could not be started in this browser (${reason}).`);
 }
 
+function otherVersion(metadata: Metadata, graph: Graph): UserError {
+  const { name } = metadata.files[graph];
+  return new UserError(`The network's file ${name} is of another version than its description (metadata.json).`);
+}
+
 export class LiteRtNetwork implements Network<HeldState> {
   readonly guideChannels: number;
   private features: Record<string, Tensor> = {};
@@ -149,15 +154,14 @@ export class LiteRtNetwork implements Network<HeldState> {
   ) {
     this.sized = metadata;
     this.guideChannels = this.shapeOf("step", "spatial_guide")[3] ?? 0;
+    if (this.guideChannels !== 1 && this.guideChannels !== 2) throw otherVersion(metadata, "step");
     for (const sized of [metadata.square, metadata]) {
       if (!sized) continue;
       this.sized = sized;
       const [h, w] = sized.networkSize;
-      const guide = [metadata.objects, h, w, Math.min(Math.max(this.guideChannels, 1), 2)];
       const expected = new Map([...sized.state].map(([name, size]) => [name, [metadata.objects, ...size]]));
-      for (const [name, shape] of expected.set("spatial_guide", guide)) {
-        if (this.shapeOf("step", name).join() === shape.join()) continue;
-        throw new UserError("The network's file step.tflite is of another version than its description (metadata.json).");
+      for (const [name, shape] of expected.set("spatial_guide", [metadata.objects, h, w, this.guideChannels])) {
+        if (this.shapeOf("step", name).join() !== shape.join()) throw otherVersion(metadata, "step");
       }
       const zeros = [...sized.state.keys()].map((name) => {
         const full = this.shapeOf("step", name);
@@ -192,10 +196,7 @@ export class LiteRtNetwork implements Network<HeldState> {
   private runner(graph: Graph): SignatureRunner {
     const square = this.sized === this.metadata.square && graph !== "modulator";
     const found = Object.entries(this.models[graph].signatures).find(([name]) => name.endsWith(SQUARE) === square);
-    if (!found) {
-      const { name } = this.metadata.files[graph];
-      throw new UserError(`The network's file ${name} is of another version than its description (metadata.json).`);
-    }
+    if (!found) throw otherVersion(this.metadata, graph);
     return found[1];
   }
 
