@@ -73,7 +73,7 @@ def _drawn_by_numpy() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_reconvnet():
-    """A ReConvNet on MobileNet with random weights. Shared by all tests: do not change its weights."""
+    """A ReConvNet on a short MobileNet with random weights. Shared by all tests: do not change its weights."""
     from support import TINY, randomise
 
     from osmn_tf.models.reconvnet import ReConvNet
@@ -83,7 +83,7 @@ def tiny_reconvnet():
 
 @pytest.fixture(scope="session")
 def tiny_osmn():
-    """An OSMN on MobileNet in the release's form, with random weights. Shared by all tests: do not change it."""
+    """An OSMN on a short MobileNet in the release's form, with random weights. Shared: do not change it."""
     from support import TINY, randomise
 
     from osmn_tf.models.osmn import OSMN

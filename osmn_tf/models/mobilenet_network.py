@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from osmn_tf.layers.modulation import Modulation
 from osmn_tf.layers.pooling import BlockAverage
@@ -24,19 +24,23 @@ class MobileNetForm(ModulatedForm):
 
     The release takes sides that are multiples of 32 only; other sizes are padded inside, at the bottom and the right,
     with the mean colour and an empty guide, and the logits are cropped back.
+
+    Attributes:
+        modulated: the pointwise layers that are, counted from 1, one at each of the strides 4, 8, 16 and 32.
     """
 
     visual_heads = ("pooled",)
     normalization = "caffe_scaled"
+    modulated: ClassVar[tuple[int, ...]] = MODULATED
 
     @property
     def heads(self) -> dict[str, int]:
-        channels = [self.backbone.channels[index - 1] for index in MODULATED]
+        channels = [self.backbone.channels[index - 1] for index in self.modulated]
         return {f"Conv2d_out_{number}": width for number, width in enumerate(channels, start=1)}
 
     @property
     def recurrent_blocks(self) -> tuple[int, ...]:
-        return tuple(self.backbone.channels[index - 1] for index in MODULATED[1:])
+        return tuple(self.backbone.channels[index - 1] for index in self.modulated[1:])
 
     def segmentation_network(self) -> SegmentationNetwork:
         build, backbone, arguments = self.builder(), self.backbone, self.arguments
@@ -53,8 +57,8 @@ class MobileNetForm(ModulatedForm):
                 pooled_guide = BlockAverage(2, name=f"guide_pool{stride}")(pooled_guide)
             if index == 1:
                 maps[stride] = x
-            if index in MODULATED:
-                level = MODULATED.index(index)
+            if index in self.modulated:
+                level = self.modulated.index(index)
                 if level == 0:
                     x = build.hand_over(f"Conv2d_{index}", x)
                 name = f"modulator_sp_conv{index}"
@@ -68,7 +72,7 @@ class MobileNetForm(ModulatedForm):
         if arguments.decoder == "hypercolumn":
             sides = [
                 decoders.side_output(maps[2 ** (level + 2)], arguments.side_channels, f"seg_conv{index}_16")
-                for level, index in enumerate(MODULATED)
+                for level, index in enumerate(self.modulated)
             ]
             logits = decoders.hypercolumn_mobilenet(sides)
         else:

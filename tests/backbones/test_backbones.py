@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, NARROW_VGG, TINY, needs_tensorflow, numpy, random_frames
+from support import NARROW_MOBILENET, NARROW_VGG, TINY_MOBILENET, needs_tensorflow, numpy, random_frames
 
 from osmn_tf.backbones.registry import BACKBONES, find_layer
 from osmn_tf.layers.normalization import BatchNorm
@@ -31,7 +31,7 @@ def test_mobilenet_trunks_equal_keras_applications(tmp_path, ending):
     theirs = _randomised(keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 96, 3)))
     path = tmp_path / f"mobilenet{ending}"
     _save(theirs, path)
-    ours = OSMN(**TINY, normalization="signed_unit")
+    ours = OSMN(**TINY_MOBILENET, normalization="signed_unit")
     before = {weight.path: numpy(weight) for weight in ours.weights}
     ours.load_backbone_weights(str(path))
     frame = random_frames(1, 64, 96)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, box_mask, randomise
+from support import box_mask, randomise
 
 from osmn_tf.benchmarks import osvos as benchmark
 from osmn_tf.benchmarks.osvos import DisturbedOracle, Measurement, format_table, lower_bound
@@ -124,8 +124,8 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from osmn_tf.models.osvos import OSVOS
 
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    arguments = {"block_channels": NARROW_MOBILENET, "network_size": (32, 64), "batch_statistics": False}
-    randomise(OSVOS("mobilenet", "refinement", **arguments), seed=3).save_to_preset(folder)
+    arguments = {"network_size": (32, 64), "batch_statistics": False}
+    randomise(OSVOS("short", "refinement", **arguments), seed=3).save_to_preset(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, NARROW_MOBILENET, box_mask
+from support import BACKEND, box_mask
 
 from osmn_tf.benchmarks import recurrence
 from osmn_tf.cli.main import main
@@ -15,23 +15,22 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import Prediction, Predictor
 from osmn_tf.training import config as cfg
 
-CONFIG = f"""
+CONFIG = """
 model:
   network: RVOS
   arguments:
-    backbone: mobilenet
-    block_channels: {list(NARROW_MOBILENET)}
+    backbone: short
     hidden_channels: 8
     network_size: [64, 96]
-task: {{kind: rvos, slots: 2, find: 0.5}}
+task: {kind: rvos, slots: 2, find: 0.5}
 data:
-  sources: {{drawn: {{kind: synthetic, samples: 4, options: {{max_objects: 2}}}}}}
+  sources: {drawn: {kind: synthetic, samples: 4, options: {max_objects: 2}}}
   size: [32, 64]
   length: 2
-  own_guide: {{start: 0.5, end: 0.5}}
-loss: {{soft_iou: 1.0}}
-optimizer: {{learning_rate: 1.0e-3}}
-train: {{steps: 1, batch_size: 1, deterministic: false}}
+  own_guide: {start: 0.5, end: 0.5}
+loss: {soft_iou: 1.0}
+optimizer: {learning_rate: 1.0e-3}
+train: {steps: 1, batch_size: 1, deterministic: false}
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, NARROW_MOBILENET, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+from support import BACKEND, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
@@ -34,8 +34,8 @@ MASK = box_mask(80, 110, (5, 35, 5, 40))
 
 @pytest.fixture(scope="module")
 def network() -> OSVOS:
-    arguments = {"block_channels": NARROW_MOBILENET, "network_size": (64, 96), "batch_statistics": False}
-    return randomise(OSVOS("mobilenet", "refinement", **arguments, name="osvos"), seed=3)
+    arguments = {"network_size": (64, 96), "batch_statistics": False}
+    return randomise(OSVOS("short", "refinement", **arguments, name="osvos"), seed=3)
 
 
 @pytest.fixture(scope="module")

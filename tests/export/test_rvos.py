@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, NARROW_MOBILENET, box_mask, random_frames, randomise
+from support import BACKEND, box_mask, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.segmenter import VideoSegmenter
@@ -18,7 +18,7 @@ if BACKEND != "tensorflow":
 from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 from osmn_tf.export.saved_model import export_saved_model
 
-SMALL = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100))
 FRAMES = list(random_frames(3, 80, 110, seed=1))
 

@@ -20,14 +20,12 @@ from osmn_tf.models.reconvnet import ReConvNet
 
 SIZE = (64, 96)
 RATE = 2e-3  # for weights that are random
-# Nothing here depends on the widths, which take time.
-NARROW = {**TINY, "block_channels": (8, 8, 12, 12, 16, 16, 20, 20, 20, 20, 20, 24, 24)}
 
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
     """The training step is compiled once. On JAX that takes long, for a single test: VGG-16 has fewer layers."""
-    form = TINY_VGG if BACKEND == "jax" else {**NARROW, "decoder": "refinement", "recurrent_channels": (4, 6, 8)}
+    form = TINY_VGG if BACKEND == "jax" else {**TINY, "decoder": "refinement", "recurrent_channels": (4, 6, 8)}
     return VideoSegmenter(randomise(ReConvNet(**form), seed=1), SIZE, keep_scores=True)
 
 
@@ -235,7 +233,7 @@ def test_bad_options() -> None:
 @pytest.mark.parametrize(
     ("network", "share", "expected"),
     [
-        ({**NARROW, **MATCHING}, None, 0.5),
+        ({**TINY, **MATCHING}, None, 0.5),
         (TINY_VGG, None, 1.0),
         (TINY_VGG, 0.25, 0.25),
     ],
@@ -269,7 +267,7 @@ def test_how_far_the_weights_go(
 @pytest.mark.usefixtures("eagerly")
 def test_trains_what_it_is_told(options: FineTuneOptions, changed: set[str]) -> None:
     """Also: a network without recurrence, and BatchNorm statistics that stay as they are."""
-    model = randomise(OSMN(**NARROW), seed=2)
+    model = randomise(OSMN(**TINY), seed=2)
     own = {name: getattr(model, name) for name in ("frame_encoder", "object_network", "visual_modulator")}
     segmenter = VideoSegmenter(model)
     with segmenter.finetune([scene(8, 60)], 1, 1e-3, options=options):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import NARROW_MOBILENET, NARROW_VGG, box_mask, count_calls, randomise
+from support import NARROW_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
@@ -28,8 +28,8 @@ OPTIONS = ObjectTuneOptions(batch=2)
 @pytest.fixture(scope="module")
 def network() -> OSVOS:
     """The training step is compiled once. Do not change its weights."""
-    arguments = {"block_channels": NARROW_MOBILENET, "network_size": SIZE, "batch_statistics": False}
-    return randomise(OSVOS("mobilenet", "refinement", **arguments), seed=3)
+    arguments = {"network_size": SIZE, "batch_statistics": False}
+    return randomise(OSVOS("short", "refinement", **arguments), seed=3)
 
 
 @pytest.fixture(autouse=True)

@@ -195,14 +195,16 @@ def test_networks_that_give_no_scores_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def network() -> OSVOS:
-    arguments = {"block_channels": NARROW_MOBILENET, "network_size": SIZE, "batch_statistics": False}
-    return randomise(OSVOS("mobilenet", "refinement", **arguments), seed=3)
+    arguments = {"network_size": SIZE, "batch_statistics": False}
+    return randomise(OSVOS("short", "refinement", **arguments), seed=3)
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize(("backbone", "decoder"), [("mobilenet", "refinement"), ("mobilenet", "hypercolumn")])
+@pytest.mark.parametrize(("backbone", "decoder"), [("short", "refinement"), ("mobilenet", "hypercolumn")])
 def test_conditional_heads_begin_as_the_first_one(backbone: str, decoder: str) -> None:
-    arguments = {"block_channels": NARROW_MOBILENET, "side_channels": 3, "network_size": SIZE}
+    arguments = {"side_channels": 3, "network_size": SIZE}
+    if backbone == "mobilenet":
+        arguments["block_channels"] = NARROW_MOBILENET
     network = randomise(OSVOS(backbone, decoder, **arguments), seed=1)
     copy = network.with_conditional_heads()
     assert copy.get_config() == {**network.get_config(), "conditional": True, "name": copy.name}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, NARROW_MOBILENET, random_frames, randomise
+from support import BACKEND, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference import segmenter
@@ -25,7 +25,7 @@ from osmn_tf.export.litert import export_litert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
 
-SMALL = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 PLAIN = {"overlay": False, "sheet": False}
 
 

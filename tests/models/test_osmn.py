@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import (
     TINY,
+    TINY_MOBILENET,
     TINY_VGG,
     UNTRACED,
     call,
@@ -173,28 +174,34 @@ def test_mobilenet_parameters_and_names():
     assert np.all(scales == 1.0)
 
 
+@pytest.fixture(scope="module")
+def lite():
+    """The release's small form but for the guide's branch. Do not change its weights."""
+    return randomise(OSMN(**TINY_MOBILENET), seed=2)
+
+
 @needs_tensorflow
-def test_mobilenet_equals_the_release(tiny_osmn):
+def test_mobilenet_equals_the_release(lite):
     from . import release
 
-    batch, weights = object_batch(tiny_osmn, 2, 64, 96), weight_dict(tiny_osmn)
+    batch, weights = object_batch(lite, 2, 64, 96), weight_dict(lite)
     gamma = release.mobilenet_modulator(batch["visual_guide"], weights)
     assert np.abs(gamma - 1).max() > 0.1
     expected = release.mobilenet_logits(batch["frame"], batch["spatial_guide"], gamma, weights).numpy()
-    np.testing.assert_allclose(numpy(call(tiny_osmn, batch)), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(numpy(call(lite, batch)), expected, atol=1e-4 * expected.std())
 
 
 @needs_tensorflow
-def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(tiny_osmn):
+def test_mobilenet_pads_other_sizes_with_the_mean_and_an_empty_guide(lite):
     from . import release
 
-    batch, weights = object_batch(tiny_osmn, 1, 61, 75), weight_dict(tiny_osmn)
+    batch, weights = object_batch(lite, 1, 61, 75), weight_dict(lite)
     padded = np.zeros((1, 64, 96, 3), np.float32) + np.array([123, 117, 104], np.float32)
     padded[:, :61, :75] = batch["frame"]
     guide = np.pad(batch["spatial_guide"], ((0, 0), (0, 3), (0, 21), (0, 0)))
     gamma = release.mobilenet_modulator(batch["visual_guide"], weights)
     expected = release.mobilenet_logits(padded, guide, gamma, weights).numpy()[:, :61, :75]
-    np.testing.assert_allclose(numpy(call(tiny_osmn, batch)), expected, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(numpy(call(lite, batch)), expected, atol=1e-4 * expected.std())
 
 
 # Sizes, objects, precision ----------------------------------------------------------------------------------------
@@ -255,7 +262,7 @@ def test_mixed_precision(mixed_precision, tiny_osmn):
     batch = object_batch(model, 1, 45, 70)
     found = call(model, batch)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    assert keras.backend.standardize_dtype(model.frame_encoder.output["Conv2d_3"].dtype) == mixed_precision[6:]
+    assert keras.backend.standardize_dtype(model.frame_encoder.output["Conv2d_2"].dtype) == mixed_precision[6:]
     expected = numpy(call(tiny_osmn, batch))
     assert np.all(np.isfinite(numpy(found)))
     assert np.abs(numpy(found) - expected).mean() < 0.1 * expected.std()
@@ -286,7 +293,7 @@ def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
     model = OSMN(**TINY, batch_statistics=batch_statistics)
     norms = [weight for weight in model.weights if "moving" in weight.path]
     gammas = [weight for weight in model.trainable_weights if weight.path.endswith("_bn/gamma")]
-    assert len(norms) == 2 * len(gammas) > 100
+    assert len(norms) == 2 * len(gammas) > 40
     before = [numpy(weight) for weight in norms]
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss, **UNTRACED)
@@ -302,7 +309,7 @@ def test_batch_statistics_can_be_left_alone_in_training(batch_statistics):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "resnet"}, "backbone: expected one of mobilenet, vgg16, received 'resnet'"),
+        ({"backbone": "resnet"}, "backbone: expected one of mobilenet, .*vgg16, received 'resnet'"),
         ({"visual_head": "big"}, "visual_head: expected one of fc, pooled, received 'big'"),
         ({"backbone": "mobilenet", "visual_head": "fc"}, "visual_head: expected one of pooled, received 'fc'"),
         ({"decoder": "unet"}, "decoder: expected one of hypercolumn, refinement, received 'unet'"),
@@ -347,6 +354,6 @@ def test_keras_file_round_trip(tiny_osmn, tmp_path):
 @pytest.mark.backend
 def test_raw_frames_of_uint8_and_float_are_the_same(tiny_osmn):
     frame = random_frames(1, 32, 64)
-    first = call(tiny_osmn.frame_encoder, {"frame": frame})["Conv2d_3"]
-    second = call(tiny_osmn.frame_encoder, {"frame": frame.astype(np.float32)})["Conv2d_3"]
+    first = call(tiny_osmn.frame_encoder, {"frame": frame})["Conv2d_2"]
+    second = call(tiny_osmn.frame_encoder, {"frame": frame.astype(np.float32)})["Conv2d_2"]
     np.testing.assert_array_equal(numpy(first), numpy(second))

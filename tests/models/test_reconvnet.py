@@ -8,6 +8,7 @@ import pytest
 from support import (
     NARROW_MOBILENET,
     TINY,
+    TINY_MOBILENET,
     TINY_VGG,
     UNTRACED,
     WHOLE_NETWORK,
@@ -90,7 +91,7 @@ def test_initial_values():
 
 def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_blocks():
     """With as many channels as the block before it has."""
-    model = ReConvNet(**TINY, block_channels=NARROW_MOBILENET)
+    model = ReConvNet(**TINY_MOBILENET, block_channels=NARROW_MOBILENET)
     assert [(spec.name, spec.stride, spec.channels) for spec in model.state_specs] == [
         ("Conv2d_5_lstm_h", 8, 5), ("Conv2d_5_lstm_c", 8, 5), ("Conv2d_11_lstm_h", 16, 6),
         ("Conv2d_11_lstm_c", 16, 6), ("Conv2d_13_lstm_h", 32, 7), ("Conv2d_13_lstm_c", 32, 7),
@@ -127,7 +128,7 @@ def test_osmn_has_no_state(tiny_osmn):
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
 def test_recurrence(backbone, recurrence):
     """The next layer and the side branch read features + scale * h, or scale * h alone, with the right scales."""
-    arguments = TINY_VGG if backbone == "vgg16" else {**TINY, "block_channels": NARROW_MOBILENET}
+    arguments = TINY_VGG if backbone == "vgg16" else {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET}
     model = randomise(ReConvNet(**arguments, recurrence=recurrence), seed=4)
     if backbone == "vgg16":  # blocks of 2, 3, 4, 5, 6 channels
         levels = {3: ("seg_conv3_3", "seg_pool3", 45, 4), 4: ("seg_conv4_3", "seg_pool4", 49, 5),
@@ -164,8 +165,8 @@ def test_recurrence(backbone, recurrence):
 def test_silent_lstms_leave_the_osmn():
     for arguments in (
         TINY_VGG,
-        {**TINY, "block_channels": NARROW_MOBILENET},
-        {**TINY, "block_channels": NARROW_MOBILENET, "decoder": "refinement"},
+        {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET},
+        {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET, "decoder": "refinement"},
     ):
         osmn = randomise(OSMN(**arguments))
         model = ReConvNet.from_osmn(osmn)
@@ -231,7 +232,7 @@ def test_weakened_memory(tiny_reconvnet):
     before = weight_dict(model)
     model.weaken_memory(recurrent_scale=0.25, forget_shift=2.0)
     changed = {path for path, value in weight_dict(model).items() if not np.array_equal(value, before[path])}
-    layers = [f"seg_Conv2d_{index}_lstm" for index in (5, 11, 13)]
+    layers = [f"seg_Conv2d_{index}_lstm" for index in (3, 4, 5)]
     assert changed == {f"{layer}/{name}" for layer in layers for name in ("recurrent_kernel", "bias")}
     for layer, filters in zip(layers, (4, 6, 8)):
         kernel, bias = (weight_dict(model)[f"{layer}/{name}"] for name in ("recurrent_kernel", "bias"))

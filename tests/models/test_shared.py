@@ -5,7 +5,19 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import EPSILON, MATCHING, TINY, WHOLE_NETWORK, assert_close, call, numpy, random_frames, randomise, tensors
+from support import (
+    EPSILON,
+    MATCHING,
+    TINY,
+    TINY_MOBILENET,
+    WHOLE_NETWORK,
+    assert_close,
+    call,
+    numpy,
+    random_frames,
+    randomise,
+    tensors,
+)
 
 from osmn_tf.guides import full_guide
 from osmn_tf.layers.matching import RECENT_EVERY
@@ -43,6 +55,11 @@ def boxes(count, height, width):
     return masks
 
 
+def test_what_is_computed_per_object_is_small_beside_what_runs_once_a_frame():
+    network = OSMN(**TINY_MOBILENET, **MATCHING)
+    assert network.object_network.count_params() < 0.15 * network.frame_encoder.count_params()
+
+
 @pytest.mark.backend
 def test_sizes_and_state(network, without_memory):
     assert network.state_specs[0].stride == 16
@@ -57,8 +74,6 @@ def test_sizes_and_state(network, without_memory):
         "previous_score": (2, 4, 6, 1),
     }
     assert [spec.name for spec in without_memory.state_specs] == ["first_key", "first_mask", "previous_key"]
-    # Everything that is computed per object is small beside what runs once a frame.
-    assert network.object_network.count_params() < 0.15 * network.frame_encoder.count_params()
     assert network.visual_modulator.output_shape == (None, 32 + 64 + 128)
 
 

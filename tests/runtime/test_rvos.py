@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from support import (
     BACKEND,
-    NARROW_MOBILENET,
     WHOLE_NETWORK,
     assert_close,
     box_mask,
@@ -29,7 +28,7 @@ from osmn_tf.export.litert import export_litert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
 
-SMALL = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET, "hidden_channels": 8, "network_size": (64, 96)}
+SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 FRAMES = list(random_frames(3, 80, 110, seed=1))
 MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100), (45, 72, 10, 50), (36, 44, 40, 60))
 

@@ -22,25 +22,24 @@ from osmn_tf.training.assignment import SlotAssignment, assign, best_assignment,
 from osmn_tf.training.initial import build_network
 from osmn_tf.training.tasks.rvos import RVOSTask, SlotIoU, SlotLoss
 
-CONFIG = f"""
+CONFIG = """
 model:
   network: RVOS
   arguments:
-    backbone: mobilenet
-    block_channels: {list(NARROW_MOBILENET)}
+    backbone: short
     hidden_channels: 8
     batch_statistics: false
     slots: 2
   freeze: ["seg_Conv2d_*"]
-task: {{kind: rvos, slots: 2, find: 0.5, empty: 0.3}}
+task: {kind: rvos, slots: 2, find: 0.5, empty: 0.3}
 data:
-  sources: {{davis: {{kind: davis, path: davis, year: 2017, split: train}}}}
+  sources: {davis: {kind: davis, path: davis, year: 2017, split: train}}
   size: [32, 64]
   length: 2
-  own_guide: {{start: 0.5, end: 1.0}}
-loss: {{soft_iou: 1.0, cross_entropy: 0.5}}
-optimizer: {{learning_rate: 1.0e-3, group_rates: {{decoder: 2.0e-3}}, ema: 0.9, clip_norm: 1.0}}
-train: {{steps: 2, batch_size: 2, checkpoint_every: 1}}
+  own_guide: {start: 0.5, end: 1.0}
+loss: {soft_iou: 1.0, cross_entropy: 0.5}
+optimizer: {learning_rate: 1.0e-3, group_rates: {decoder: 2.0e-3}, ema: 0.9, clip_norm: 1.0}
+train: {steps: 2, batch_size: 2, checkpoint_every: 1}
 """
 
 
@@ -137,14 +136,14 @@ def test_the_loss_is_the_mean_over_objects() -> None:
 # A step -----------------------------------------------------------------------------------------------------------
 
 # Loss of three steps on TensorFlow, which other backends are to give too.
-LOSSES = [1.188121, 1.168159, 1.154766]
+LOSSES = [1.215387, 1.1915, 1.173896]
 
 
 def trained(batch: slice = slice(None), steps: int = 3, eagerly: bool = False) -> tuple[list[float], keras.Model]:
     """Losses of steps on one batch of two clips, the first without masks, and the network."""
     config = cfg.parse(
         {
-            "model": {"network": "RVOS", "arguments": {"backbone": "mobilenet"}},
+            "model": {"network": "RVOS", "arguments": {"backbone": "short"}},
             "task": {"kind": "rvos", "slots": 2, "find": 0.5, "empty": 0.3},
             "data": {"sources": {"a": {"kind": "synthetic"}}, "size": [32, 64], "length": 2},
             "loss": {"soft_iou": 1.0, "cross_entropy": 0.5},
@@ -152,8 +151,8 @@ def trained(batch: slice = slice(None), steps: int = 3, eagerly: bool = False) -
             "train": {"steps": 4, "batch_size": 2},
         }
     )
-    arguments = {"block_channels": NARROW_MOBILENET, "hidden_channels": 8, "batch_statistics": False, "slots": 2}
-    network = randomise(RVOS(backbone="mobilenet", **arguments), seed=5)
+    arguments = {"hidden_channels": 8, "batch_statistics": False, "slots": 2}
+    network = randomise(RVOS(backbone="short", **arguments), seed=5)
     model = config.task.training_model(config, network)
     masks = np.zeros((2, 2, 2, 32, 64, 1), np.uint8)
     masks[:, :, 0, 4:20, 8:30], masks[:, :, 1, 14:30, 34:60] = 1, 1
