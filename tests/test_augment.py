@@ -46,14 +46,19 @@ def reference_uniform(seed: tuple[int, int], counter: int, stream: int) -> float
 
 
 _PRINT_SOME = """
+import keras
 import numpy as np
 from keras import ops
 from osmn_tf import augment as a
+augment_clips = a.augment_clips
+if keras.backend.backend() == "jax":  # compiled once, and not operation by operation
+    import jax
+    augment_clips = jax.jit(augment_clips, static_argnames="options")
 seeds = np.array([[0, 0], [1, 2], [-5, 2**31 - 1]], np.int32)
 frames = np.arange(3 * 2 * 12 * 16 * 3).reshape(3, 2, 12, 16, 3) % 251
 masks = (frames[..., 0] > 99).astype("uint8")
 options = a.AugmentOptions(elastic=0.05)
-frames, masks = a.augment_clips(frames.astype("uint8"), masks, seeds, options, np.ones(3, "float32"))
+frames, masks = augment_clips(frames.astype("uint8"), masks, seeds, options=options, motion=np.ones(3, "float32"))
 print(ops.convert_to_numpy(a.uniform(seeds, 3, 4)).tobytes().hex())
 print(*ops.convert_to_numpy(frames).mean((1, 2, 3, 4)), *ops.convert_to_numpy(masks).sum((1, 2, 3)))
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import BACKEND, MATCHING, TINY, TINY_VGG, box_mask, count_calls, randomise
+from support import MATCHING, TINY, TINY_VGG, box_mask, count_calls, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.metrics import jaccard
@@ -24,9 +24,9 @@ RATE = 2e-3  # for weights that are random
 
 @pytest.fixture(scope="module")
 def segmenter() -> VideoSegmenter:
-    """The training step is compiled once. On JAX that takes long, for a single test: VGG-16 has fewer layers."""
-    form = TINY_VGG if BACKEND == "jax" else {**TINY, "decoder": "refinement", "recurrent_channels": (4, 6, 8)}
-    return VideoSegmenter(randomise(ReConvNet(**form), seed=1), SIZE, keep_scores=True)
+    """The training step is compiled once."""
+    network = ReConvNet(**TINY, decoder="refinement", recurrent_channels=(4, 6, 8))
+    return VideoSegmenter(randomise(network, seed=1), SIZE, keep_scores=True)
 
 
 @pytest.fixture(scope="module")
