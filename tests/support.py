@@ -59,6 +59,9 @@ TINY = {
 # With the thirteen blocks of the paper, as wide as published.
 TINY_MOBILENET = {**TINY, "backbone": "mobilenet"}
 
+# An RVOS of this kind.
+TINY_RVOS = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
+
 # What makes it match: the form of `osmn_match_lite`.
 MATCHING = {
     "decoder": "refinement",

@@ -202,7 +202,7 @@ def _aligned(inputs: Tensor, height: Any, width: Any) -> Tensor:
 def _hat_matrix(size: Any, length: Any, dtype: Any) -> Tensor:
     """[size, length]: what each input pixel gives to each output pixel when first and last ones coincide."""
     if isinstance(size, int) and isinstance(length, int):
-        # A constant: the graph that computes it takes longer to make than all that is around it.
+        # A constant: to make a graph that computes it is much of the time in which RVOS is compiled.
         position = np.arange(size, dtype=np.float32) * (np.float32(length - 1) / np.float32(max(size - 1, 1)))
         distance = np.abs(position[:, None] - np.arange(length, dtype=np.float32))
         return ops.cast(np.maximum(1.0 - distance, 0.0), dtype)

@@ -5,6 +5,7 @@ import pytest
 from support import (
     BACKEND,
     EPSILON,
+    TINY_RVOS,
     TINY_VGG,
     WHOLE_NETWORK,
     is_quotient,
@@ -42,8 +43,7 @@ def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn)
 @needs_tensorflow
 def test_the_encoder_of_rvos_is_counted_once_a_frame():
     """Another object adds a decoder's pass, whatever the number; what is left is the encoder's."""
-    narrow = {"backbone": "short", "hidden_channels": 8}
-    model = randomise(RVOS(**narrow, network_size=(64, 96)))
+    model = randomise(RVOS(**TINY_RVOS))
     frame = np.zeros((64, 96, 3), np.uint8)
     counts = []
     for objects in (1, 2, 3):

@@ -86,6 +86,7 @@ def test_quantized_files(quantized, tiny_reconvnet, small_clip, float_scores) ->
     step = folder / "step.tflite"
     operators, types = graph_types(step)
     weights = 4 * sum(int(np.prod(weight.shape)) for weight in tiny_reconvnet.object_network.weights)
+    # A byte a weight, and the graph; with two bytes it would be half.
     assert 0.24 * weights < step.stat().st_size < 0.4 * weights
     # No operators beyond the built-in ones, and the type of numbers that was asked for.
     assert not any(name.startswith("Flex") or name == "CUSTOM" for name in operators)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, box_mask, random_frames, randomise
+from support import BACKEND, TINY_RVOS, box_mask, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.segmenter import VideoSegmenter
@@ -18,14 +18,13 @@ if BACKEND != "tensorflow":
 from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 from osmn_tf.export.saved_model import export_saved_model
 
-SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100))
 FRAMES = list(random_frames(3, 80, 110, seed=1))
 
 
 @pytest.fixture(scope="module")
 def network() -> RVOS:
-    return randomise(RVOS(**SMALL, name="rvos"), seed=7)
+    return randomise(RVOS(**TINY_RVOS, name="rvos"), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
     """Each is carried on where none of the others is surer."""
     import tensorflow as tf
 
-    independent = RVOS(**SMALL, independent=True, name="rvos")
+    independent = RVOS(**TINY_RVOS, independent=True, name="rvos")
     independent.set_weights(network.get_weights())
     functions = tf.saved_model.load(str(export_saved_model(independent, tmp_path, warm_up=False))).signatures
     carried = functions["modulate"](frame=tf.constant(FRAMES[0]), mask=tf.constant(MASK))
@@ -92,4 +91,4 @@ def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
 
 def test_a_network_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model: a SavedModel is given masks, expected a network that takes them"):
-        export_saved_model(RVOS(**SMALL, one_shot=False), tmp_path, name="finder", warm_up=False)
+        export_saved_model(RVOS(**TINY_RVOS, one_shot=False), tmp_path, name="finder", warm_up=False)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from support import WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames, randomise, tensors
+from support import TINY_RVOS, WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames, randomise, tensors
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
@@ -18,7 +18,6 @@ from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.models.rvos import RVOS
 
 SIZE = (64, 96)
-SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": SIZE}
 FRAMES = list(random_frames(4, *SIZE))
 BOXES = [(5, 30, 5, 40), (34, 60, 50, 90), (5, 25, 60, 90), (36, 56, 4, 30)]
 MASK = box_mask(*SIZE, *BOXES[:2])
@@ -27,13 +26,13 @@ MASK = box_mask(*SIZE, *BOXES[:2])
 @pytest.fixture(scope="module")
 def network() -> RVOS:
     """Takes masks, and finds objects. Shared by all tests: do not change its weights."""
-    return randomise(RVOS(**SMALL, slots=4), seed=5)
+    return randomise(RVOS(**TINY_RVOS, slots=4), seed=5)
 
 
 @pytest.fixture(scope="module")
 def finder() -> RVOS:
     """Takes no masks. Shared by all tests: do not change its weights."""
-    return randomise(RVOS(**SMALL, one_shot=False, slots=3), seed=4)
+    return randomise(RVOS(**TINY_RVOS, one_shot=False, slots=3), seed=4)
 
 
 def reference(network: RVOS, objects: int, masks: np.ndarray | None) -> list[np.ndarray]:
@@ -107,7 +106,7 @@ def test_an_object_that_comes_later_is_the_next_in_the_sequence(network: RVOS) -
 
 def test_independent_objects(network: RVOS) -> None:
     """Each has the scores that it has alone, and is carried on where no other is surer."""
-    independent = RVOS(**SMALL, independent=True)
+    independent = RVOS(**TINY_RVOS, independent=True)
     independent.set_weights(network.get_weights())
     together = VideoSegmenter(independent, keep_scores=True)
     together.start(FRAMES[0], MASK)
@@ -170,7 +169,7 @@ def test_finds_objects_and_keeps_them(form: str, request: pytest.FixtureRequest)
 
 
 def test_drops_slots_that_are_empty(network: RVOS) -> None:
-    biased = randomise(RVOS(**SMALL, slots=3), seed=3)
+    biased = randomise(RVOS(**TINY_RVOS, slots=3), seed=3)
     bias = next(weight for weight in biased.weights if weight.path.endswith("seg_score/bias"))
     bias.assign(bias * 0 - 100.0)
     segmenter = VideoSegmenter(biased)
@@ -235,7 +234,7 @@ def test_one_encoder_call_a_frame(network: RVOS, monkeypatch: pytest.MonkeyPatch
 def test_refusals(network: RVOS, finder: RVOS) -> None:
     with pytest.raises(InputError, match="mask: this network takes none, it finds the objects by itself"):
         VideoSegmenter(finder).start(FRAMES[0], MASK)
-    needs_masks = RVOS(**SMALL)
+    needs_masks = RVOS(**TINY_RVOS)
     with pytest.raises(InputError, match="mask: this network finds no objects by itself, expected a mask of them"):
         open_predictor(needs_masks).begin(FRAMES[0], None)
     with pytest.raises(InputError, match="exclusive: RVOS carries its soft masks on"):

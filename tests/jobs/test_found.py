@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, random_frames, randomise
+from support import BACKEND, TINY_RVOS, random_frames, randomise
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference import segmenter
@@ -25,7 +25,6 @@ from osmn_tf.export.litert import export_litert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
 
-SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 PLAIN = {"overlay": False, "sheet": False}
 
 
@@ -35,12 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("found")
     for name, seed in (("a", 1), ("b", 2)):
         write_video(folder / f"{name}.mp4", list(random_frames(2, 80, 110, seed=seed)), 10)
-    network = randomise(RVOS(**SMALL, slots=3), seed=7)
+    network = randomise(RVOS(**TINY_RVOS, slots=3), seed=7)
     network.save_to_preset(folder / "finder")
     (folder / "exported").mkdir()
     export_litert(network, folder / "exported", objects=2)
     (folder / "needy").mkdir()
-    export_litert(randomise(RVOS(**SMALL), seed=7), folder / "needy")
+    export_litert(randomise(RVOS(**TINY_RVOS), seed=7), folder / "needy")
     return folder
 
 
@@ -74,7 +73,7 @@ def test_what_stands_out_is_followed_by_networks_that_find_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An RVOS that needs masks, as an export and as a preset, and the default one: the objects are found for them."""
-    randomise(RVOS(**SMALL), seed=7).save_to_preset(tmp_path / "needy")
+    randomise(RVOS(**TINY_RVOS), seed=7).save_to_preset(tmp_path / "needy")
     asked = []
 
     def find(frame: np.ndarray, objects: int) -> np.ndarray:

@@ -339,13 +339,12 @@ def test_scores_are_files_and_the_confidence_of_tracks(frames: Path, tmp_path: P
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A preset of an RVOS that takes no masks, with random weights."""
-    from support import randomise
+    from support import TINY_RVOS, randomise
 
     from osmn_tf.models.rvos import RVOS
 
-    small = {"hidden_channels": 8, "network_size": (64, 96)}
     folder = tmp_path_factory.mktemp("presets") / "finder"
-    randomise(RVOS("short", one_shot=False, slots=3, **small), seed=4).save_to_preset(folder)
+    randomise(RVOS(**TINY_RVOS, one_shot=False, slots=3), seed=4).save_to_preset(folder)
     return folder
 
 

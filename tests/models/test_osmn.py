@@ -176,7 +176,7 @@ def test_mobilenet_parameters_and_names():
 
 @pytest.fixture(scope="module")
 def lite():
-    """The release's small form but for the guide's branch. Do not change its weights."""
+    """The release's small form, the trunks as they are and all else narrow. Do not change its weights."""
     return randomise(OSMN(**TINY_MOBILENET), seed=2)
 
 
@@ -218,9 +218,9 @@ def test_video_size(tiny_osmn, tiny_reconvnet):
         assert logits.std() > 1e-3
 
 
-# The refinement decoder on MobileNet: in the clip model of `test_reconvnet.py`.
+# The refinement decoder on the short MobileNet: in the clip model of `test_reconvnet.py`.
 @pytest.mark.parametrize(
-    ("backbone", "decoder"), [("vgg16", "hypercolumn"), ("vgg16", "refinement"), ("mobilenet", "hypercolumn")]
+    ("backbone", "decoder"), [("vgg16", "hypercolumn"), ("vgg16", "refinement"), ("short", "hypercolumn")]
 )
 def test_one_graph_for_many_sizes(backbone, decoder):
     """`predict` on TensorFlow makes one graph with unknown sides; it gives what a call gives."""

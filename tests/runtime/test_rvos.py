@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import (
     BACKEND,
+    TINY_RVOS,
     WHOLE_NETWORK,
     assert_close,
     box_mask,
@@ -28,14 +29,13 @@ from osmn_tf.export.litert import export_litert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning")
 
-SMALL = {"backbone": "short", "hidden_channels": 8, "network_size": (64, 96)}
 FRAMES = list(random_frames(3, 80, 110, seed=1))
 MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100), (45, 72, 10, 50), (36, 44, 40, 60))
 
 
 @pytest.fixture(scope="module")
 def network() -> RVOS:
-    return randomise(RVOS(**SMALL, slots=3), seed=7)
+    return randomise(RVOS(**TINY_RVOS, slots=3), seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_numbers_are_the_networks(network: RVOS, exported: Path, count: int)
 
 def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
     """Two at a time: of three, each is carried on where none of the others is surer."""
-    independent = RVOS(**SMALL, independent=True)
+    independent = RVOS(**TINY_RVOS, independent=True)
     independent.set_weights(network.get_weights())
     expected, found = (
         VideoSegmenter(x, keep_scores=True) for x in (independent, export_litert(independent, tmp_path, objects=2))
@@ -86,7 +86,7 @@ def test_it_finds_what_the_network_finds(network: RVOS, exported: Path) -> None:
 
 
 def test_a_network_without_masks(tmp_path: Path) -> None:
-    network = randomise(RVOS(**SMALL, one_shot=False, recurrence="spatial"), seed=8)
+    network = randomise(RVOS(**TINY_RVOS, one_shot=False, recurrence="spatial"), seed=8)
     folder = export_litert(network, tmp_path)
     for (_, right), (_, found) in zip(*(VideoSegmenter(x).track(FRAMES) for x in (network, folder)), strict=True):
         assert (found == right).mean() > 0.999

@@ -135,7 +135,7 @@ def golden() -> dict[str, Any]:
     tracks.add(1, np.where(mask == 2, 2, 0).astype(np.uint8), "00001")
     tracks.add(2, np.zeros_like(mask), "00002")
     return {
-        "squares": [fitted_size((352, 608), (height, width)) != (352, 608) for width, height in SIZES],
+        "squares": [[*size, fitted_size((352, 608), size[::-1]) != (352, 608)] for size in SIZES],
         "resize_frame_smaller": array(resize_frame(frame, NETWORK)),
         "resize_frame_larger": array(resize_frame(frame, (50, 70))),
         "resize_plane": array(resize(logits(0, 0), FRAME)),
