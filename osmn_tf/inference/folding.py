@@ -1,4 +1,4 @@
-"""Networks for inference in which batch normalisation costs nothing."""
+"""Networks for inference in which batch normalisation costs nothing, and matching of several objects little."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 import keras
 from keras import layers, ops, tree
 
+from osmn_tf.layers.matching import Matching
+
 Tensor = Any
 
 
 class FoldedNetwork:
-    """A functional network, run for inference with batch normalisation folded into the convolution before it.
+    """A functional network, run for inference with batch normalisation folded into the convolution before it. Earlier
+    frames that objects have in common are matched with once (`Matching.call_at_once`).
 
     With stored statistics, batch normalisation multiplies each channel by a constant and adds another one. The first
     goes into the convolution's kernel and the second into its bias, which TensorFlow computes together with the
@@ -37,6 +40,8 @@ class FoldedNetwork:
                 return args[0]  # for its batch normalisation to convolve
             if id(operation) in folded:
                 return _FoldedConvolution(folded[id(operation)], operation)(args[0])
+            if isinstance(operation, Matching):
+                return _MatchingAtOnce(operation)(args[0])
             return _Inference(operation)(*args, **kwargs)
 
         # The network's own layers are wrapped, since calling them would add nodes to the graph that they are in.
@@ -79,6 +84,20 @@ class _Inference(keras.Operation):
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         return _specs(self.operation)
+
+
+class _MatchingAtOnce(keras.Operation):
+    """Matching of the objects of one video."""
+
+    def __init__(self, matching: Matching) -> None:
+        super().__init__(name=matching.name)
+        self.matching = matching
+
+    def call(self, inputs: Any) -> Any:
+        return self.matching.call_at_once(inputs)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return _specs(self.matching)
 
 
 class _FoldedConvolution(keras.Operation):

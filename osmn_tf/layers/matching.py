@@ -8,7 +8,7 @@ Oh et al., ICCV 2019).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -59,6 +59,15 @@ class Matching(keras.layers.Layer):
         self.log_distance = scalar("log_distance", 0.01) if self.local else None
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self._cues(inputs, _sums)
+
+    def call_at_once(self, inputs: Sequence[Tensor]) -> Tensor:
+        """What `call` gives, for the objects of one video: an earlier frame that is the same for all of them is
+        compared once. The previous one always is, the first one where they were given together.
+        """
+        return self._cues(inputs, _sums_at_once)
+
+    def _cues(self, inputs: Sequence[Tensor], sums_with: Callable[..., Tensor]) -> Tensor:
         key, *earlier = inputs
         _, height, width, channels = ops.shape(key)
         temperature = ops.cast(ops.exp(ops.minimum(self.log_temperature, _LOG_MOST)), "float32")
@@ -76,7 +85,7 @@ class Matching(keras.layers.Layer):
         sums: Tensor = None
         for number, (memory, coverage) in enumerate(zip(earlier[::2], earlier[1::2], strict=True)):
             known = flat(memory) if places is None else _beside(flat(memory), places)
-            found = _sums(query, known, ops.reshape(coverage, (-1, height * width, 1)), temperature)
+            found = sums_with(query, known, ops.reshape(coverage, (-1, height * width, 1)), temperature)
             sums = found if number == 0 else sums + ops.exp(-_DOUBT * temperature) * found
         similarity = ops.log(sums[..., :2] + _NOTHING) / temperature
         mask = sums[..., 2:3] / (sums[..., 3:] + _NOTHING)
@@ -100,12 +109,37 @@ def _sums(query: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor) 
         coverage: [N, cells, 1].
         temperature: float32.
     """
-    weight = ops.exp(ops.cast(ops.matmul(query, ops.transpose(memory, (0, 2, 1))), "float32"))
+    return ops.matmul(_weights(query, memory), _counts(coverage, temperature))
+
+
+def _sums_at_once(query: Tensor, memory: Tensor, coverage: Tensor, temperature: Tensor) -> Tensor:
+    """As `_sums`; where the earlier frame is the same for all objects, the exponentials are computed once."""
+    if memory.shape[0] == 1 or query.shape[0] != 1:
+        return _sums(query, memory, coverage, temperature)
+
+    def of_one() -> Tensor:
+        counts = ops.transpose(_counts(coverage, temperature), (1, 0, 2))
+        cells, objects, columns = ops.shape(counts)
+        weights = _weights(query, memory[:1])[0]
+        found = ops.matmul(weights, ops.reshape(counts, (cells, objects * columns)))
+        return ops.transpose(ops.reshape(found, (cells, objects, columns)), (1, 0, 2))
+
+    same = ops.all(ops.equal(memory, memory[:1]))
+    return ops.cond(same, of_one, lambda: _sums(query, memory, coverage, temperature))
+
+
+def _weights(query: Tensor, memory: Tensor) -> Tensor:
+    """float32 [N, cells, cells]: exponentials of the similarities with the cells of an earlier frame."""
+    return ops.exp(ops.cast(ops.matmul(query, ops.transpose(memory, (0, 2, 1))), "float32"))
+
+
+def _counts(coverage: Tensor, temperature: Tensor) -> Tensor:
+    """float32 [N, cells, 4]: how much the cells of an earlier frame count in each of the four sums."""
     share = ops.cast(coverage, "float32")
     relative = share / ops.maximum(ops.max(share, axis=1, keepdims=True), _LEAST_SHARE)
     excluded = ops.concatenate([1.0 - relative, share], axis=-1)
     counts = ops.exp(-_EXCLUDED * temperature * excluded)
-    return ops.matmul(weight, ops.concatenate([counts, share, ops.ones_like(share)], axis=-1))
+    return ops.concatenate([counts, share, ops.ones_like(share)], axis=-1)
 
 
 def _places(height: Any, width: Any) -> tuple[Tensor, Tensor]:

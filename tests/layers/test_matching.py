@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support import assert_close, numpy
+from support import assert_close, numpy, record_compared
 
 from osmn_tf.layers.matching import CUES, RECENT_EVERY, FirstFrameMemory, Matching, RecentFrameMemory, _places
 
@@ -72,6 +72,29 @@ def test_equals_numpy(local, earlier):
         pairs = [(memory[n], coverage[n, ..., 0]) for memory, coverage in frames]
         expected = reference(inputs[0][0], pairs, 7.0, 0.05 if local else 0.0)
         assert_close(found[n], expected, 7 * 8 * 4)  # seven times the sums of eight terms in the exponent
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_frames_that_objects_share_are_compared_once(local, monkeypatch):
+    """Three objects: of the first frame they have all the same key, of the second all but one, of the third each its
+    own; an absent object among them.
+    """
+    rng, frames = np.random.default_rng(3), []
+    for own in ([0, 0, 0], [0, 0, 1], [0, 1, 2]):
+        coverage = rng.uniform(0, 0.7, (3, 3, 5, 1)).astype(np.float32)
+        coverage[1] *= len(frames) != 1
+        frames += [keys(3, 3, 5, 8, seed=1 + len(frames))[own], coverage]
+    inputs = [keys(1, 3, 5, 8), *frames]
+    layer = Matching(local=local)
+    expected = numpy(layer(inputs))
+    tensors = [keras.ops.convert_to_tensor(x) for x in inputs]
+    assert_close(numpy(layer.call_at_once(tensors)), expected, 20 * 8 * 4)
+    one = [x[:1] for x in tensors]
+    assert_close(numpy(layer.call_at_once(one)), expected[:1], 20 * 8 * 4)
+    if keras.backend.backend() != "jax":  # which looks into both cases
+        compared = record_compared(monkeypatch)
+        layer.call_at_once(tensors)
+        assert compared == [1, 3, 3]
 
 
 def test_an_absent_object_is_like_nothing():
