@@ -70,7 +70,8 @@ def narrowest(size: tuple[int, int]) -> float:
 
 def name_sizes(sizes: Iterable[tuple[int, int]]) -> str:
     """Network sizes as messages name them, like "352 x 608 and 464 x 464"."""
-    return " and ".join(f"{height} x {width}" for height, width in sizes)
+    *others, last = (f"{height} x {width}" for height, width in sizes)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +17,7 @@ import pytest
 from osmn_tf.backbones.mobilenet import MobileNet
 from osmn_tf.backbones.registry import BACKBONES
 from osmn_tf.inference.compilation import compile_function
+from osmn_tf.layers import matching
 from osmn_tf.models.mobilenet_network import MobileNetForm
 from osmn_tf.models.modulated import FORMS
 
@@ -88,10 +92,39 @@ raise SystemExit(main())"""
     return [sys.executable, "-c", program, *words]
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make(folder)` fills, which may take many seconds: the first of pytest-xdist's workers that needs
+    it leaves it to the others. Do not change what is in it.
+    """
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made_once_{name}"
+    if not shared.exists():
+        folder = factory.mktemp(name)
+        make(folder)
+        with contextlib.suppress(OSError):  # another worker was faster: theirs is the same
+            folder.rename(shared)
+    return shared
+
+
 def numpy(tensor) -> np.ndarray:
     """A tensor of any backend as float32 (or integer) array."""
     array = keras.ops.convert_to_numpy(tensor)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+@contextlib.contextmanager
+def without_graphs() -> Iterator[None]:
+    """TensorFlow runs functions without building graphs; other backends have no such switch."""
+    if BACKEND != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def call(model: keras.Model, inputs: Any) -> Any:
@@ -163,6 +196,18 @@ def assert_close(found: Any, expected: Any, roundings: float, name: str = "") ->
     np.testing.assert_allclose(found, expected, rtol=0, atol=bound, err_msg=name)
 
 
+def passed_through(content: bytes) -> set[str]:
+    """Outputs of a LiteRT file that are one of its inputs, which LiteRT's `CompiledModel` computes wrongly."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter, found = Interpreter(model_content=content), set()
+    for signature in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(signature)
+        inputs = {detail["index"] for detail in runner.get_input_details().values()}
+        found |= {name for name, detail in runner.get_output_details().items() if detail["index"] in inputs}
+    return found
+
+
 def is_quotient(printed: float, above: float, below: float) -> bool:
     """Whether `printed` is above / below, where all three were rounded to one decimal (on a fast machine, a lot)."""
     smallest, largest = (above - 0.05) / (below + 0.05), (above + 0.05) / max(below - 0.05, 1e-9)
@@ -212,6 +257,19 @@ def object_batch(model, count: int, height: int, width: int, seed: int = 0) -> d
         "spatial_guide": rng.uniform(0, 1, (count, height, width, 1)).astype(np.float32),
         **{name: 0.5 * rng.standard_normal(tuple(x.shape), np.float32) for name, x in state.items()},
     }
+
+
+def record_compared(patch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by how many earlier frames are compared with at a time, whenever objects are matched."""
+    compared: list[int] = []
+    weights = matching._weights
+
+    def recording(query: Any, memory: Any) -> Any:
+        compared.append(memory.shape[0])
+        return weights(query, memory)
+
+    patch.setattr(matching, "_weights", recording)
+    return compared
 
 
 def count_calls(patch: pytest.MonkeyPatch, owner: type, name: str, calls: list[str]) -> None:

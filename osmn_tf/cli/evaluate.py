@@ -17,6 +17,8 @@ people. Scores of unchanged files are taken from <out>/.cache.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import re
 import shutil
 from collections.abc import Container
@@ -30,10 +32,10 @@ from osmn_tf.errors import InputError
 from osmn_tf.evaluation import benchmark, run_preset
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
 from osmn_tf.evaluation.report import check_packages, write_report
-from osmn_tf.inference.adaptation.quality import QUALITIES, check_rate, finetune_steps, quality_scale
+from osmn_tf.inference.adaptation.quality import QUALITIES, check_rate, finetune_steps, quality_of, quality_scale
 from osmn_tf.inference.contours import find_contours, open_contours
 from osmn_tf.inference.merging import MERGES
-from osmn_tf.inference.predictor import ENGINES, PredictorOptions, parse_size
+from osmn_tf.inference.predictor import ENGINES, PredictorOptions, find_network, parse_size
 from osmn_tf.inference.snapping import check_snapping
 from osmn_tf.models.presets import find_preset
 from osmn_tf.precision import PRECISIONS
@@ -121,10 +123,15 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         objects=arguments.objects,
         search_window=False if arguments.search_everywhere else None,
-        scale=quality_scale(arguments.quality),
     )
-    steps = finetune_steps(arguments.quality, arguments.finetune, arguments.time)
-    tuning = run_preset.Tuning(steps, check_rate(arguments.finetune_rate), arguments.time)
+    rate = check_rate(arguments.finetune_rate)
+    finetune_steps(QUALITIES.get(arguments.quality), arguments.finetune, arguments.time)  # also without a preset
+    runs = {}
+    for name, preset in presets.items():
+        quality = quality_of(arguments.quality, functools.partial(_matches, preset))
+        steps = finetune_steps(quality, arguments.finetune, arguments.time)
+        own = dataclasses.replace(options, scale=quality_scale(quality))
+        runs[name] = own, run_preset.Tuning(steps, rate, arguments.time)
     if arguments.snap:
         if not presets:
             raise InputError("--snap: expected a --preset with it, masks of --results stay as they are")
@@ -136,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_packages()
     out = files.ensure_directory(arguments.out, "--out")
     for name, preset in presets.items():
-        results[name] = _segment(arguments, preset, protocol, options, tuning, out / "results" / name)
+        results[name] = _segment(arguments, preset, protocol, *runs[name], out / "results" / name)
     cache = out / ".cache"
     was_there = cache.exists()
     try:
@@ -170,6 +177,10 @@ def run(arguments: argparse.Namespace) -> int:
     if report_path is not None:
         print(f"report: {report_path}, figures in {out / 'figures'}")
     return 0
+
+
+def _matches(preset: str) -> bool:
+    return find_network(preset).matches
 
 
 def _segment(

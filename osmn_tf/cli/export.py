@@ -15,7 +15,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
-from osmn_tf.inference.adaptation.quality import finetune_steps
+from osmn_tf.inference.adaptation.quality import LARGER, finetune_steps
 from osmn_tf.inference.merging import MERGES
 from osmn_tf.inference.predictor import parse_size
 from osmn_tf.masks.labels import VOID, labels_of
@@ -42,7 +42,7 @@ FORMATS = {
         "no_recover",
         "search_everywhere",
     ),
-    "litert": ("quantize", "objects", "calibration"),
+    "litert": ("quantize", "objects", "calibration", "scales"),
 }
 
 
@@ -83,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     litert = parser.add_argument_group("litert")
     litert.add_argument("--quantize", choices=QUANTIZATIONS, help="default: none")
     litert.add_argument("--objects", type=int, metavar="N", help="number of objects of the files (default: 1)")
+    litert.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        metavar="S",
+        help=f"of a network that matches: further frame sizes, S times its own; --quality good has {LARGER:g}",
+    )
     litert.add_argument(
         "--calibration",
         nargs="+",
@@ -209,6 +216,7 @@ def _run_litert(
         objects=1 if arguments.objects is None else arguments.objects,
         quantize=arguments.quantize or "none",
         calibration=calibration or None,
+        scales=arguments.scales or (),
         source={"preset": str(arguments.preset), **preset_metadata},
     )
     for path in sorted(folder.glob("*.tflite")):

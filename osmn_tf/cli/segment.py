@@ -39,13 +39,15 @@ from osmn_tf.inference.adaptation.quality import (
     OBJECT_STEPS,
     PLAIN_OBJECT_LEARNING_RATE,
     QUALITIES,
+    STEPS,
     UNMATCHED_LEARNING_RATE,
     check_rate,
     finetune_steps,
+    quality_of,
     quality_scale,
 )
 from osmn_tf.inference.merging import MERGES
-from osmn_tf.inference.predictor import ENGINES, parse_size
+from osmn_tf.inference.predictor import ENGINES, find_network, parse_size
 from osmn_tf.masks.drawing import OPACITY
 from osmn_tf.models.presets import DEFAULT_PRESET
 from osmn_tf.precision import PRECISIONS
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from osmn_tf.jobs.manifest import Record
     from osmn_tf.jobs.many import Runner, Summary
     from osmn_tf.jobs.options import SegmentOptions
+    from osmn_tf.jobs.rows import Columns
 
 EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --out results
@@ -68,8 +71,8 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask annotations.xml                      every frame that was annotated in CVAT is given
   osmn segment dog.mp4 --mask dog.png --box 90:40,60,80,80 --until 2:150   it is in a box, and gone from frame 150 on
   osmn segment dog.mp4 --mask dog.png --cutouts --coco dog.json    cut-outs and COCO run-length masks too
-  osmn segment dog.mp4 --mask dog.png --quality good               slower and better: fine-tuned on the given masks
-  osmn segment dog.mp4 --mask dog.png --quality best               slower yet: the frames are seen larger, too
+  osmn segment dog.mp4 --mask dog.png --quality good               slower and better: the frames are seen larger
+  osmn segment dog.mp4 --mask dog.png --quality best               slower yet: and fine-tuned on the given masks
   osmn segment dog.mp4 --mask dog.png --time 10                    fine-tuned for ten seconds an object
   osmn segment frames/ --mask dog.png --detections found.json      with what a detector has found in every frame
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
@@ -84,9 +87,10 @@ ENGINE_TITLES = {"litert": "LiteRT", "keras": "Keras"}
 
 QUALITY_HELP = "\n".join(
     [
-        "Online fine-tuning: the network is trained on the given masks before it segments the video. With the",
-        "default preset, mean J on six held-out videos and time on two CPU cores:",
-        *(f"  {name:5} {quality.steps:3} steps: {quality.score}" for name, quality in QUALITIES.items()),
+        "More time for better masks: the network sees the frames larger, and is trained on the given masks first",
+        "(online fine-tuning). With the default preset, mean J on six held-out videos and time on two CPU cores:",
+        *(f"  {name:5} {quality.score}" for name, quality in QUALITIES.items()),
+        f"With networks that do not match, good is {STEPS} steps of fine-tuning, and best is refused.",
         f"OSVOS knows objects from fine-tuning alone: {OBJECT_STEPS} steps for each where nothing else is said.",
     ]
 )
@@ -296,7 +300,8 @@ def run_many(arguments: argparse.Namespace) -> int:
         raise InputError("--address: it is that of a Ray cluster; add --runner ray")
     base = columns_of(read_options(arguments))
     if arguments.list is not None:
-        rows = read_table(arguments.list, arguments.out, base)
+        of_preset = functools.cache(functools.partial(quality_columns, arguments.quality))
+        rows = read_table(arguments.list, arguments.out, base, of_preset)
     else:
         rows = make_rows([{"video": os.path.abspath(video)} for video in arguments.videos], arguments.out, base)
     with Lines(arguments.quiet) as lines:
@@ -310,6 +315,15 @@ def run_many(arguments: argparse.Namespace) -> int:
         print(f"osmn segment: interrupted with {summary.left} videos left; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if summary.failed else EXIT_OK
+
+
+def quality_columns(name: str | None, preset: str) -> Columns:
+    """What `--quality` means to the network of a row: columns of a table."""
+    try:
+        quality = quality_of(name, lambda: find_network(preset).matches)
+    except InputError:  # there is no such network, which is said when the table is checked
+        return {}
+    return {} if quality is None else {"finetune": quality.steps, "scale": quality.scale}
 
 
 def parse_workers(text: str) -> int | None:
@@ -438,6 +452,7 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
     from osmn_tf.jobs.rows import parse_ends, parse_masks, parse_prompts
     from osmn_tf.masks.prompts import parse_box, parse_clicks
 
+    quality = quality_of(arguments.quality, lambda: find_network(arguments.preset).matches)
     outputs: dict[str, str | None] = {}
     if not arguments.no_overlay:
         outputs["overlay"] = arguments.overlay
@@ -469,9 +484,9 @@ def read_options(arguments: argparse.Namespace) -> SegmentOptions:
             engine="keras" if (arguments.device or "").startswith("gpu") else arguments.engine,
             objects=arguments.objects,
             search_window=False if arguments.search_everywhere else None,
-            scale=quality_scale(arguments.quality),
+            scale=quality_scale(quality),
         ),
-        "finetune": finetune_steps(arguments.quality, arguments.finetune, arguments.time),
+        "finetune": finetune_steps(quality, arguments.finetune, arguments.time),
         "finetune_rate": check_rate(arguments.finetune_rate),
         "outputs": outputs,
         "look": Look(arguments.opacity, arguments.feather, arguments.matte, arguments.premultiplied),

@@ -15,7 +15,7 @@ from osmn_tf.client.transport import Patience, ServerError, Tensors, Transport
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import GUIDE_OPTIONS, NetworkSource, Prediction, Predictor, PredictorOptions
 from osmn_tf.models.hub import is_remote
-from osmn_tf.runtime.saved_model import find_saved_model
+from osmn_tf.runtime.saved_model import find_saved_model, read_metadata
 
 ENCODINGS = ("png", "jpeg", "raw")
 _JPEG_QUALITY = 95
@@ -48,10 +48,11 @@ def find(x: Any) -> NetworkSource | None:
         from osmn_tf.client.saved_model_predictor import SavedModelPredictor
 
         _refuse(options, "precision", "threads", "scale", "merge", *GUIDE_OPTIONS)
-        predictor = SavedModelPredictor(folder)
-        if options.network_size not in (None, predictor.network_size) or predictor.fits_videos:
-            _refuse(options, "network_size")
-        return predictor
+        if options.network_size is not None:
+            metadata = read_metadata(folder, check_files=False)
+            if list(options.network_size) != metadata["settings"]["network_size"] or "square" in metadata:
+                _refuse(options, "network_size")
+        return SavedModelPredictor(folder)
 
     return NetworkSource("a SavedModel", Path(folder), False, False, load)
 

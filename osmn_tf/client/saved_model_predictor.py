@@ -72,7 +72,6 @@ class SavedModelPredictor(RemotePredictor):
         super().__init__(transport, encoding)
         height, width = transport.metadata["settings"]["network_size"]
         self._network_size = (int(height), int(width))
-        self.fits_videos = "square" in transport.metadata  # which it sees at one of two sizes
 
     @property
     def network_size(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ A folder with three files of graphs of fixed size, built-in operators only, and 
                        frame and batch of objects.
 
 Of a network that matches, encoder and step hold a second graph with the same weights, for videos that are not wide:
-signatures "encode_square" and "step_square".
+signatures "encode_square" and "step_square"; and graphs for larger frames, if asked for: "encode_480x832" and so on.
 
 The guides are made outside, in NumPy: their medians do not convert to built-in operators. An RVOS has other graphs: see
 `osmn_tf.export.litert_rvos`; an OSVOS has a step only: `osmn_tf.export.osvos_graphs`.
@@ -45,7 +45,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.export import QUANTIZATIONS
 from osmn_tf.export.litert_rvos import RVOSGraphs
 from osmn_tf.export.osvos_graphs import OSVOSGraphs
-from osmn_tf.export.steps import square_step, step_of
+from osmn_tf.export.steps import TracedOnce, scaled_steps, square_step, step_of
 from osmn_tf.files import ensure_directory, write_bytes, write_text
 from osmn_tf.guides import GUIDE_CHANNELS
 from osmn_tf.inference.modulated import ModulatedStep
@@ -55,7 +55,7 @@ from osmn_tf.inference.rvos import RVOSStep
 from osmn_tf.masks.labels import labels_of
 from osmn_tf.resampling import resize_frame, resize_mask
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, METADATA_FILE, SIGNATURES, SQUARE
+from osmn_tf.runtime.network import FORMAT, FORMAT_VERSION, METADATA_FILE, SIGNATURES, SQUARE, suffix_of
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def export_litert(
     objects: int = 1,
     quantize: str = "none",
     calibration: Iterable[Clip] | None = None,
+    scales: Sequence[float] = (),
     source: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a network as LiteRT files.
@@ -110,6 +111,8 @@ def export_litert(
         calibration: clips on which the ranges of activations are measured: the network runs on the first frames of
             each, with its states and own guides, 96 steps in all (or 4 per clip and object, if that is more). Clips
             like those to be segmented are the best, a dozen of them is enough.
+        scales: of a network that matches, without `size`: further sizes in the same files, as multiples of its own;
+            `--quality good` is `osmn_tf.inference.adaptation.quality.LARGER`.
         source: what should be known of the network (name of the preset, licence, ...): kept in the metadata.
 
     Returns:
@@ -142,36 +145,37 @@ def export_litert(
         raise InputError(f"quantize: {kind.title} is exported as none, float16, compact or dynamic, received 'int8'")
     if kind.one_object and objects != 1:
         raise InputError(f"objects: {kind.title} knows one object, expected 1, received {objects}")
-    folder = ensure_directory(out_dir, "out_dir")
     forms = _BY_GRAPH[quantize]
     if quantize == "int8" and model.trunk == "shared":
         forms = _SHARED_TRUNK_INT8
     facts = {"network": type(model).__name__, "source": dict(source or {}), "quantization": quantize}
-    sizes = [kind(step, objects)]
+    sizes = {"": kind(step, objects)}
     if (square := square_step(step, options, _GRAPHS)) is not None:
-        sizes.append(_Graphs(square, objects))
+        sizes[SQUARE] = _Graphs(square, objects)
+    for scale in scales:
+        for scaled in scaled_steps(step, options, _GRAPHS, scale):
+            sizes[suffix_of(scaled.network_size)] = _Graphs(scaled, objects)
+    folder = ensure_directory(out_dir, "out_dir")
     files = {}
     for graph in kind.names:
-        of_graph = sizes[:1] if graph == "modulator" else sizes  # its input does not depend on the size
+        of_graph = {"": sizes[""]} if graph == "modulator" else sizes  # its input does not depend on the size
         content = _convert(of_graph, graph, forms[graph], clips)
-        if graph == "step" and (copied := passed_through(content)):
-            for graphs in sizes:
-                graphs.copied = copied
-            content = _convert(of_graph, graph, forms[graph], clips)
         files[graph] = {
             "name": f"{graph}.tflite",
             "sha256": hashlib.sha256(content).hexdigest(),
             "bytes": len(content),
         }
         write_bytes(folder / f"{graph}.tflite", content)
+    larger = [_of_size(graphs) for suffix, graphs in sizes.items() if suffix not in ("", SQUARE)]
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **facts,
-        "network_size": list(sizes[0].size),
+        "network_size": list(sizes[""].size),
         "objects": objects,
-        **sizes[0].metadata(),
-        **({"square": _of_size(sizes[1])} if len(sizes) > 1 else {}),
+        **sizes[""].metadata(),
+        **({"square": _of_size(sizes[SQUARE])} if SQUARE in sizes else {}),
+        **({"larger": larger} if larger else {}),
         "files": files,
         "osmn_tf_version": __version__,
     }
@@ -185,7 +189,7 @@ def _of_size(graphs: _Graphs | RVOSGraphs | OSVOSGraphs) -> dict[str, Any]:
     return {"network_size": list(graphs.size), "features": metadata["features"], "state": metadata["state"]}
 
 
-class _Graphs:
+class _Graphs(TracedOnce):
     """The three functions of a network at a fixed size and batch, and what they exchange."""
 
     title = "a modulated network"
@@ -197,9 +201,7 @@ class _Graphs:
         self.model, self.size, self.objects = step.network, step.network_size, objects
         self.modulation_size = int(self.model.visual_modulator.output_shape[-1])
         self.state = {name: tuple(x.shape[1:]) for name, x in self.model.initial_state(1, *self.size).items()}
-        encoded = self.function("encoder").get_concrete_function(**self.inputs("encoder")).structured_outputs
-        self.features = {name: tuple(x.shape) for name, x in encoded.items()}
-        self.copied: tuple[str, ...] = ()  # outputs of the step that are made anew, though they are inputs of it
+        self.features = {name: tuple(x.shape) for name, x in self.traced("encoder").structured_outputs.items()}
 
     def metadata(self) -> dict[str, Any]:
         """What the runtime has to know of it."""
@@ -237,7 +239,12 @@ class _Graphs:
         return {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
 
     def function(self, graph: str) -> Any:
-        """The graph as a `tf.function` with named arguments."""
+        """The graph as a `tf.function` with named arguments.
+
+        An output of the step that is one of its inputs, such as a feature of the frame that is kept as state, is made
+        anew: `Interpreter` takes one tensor for both, but LiteRT's `CompiledModel`, which LiteRT.js has too, gives it
+        two buffers, and neither these outputs nor what is computed from these inputs is right then.
+        """
         model = self.model
 
         def modulate(visual_guide: Tensor) -> dict[str, Tensor]:
@@ -248,13 +255,22 @@ class _Graphs:
 
         def step(**inputs: Tensor) -> dict[str, Tensor]:
             outputs = dict(model.object_network(inputs, training=False))
-            for name in self.copied:
-                # The converter leaves this alone; what is more obviously a copy, it takes out.
-                outputs[name] = tf.concat(tf.split(outputs[name], 2, axis=-1), axis=-1)
+            for name, x in outputs.items():
+                if any(_origin(x) is given for given in inputs.values()):
+                    # The converter leaves this alone; what is more obviously a copy, it takes out.
+                    outputs[name] = tf.concat(tf.split(x, 2, axis=-1), axis=-1)
             return outputs
 
         functions: dict[str, Callable[..., Any]] = {"modulator": modulate, "encoder": encode, "step": step}
         return tf.function(functions[graph], autograph=False)
+
+
+def _origin(x: Tensor) -> Tensor:
+    """What a tensor is once the converter has taken out what changes nothing: a frame's key is spread over objects,
+    and there may be one."""
+    while x.op.type in ("BroadcastTo", "Identity") and x.op.inputs[0].shape == x.shape:
+        x = x.op.inputs[0]
+    return x
 
 
 _GRAPHS: dict[type, type[_Graphs] | type[RVOSGraphs] | type[OSVOSGraphs]] = {
@@ -276,33 +292,13 @@ def _saved_model(functions: Mapping[str, Any], variables: Sequence[Any]) -> Iter
         yield path
 
 
-def passed_through(content: bytes) -> tuple[str, ...]:
-    """Outputs of a LiteRT file that are one of its inputs, such as a feature of the frame that is kept as state.
-
-    `Interpreter` takes them; LiteRT's `CompiledModel`, which LiteRT.js has too, gives one tensor two buffers: neither
-    these outputs nor what is computed from these inputs is right then.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
-        interpreter = tf.lite.Interpreter(model_content=content)
-    found: set[str] = set()
-    for signature in interpreter.get_signature_list():
-        runner = interpreter.get_signature_runner(signature)
-        inputs = {detail["index"] for detail in runner.get_input_details().values()}
-        found |= {name for name, detail in runner.get_output_details().items() if detail["index"] in inputs}
-    return tuple(sorted(found))
-
-
 def _convert(
-    sizes: Sequence[_Graphs | RVOSGraphs | OSVOSGraphs], graph: str, quantize: str, clips: Sequence[Clip]
+    sizes: Mapping[str, _Graphs | RVOSGraphs | OSVOSGraphs], graph: str, quantize: str, clips: Sequence[Clip]
 ) -> bytes:
     """A file with a graph, at every size: the converter keeps equal weights once."""
-    signatures = {SIGNATURES[graph] + (SQUARE if number else ""): graphs for number, graphs in enumerate(sizes)}
-    functions = {
-        signature: graphs.function(graph).get_concrete_function(**graphs.inputs(graph))
-        for signature, graphs in signatures.items()
-    }
-    with _saved_model(functions, sizes[0].parts(graph).variables) as path:
+    signatures = {SIGNATURES[graph] + suffix: graphs for suffix, graphs in sizes.items()}
+    functions = {signature: graphs.traced(graph) for signature, graphs in signatures.items()}
+    with _saved_model(functions, sizes[""].parts(graph).variables) as path:
         converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize != "none":
@@ -348,9 +344,8 @@ def calibration_samples(graphs: _Graphs, graph: str, clips: Sequence[Clip]) -> I
         for frames, _ in _beginnings(clips):
             yield from ({"frame": resize_frame(frame, graphs.size)[None]} for frame in frames)
         return
-    functions = {name: graphs.function(name) for name in SIGNATURES}
     for frames, mask in _beginnings(clips):
-        yield from _steps(graphs, functions, frames, mask)
+        yield from _steps(graphs, frames, mask)
 
 
 def _beginnings(clips: Sequence[Clip]) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
@@ -369,14 +364,12 @@ def _beginnings(clips: Sequence[Clip]) -> Iterator[tuple[list[np.ndarray], np.nd
         yield kept, mask
 
 
-def _steps(
-    graphs: _Graphs, functions: Mapping[str, Any], frames: Sequence[np.ndarray], mask: np.ndarray
-) -> Iterator[dict[str, np.ndarray]]:
+def _steps(graphs: _Graphs, frames: Sequence[np.ndarray], mask: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     """Inputs of the step, object by object, with its own states and guides."""
     model, size = graphs.model, graphs.size
 
     def compute(graph: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outputs = functions[graph](**{name: tf.constant(value) for name, value in inputs.items()})
+        outputs = graphs.traced(graph)(**{name: tf.constant(value) for name, value in inputs.items()})
         return {name: value.numpy() for name, value in outputs.items()}
 
     for label in labels_of(mask):

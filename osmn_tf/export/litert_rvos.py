@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from osmn_tf.export.steps import TracedOnce
 from osmn_tf.inference.rvos import RVOSStep
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Tensor = Any
 BEFORE = "before_"  # names of the states that go from object to object begin with it
 
 
-class RVOSGraphs:
+class RVOSGraphs(TracedOnce):
     """The two functions of an RVOS at a fixed size and number of objects, and what they exchange.
 
     Args:
@@ -41,15 +42,13 @@ class RVOSGraphs:
     def __init__(self, step: RVOSStep, objects: int) -> None:
         self.model: RVOS = step.network
         self.size, self.objects = step.network_size, objects
-        self.copied: tuple[str, ...] = ()
 
         def shape(spec: Any) -> tuple[int, ...]:
             return (*(-(-side // spec.stride) for side in self.size), spec.channels)
 
         self.state = {spec.name: shape(spec) for spec in self.model.state_specs}
         self.before = {f"{BEFORE}{spec.name}": shape(spec) for spec in self.model.spatial_specs}
-        encoded = self.function("encoder").get_concrete_function(**self.inputs("encoder")).structured_outputs
-        self.features = {name: tuple(x.shape) for name, x in encoded.items()}
+        self.features = {name: tuple(x.shape) for name, x in self.traced("encoder").structured_outputs.items()}
 
     def metadata(self) -> dict[str, Any]:
         """What the runtime has to know of it."""

@@ -13,12 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from osmn_tf.export.graph import SegmenterModule
+from osmn_tf.export.steps import TracedOnce
 from osmn_tf.inference.osvos import OSVOSStep
 
 Tensor = Any
 
 
-class OSVOSGraphs:
+class OSVOSGraphs(TracedOnce):
     """The one LiteRT graph of an OSVOS at a fixed size.
 
     Args:
@@ -33,7 +34,6 @@ class OSVOSGraphs:
 
     def __init__(self, step: OSVOSStep, objects: int) -> None:
         self.model, self.size, self.objects = step.network, step.network_size, objects
-        self.copied: tuple[str, ...] = ()
 
     def metadata(self) -> dict[str, Any]:
         """What the runtime has to know of it."""

@@ -148,7 +148,7 @@ def export_saved_model(
         extra = temporary / EXTRA_ASSETS
         extra.mkdir()
         if warm_up:
-            write_warm_up(extra / WARM_UP_FILE, name, warm_up_inputs(signatures, step.network_size))
+            write_warm_up(extra / WARM_UP_FILE, name, warm_up_inputs(signatures, record))
         document = {
             "name": name,
             "version": version,

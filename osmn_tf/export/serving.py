@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from osmn_tf.errors import import_extra
+from osmn_tf.export.session_record import SessionRecord
 from osmn_tf.files import atomic_path
 
 WARM_UP_FILE = "tf_serving_warmup_requests"  # in assets.extra; the name is TensorFlow Serving's
@@ -37,18 +38,19 @@ def check_serving_protos() -> None:
     import_extra(module, "tensorflow-serving-api", "serving", "writing warm-up requests")
 
 
-def warm_up_inputs(signatures: Mapping[str, Any], frame_size: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Inputs for every signature, as TensorProto: a grey frame with one object that fills it.
+def warm_up_inputs(signatures: Mapping[str, Any], record: SessionRecord) -> dict[str, dict[str, Any]]:
+    """Inputs for every signature, as TensorProto: a grey frame of network size with one object that fills it.
 
     Args:
-        signatures: name -> concrete function; "modulate_encoded" is run for a valid session, "modulate" for its shapes.
-        frame_size: (H, W) of the frame.
+        signatures: name -> concrete function; "modulate_encoded" is run for a valid session.
+        record: layout of the sessions.
     """
+    frame_size = record.network_size
     pixels = tf.fill((*frame_size, 1), tf.constant(1, tf.uint8))
     frame_bytes = tf.io.encode_png(tf.image.grayscale_to_rgb(127 * pixels))
     mask_bytes = tf.io.encode_png(pixels)
     begun = signatures["modulate_encoded"](frame_bytes=frame_bytes, mask_bytes=mask_bytes)
-    carried = signatures["modulate"](frame=127 * tf.repeat(pixels, 3, axis=2), mask=pixels[..., 0])
+    shapes = {"modulation": (record.modulation,), "guide_masks": frame_size, **record.state}
     known = {
         "frame": _constant((*frame_size, 3), tf.uint8, 127),
         "frames": _constant((2, *frame_size, 3), tf.uint8, 127),
@@ -63,7 +65,7 @@ def warm_up_inputs(signatures: Mapping[str, Any], frame_size: tuple[int, int]) -
     for name, function in signatures.items():
         inputs[name] = {}
         for key, spec in function.structured_input_signature[1].items():
-            inputs[name][key] = known[key] if key in known else _constant(tuple(carried[key].shape), spec.dtype, 0)
+            inputs[name][key] = known[key] if key in known else _constant((1, *shapes[key]), spec.dtype, 0)
     return inputs
 
 

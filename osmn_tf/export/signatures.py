@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -118,37 +119,41 @@ class SignatureModule(tf.Module, abc.ABC):
         mask_bytes = tf.TensorSpec((), tf.string, name="mask_bytes")
         session_bytes = tf.TensorSpec((None,), tf.string, name="session_bytes")
 
+        # Each is in several signatures: as a function it is traced, written and loaded once. Attributes of the module
+        # would be written in another form as well.
+        begin = tf.function(self.begin, autograph=False)
+        advance = tf.function(self.advance, autograph=False)
+        clip = functools.partial(self._clip, begin, advance)
+
         def modulate(*, frame: Tensor, mask: Tensor) -> dict[str, Tensor]:
-            labels, modulation, guide_masks, state = self.begin(frame, mask)
+            labels, modulation, guide_masks, state = begin(frame, mask)
             return {"labels": labels, "modulation": modulation, "guide_masks": guide_masks, **self._outputs(state)}
 
         def step(*, frame: Tensor, labels: Tensor, modulation: Tensor, guide_masks: Tensor, **state: Tensor) -> Any:
-            found, guide_masks, state, _ = self.advance(frame, labels, modulation, guide_masks, state)
+            found, guide_masks, state, _ = advance(frame, labels, modulation, guide_masks, state)
             return {"mask": found, "guide_masks": guide_masks, **self._outputs(state)}
 
         def step_scores(
             *, frame: Tensor, labels: Tensor, modulation: Tensor, guide_masks: Tensor, **state: Tensor
         ) -> Any:
-            found, guide_masks, state, logits = self.advance(frame, labels, modulation, guide_masks, state)
+            found, guide_masks, state, logits = advance(frame, labels, modulation, guide_masks, state)
             return {"mask": found, "scores": tf.sigmoid(logits), "guide_masks": guide_masks, **self._outputs(state)}
 
         def segment_clip(*, frames: Tensor, mask: Tensor) -> dict[str, Tensor]:
-            return {"masks": self._clip(tf.shape(frames)[0], lambda t: frames[t], mask, tf.identity, tf.uint8)}
+            return {"masks": clip(tf.shape(frames)[0], lambda t: frames[t], mask, tf.identity, tf.uint8)}
 
         def modulate_encoded(*, frame_bytes: Tensor, mask_bytes: Tensor) -> dict[str, Tensor]:
-            begun = self.begin(decode_frame(frame_bytes), decode_mask(mask_bytes))
+            begun = begin(decode_frame(frame_bytes), decode_mask(mask_bytes))
             return {"session_bytes": self.pack(*begun)}
 
         def step_encoded(*, frame_bytes: Tensor, session_bytes: Tensor) -> dict[str, Tensor]:
             labels, modulation, guide_masks, state = self.unpack(session_bytes)
-            found, guide_masks, state, _ = self.advance(
-                decode_frame(frame_bytes), labels, modulation, guide_masks, state
-            )
+            found, guide_masks, state, _ = advance(decode_frame(frame_bytes), labels, modulation, guide_masks, state)
             packed = self.pack(labels, modulation, guide_masks, state)
             return {"mask_bytes": encode_mask(found), "session_bytes": packed}
 
         def segment_clip_encoded(*, frames_bytes: Tensor, mask_bytes: Tensor) -> dict[str, Tensor]:
-            masks = self._clip(
+            masks = clip(
                 tf.size(frames_bytes),
                 lambda t: decode_frame(frames_bytes[t]),
                 decode_mask(mask_bytes),
@@ -176,12 +181,19 @@ class SignatureModule(tf.Module, abc.ABC):
         }
 
     def _clip(
-        self, count: Tensor, frame_at: Callable[[Tensor], Tensor], mask: Tensor, write: Any, dtype: Any
+        self,
+        begin: Callable[..., Any],
+        advance: Callable[..., Any],
+        count: Tensor,
+        frame_at: Callable[[Tensor], Tensor],
+        mask: Tensor,
+        write: Any,
+        dtype: Any,
     ) -> Tensor:
         """Segments `count` frames; `write` turns a label mask into an item of the result."""
         with check(count > 0, "frames: expected at least one"):
             first = frame_at(tf.constant(0))
-        labels, modulation, guide_masks, state = self.begin(first, mask)
+        labels, modulation, guide_masks, state = begin(first, mask)
         names = list(state)
         item = tf.TensorShape([] if dtype == tf.string else [None, None])
         masks = tf.TensorArray(dtype, count, element_shape=item)
@@ -192,9 +204,7 @@ class SignatureModule(tf.Module, abc.ABC):
             frame = frame_at(t)
             with check(tf.reduce_all(tf.shape(frame) == size), "frames: one has another size than the first"):
                 frame = tf.identity(frame)
-            found, guide_masks, state, _ = self.advance(
-                frame, labels, modulation, guide_masks, dict(zip(names, values))
-            )
+            found, guide_masks, state, _ = advance(frame, labels, modulation, guide_masks, dict(zip(names, values)))
             return (t + 1, masks.write(t, write(found)), guide_masks, *(state[name] for name in names))
 
         values = [state[name] for name in names]

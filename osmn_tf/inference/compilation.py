@@ -50,7 +50,8 @@ def compile_function(
 
     Returns:
         A function that takes tensors or NumPy arrays, and anything hashable by keyword, and returns tensors. It
-        compiles anew for new shapes and for new values of the keywords.
+        compiles anew for new shapes and for new values of the keywords; on TensorFlow not at all while
+        `tf.config.run_functions_eagerly` is on.
     """
     kept = CompiledGraphs() if graphs is None else graphs
     owner = object()
@@ -67,6 +68,8 @@ def compile_function(
             # `tf.function` would find the right trace by itself, but keeps all of them, and warns of retracing when
             # objects come and go.
             tensors = tree.map_structure(tf.convert_to_tensor, arguments)
+            if tf.config.functions_run_eagerly():  # `get_concrete_function` does not ask
+                return function(*tensors, **constants)
 
             def compiled() -> Any:
                 # A partial function's keywords would belong to the signature that the graph is called by.

@@ -85,7 +85,7 @@ def needs_keras(source: NetworkSource, exported: Any, options: PredictorOptions,
     """
     if adapts:
         return "fine-tuning"
-    if options.scale != 1:
+    if options.scale != 1 and options.size_of(exported.network_size) not in exported.sizes:
         return f"{options.scale:g} times the network size"
     if options.network_size is not None and tuple(options.network_size) not in exported.sizes:
         return f"another network size than {name_sizes(exported.sizes)}"

@@ -8,7 +8,7 @@ from typing import Any
 from osmn_tf.errors import InputError
 from osmn_tf.inference.engines import find_litert
 from osmn_tf.inference.predictor import NetworkSource, Predictor, PredictorOptions, predictors
-from osmn_tf.models.presets import find_preset, list_presets, load, read_metadata
+from osmn_tf.models.presets import find_preset, list_presets, load, matches, read_metadata
 
 
 def find_shipped(x: Any) -> NetworkSource | None:
@@ -31,7 +31,7 @@ def find(x: Any) -> NetworkSource | None:
     def open_(options: PredictorOptions) -> Predictor:
         return _load(x, options)
 
-    return NetworkSource("a preset", path, True, None, open_, "keras", litert, facts)
+    return NetworkSource("a preset", path, True, None, open_, "keras", litert, facts, matches(path))
 
 
 def _load(name: str, options: PredictorOptions) -> Predictor:

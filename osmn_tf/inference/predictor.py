@@ -96,8 +96,8 @@ class PredictorOptions:
         if self.scale != 1 and self.network_size is not None:
             height, width = self.network_size
             raise InputError(
-                f"network_size: there is none beside a scale, {self.scale:g} here (--quality best has one), received"
-                f" {height}x{width}"
+                f"network_size: there is none beside a scale, {self.scale:g} here (--quality good and best have one),"
+                f" received {height}x{width}"
             )
 
     def size_of(self, own: tuple[int, int]) -> tuple[int, int]:
@@ -119,7 +119,7 @@ class PredictorOptions:
         Raises:
             InputError: a scale is given.
         """
-        self.refuse("only networks that match see more in larger frames (--quality best)", "scale")
+        self.refuse("only networks that match see more in larger frames (--quality good, best)", "scale")
 
     def refuse(self, reason: str, *names: str) -> None:
         """Refuses options that have other values than by default.
@@ -376,6 +376,7 @@ class NetworkSource:
         litert: the folder of LiteRT files that a preset has beside its weights.
         facts: what is known of a preset with LiteRT files (its metadata), or of the files
             (`osmn_tf.runtime.network.Metadata`).
+        matches: whether it matches; False where that is not known before it is open.
     """
 
     kind: str
@@ -386,6 +387,7 @@ class NetworkSource:
     engine: str | None = None
     litert: Path | None = None
     facts: Any = None
+    matches: bool = False
 
 
 def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool = False) -> NetworkSource:

@@ -54,7 +54,12 @@ class Row:
         return options_of(self.columns, self.out)
 
 
-def read_table(path: str | os.PathLike[str], out: str | os.PathLike[str], base: Columns | None = None) -> list[Row]:
+def read_table(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    base: Columns | None = None,
+    of_preset: Callable[[str], Columns] | None = None,
+) -> list[Row]:
     """Reads a table of videos, CSV with a header or JSON Lines.
 
     Relative paths of what is read are relative to the table's folder. In CSV an empty cell is one that is not there,
@@ -64,6 +69,7 @@ def read_table(path: str | os.PathLike[str], out: str | os.PathLike[str], base: 
         path: ends in .csv, or in .jsonl.
         out: the folder of all results.
         base: columns that hold where a row has none of its own. In their texts {name} is the video's name.
+        of_preset: those that hold instead of them where a row has this preset of its own.
 
     Raises:
         InputError: the table is unreadable or empty, has a column that there is not, or a row is wrong; see `check`.
@@ -81,17 +87,21 @@ def read_table(path: str | os.PathLike[str], out: str | os.PathLike[str], base: 
     if not given:
         raise InputError(f"--list: {path} has no rows")
     folder = Path(os.path.abspath(path.parent))
-    return make_rows([_beside(columns, folder) for columns in given], out, base, f"--list: {path}, row")
+    return make_rows([_beside(columns, folder) for columns in given], out, base, f"--list: {path}, row", of_preset)
 
 
 def make_rows(
-    given: Iterable[Columns], out: str | os.PathLike[str], base: Columns | None = None, where: str = "video"
+    given: Iterable[Columns],
+    out: str | os.PathLike[str],
+    base: Columns | None = None,
+    where: str = "video",
+    of_preset: Callable[[str], Columns] | None = None,
 ) -> list[Row]:
     """Rows of columns, checked.
 
     Args:
         given: of every video.
-        out, base: as `read_table`.
+        out, base, of_preset: as `read_table`.
         where: what messages call a row, before its number.
 
     Raises:
@@ -107,9 +117,11 @@ def make_rows(
         stem = Path(own["video"])
         # As `open_source` calls it: a folder by its whole name.
         name = stem.resolve().name if stem.is_dir() else stem.stem
+        preset = own.get("preset")
+        of_own = of_preset(preset) if of_preset and isinstance(preset, str) else {}
         inherited = {
             key: _filled(value, name)
-            for key, value in (base or {}).items()
+            for key, value in {**(base or {}), **of_own}.items()
             if key not in own and not (key in ("mask", "box", "click") and any(own.get(kind) for kind in OBJECTS))
         }
         columns = {**inherited, **own}

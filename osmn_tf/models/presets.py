@@ -118,6 +118,14 @@ def read_metadata(name: str | os.PathLike[str]) -> dict[str, Any]:
     return _read_json(find_preset(name) / METADATA_FILE, required=False)
 
 
+def matches(path: Path) -> bool:
+    """Whether the network of a preset's folder matches (`osmn_tf.layers.matching`); False of a `.keras` file."""
+    if not path.is_dir():
+        return False
+    arguments = _read_json(path / CONFIG_FILE).get("config")
+    return isinstance(arguments, dict) and arguments.get("matching") is not None
+
+
 def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
     if not required and not path.exists():
         return {}

@@ -1,8 +1,8 @@
 """An exported network: the folder that `osmn export --format litert` writes, checked and ready to run.
 
 The folder holds `metadata.json` and three LiteRT files: `modulator.tflite` runs once per object, `encoder.tflite` once
-per frame, `step.tflite` once per frame and batch of objects. The last two may hold a second graph, with the same
-weights, for videos that are not wide; the modulator does not depend on the frame's size.
+per frame, `step.tflite` once per frame and batch of objects. The last two may hold further graphs, with the same
+weights, for videos that are not wide and for larger frames; the modulator does not depend on the frame's size.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
 SIGNATURES = {"modulator": "modulate", "encoder": "encode", "step": "step"}
 SQUARE = "_square"  # ends the signatures of the graphs for videos that are not wide
+
+
+def suffix_of(size: tuple[int, int]) -> str:
+    """What the signatures of the graphs for larger frames, (h, w), end in."""
+    return f"_{size[0]}x{size[1]}"
 
 
 def find_export(path: str | os.PathLike[str]) -> Path | None:
@@ -98,9 +103,9 @@ class Metadata:
         sequence: of a network that takes its objects one after the other, without guides; None for the others, and
             those have no modulator.
         one_object: the network knows one object by its weights, and has a step only (OSVOS).
-        square: the same of the graphs for videos that are not wide, with the size, features and state of these; None
-            where the files have none.
-        is_square: it is that of these graphs.
+        further: the same of the further graphs, for videos that are not wide and for larger frames, with the size,
+            features and state of these.
+        suffix: what the signatures of its graphs end in.
     """
 
     network_size: tuple[int, int]
@@ -117,13 +122,13 @@ class Metadata:
     weights: str | None = None
     sequence: Sequence | None = None
     one_object: bool = False
-    square: Metadata | None = None
-    is_square: bool = False
+    further: tuple[Metadata, ...] = ()
+    suffix: str = ""
 
     @property
     def sizes(self) -> dict[tuple[int, int], Metadata]:
         """(h, w) of the frames that there are graphs for, and what is known of these."""
-        return {of_size.network_size: of_size for of_size in (self, self.square) if of_size is not None}
+        return {of_size.network_size: of_size for of_size in (self, *self.further)}
 
     @classmethod
     def read(cls, folder: Path) -> Metadata:
@@ -145,13 +150,15 @@ class Metadata:
                 f"{FORMAT_VERSION}; export the network again"
             )
         try:
-            metadata = cls._of(content)
-            if "square" not in content:
-                return metadata
-            square = dataclasses.replace(cls._of({**content, **content["square"]}), is_square=True)
-            if square.network_size != square_size(metadata.network_size):
-                raise ValueError("the size of its square")
-            return dataclasses.replace(metadata, square=square)
+            metadata, further = cls._of(content), []
+            if "square" in content:
+                further.append(dataclasses.replace(cls._of({**content, **content["square"]}), suffix=SQUARE))
+                if further[0].network_size != square_size(metadata.network_size):
+                    raise ValueError("the size of its square")
+            for of_size in content.get("larger", ()):
+                larger = cls._of({**content, **of_size})
+                further.append(dataclasses.replace(larger, suffix=suffix_of(larger.network_size)))
+            return dataclasses.replace(metadata, further=tuple(further))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"preset: {path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
@@ -223,7 +230,7 @@ def open_graph(
 
     Args:
         folder: of the export.
-        metadata: of the export; or its `square`, for the graph that the file has for that.
+        metadata: of the export; or one of its `further`, for the graph that the file has for that.
         graph: "modulator", "encoder" or "step".
         inputs: expected name -> shape.
         outputs: expected name -> shape.
@@ -243,13 +250,13 @@ def open_graph(
         interpreter = Interpreter(str(path), num_threads=threads)
         # Of all graphs in the file, before any of them runs: this is what hands them to the fast kernels.
         interpreter.allocate_tensors()
-        runner = interpreter.get_signature_runner(SIGNATURES[graph] + SQUARE * metadata.is_square)
+        runner = interpreter.get_signature_runner(SIGNATURES[graph] + metadata.suffix)
     except (ValueError, RuntimeError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"preset: {path} is no LiteRT file that can be run ({reason})") from error
     _check(runner.get_input_details(), inputs, path, "input")
     _check(runner.get_output_details(), outputs, path, "output")
-    return CopyingGraph(runner) if metadata.is_square else Graph(interpreter, runner)
+    return CopyingGraph(runner) if metadata.suffix else Graph(interpreter, runner)
 
 
 class Graph:

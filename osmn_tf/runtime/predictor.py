@@ -41,20 +41,26 @@ def find(x: Any) -> NetworkSource | None:
             return ExportedOSVOSPredictor(folder, options)
         return ExportedPredictor(folder, options)
 
-    return NetworkSource("a LiteRT export", folder, False, False, load, engine="litert", facts=metadata)
+    return NetworkSource(
+        "a LiteRT export", folder, False, False, load, engine="litert", facts=metadata, matches=metadata.matches
+    )
 
 
 def exported_size(path: str | os.PathLike[str], options: PredictorOptions) -> tuple[int, int]:
-    """(h, w) that an export runs at.
+    """(h, w) that an export runs at, of a wide video where the options leave the size to the video.
 
     Raises:
         InputError: another one is asked for, or another precision, or as `read_metadata`.
     """
     options.refuse("an exported network computes in what it was exported in", "precision")
-    options.refuse("an exported network runs at the size that it was exported for", "scale")
     metadata = read_metadata(path)[1]
     if options.network_size is None:
-        return metadata.network_size
+        if (size := options.size_of(metadata.network_size)) not in metadata.sizes:
+            options.refuse(
+                "an exported network runs at the sizes that it was exported for ('osmn export --scales' adds others)",
+                "scale",
+            )
+        return size
     height, width = options.network_size
     if (height, width) not in metadata.sizes:
         raise InputError(
@@ -74,7 +80,7 @@ class _Object:
 
 
 class ExportedPredictor(Predictor):
-    """Runs what `osmn export --format litert` has written: at the size that it was exported for, or at the two sizes.
+    """Runs what `osmn export --format litert` has written: at the size that it was exported for, or at the sizes.
 
     Args:
         path: the exported folder, or one of the `.tflite` files in it.

@@ -16,12 +16,15 @@ LENGTH = 12
 
 @pytest.fixture(scope="module")
 def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ReConvNet that takes little time a frame; its masks mean nothing, but depend on its state."""
-    from support import TINY_VGG, randomise
+    """A ReConvNet that takes little time a frame; its masks mean nothing, but depend on its state.
+
+    It stands on a backbone of the tests, which other processes do not know.
+    """
+    from support import TINY, randomise
 
     from osmn_tf.models.reconvnet import ReConvNet
 
-    model = ReConvNet(**{**TINY_VGG, "guide_size": 64}, network_size=(64, 96))
+    model = ReConvNet(**{**TINY, "guide_size": 64}, recurrent_channels=(4, 6, 8))
     folder = tmp_path_factory.mktemp("presets") / "tiny"
     randomise(model, seed=3).save_to_preset(str(folder), {"description": "random weights"})
     return folder

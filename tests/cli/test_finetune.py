@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -12,10 +12,13 @@ import pytest
 import osmn_tf as osmn
 from osmn_tf.cli.main import main
 from osmn_tf.inference.adaptation.online import OnlineFineTuner
-from osmn_tf.inference.adaptation.quality import QUALITIES
+from osmn_tf.inference.adaptation.quality import LARGER, QUALITIES, STEPS
 from osmn_tf.inference.segmenter import VideoSegmenter
+from osmn_tf.jobs import many
 from osmn_tf.jobs import segment as segment_job
+from osmn_tf.jobs.many import Summary
 from osmn_tf.jobs.options import SegmentOptions
+from osmn_tf.jobs.rows import Row
 from osmn_tf.masks.files import read_label_png
 
 pytestmark = pytest.mark.usefixtures("loaded_once")
@@ -132,9 +135,11 @@ def test_damaged_state_of_an_interrupted_run(
     [
         ([], None, None, 1.0),
         (["--quality", "fast"], 0, None, 1.0),
-        (["--quality", "good"], QUALITIES["good"].steps, None, 1.0),
-        (["--quality", "good", "--network-size", "96x160"], QUALITIES["good"].steps, (96, 160), 1.0),
+        (["--quality", "good"], 0, None, 1.36),
         (["--quality", "best"], QUALITIES["best"].steps, None, 1.5),
+        # In larger frames these networks lose.
+        (["--quality", "good", "--preset", "reconvnet_lite"], 12, None, 1.0),
+        (["--quality", "good", "--preset", "reconvnet_lite", "--network-size", "96x160"], 12, (96, 160), 1.0),
     ],
 )
 def test_quality_is_a_number_of_steps_and_a_scale(
@@ -156,11 +161,54 @@ def test_quality_is_a_number_of_steps_and_a_scale(
     assert asked == [(steps, size, scale)]
 
 
+def test_quality_of_rows_is_what_it_is_with_their_own_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = {}
+
+    def job(rows: Sequence[Row], *_: object) -> Summary:
+        for row in rows:
+            options = row.options
+            asked[row.name] = (str(options.preset), options.finetune, options.network.scale)
+        return Summary(rows=len(rows))
+
+    monkeypatch.setattr(many, "segment_many", job)
+    rows = [("a", "", "", ""), ("b", "osmn_match_lite", "", ""), ("c", "reconvnet_lite", "", "")]
+    rows += [("d", "reconvnet_lite", "1.2", ""), ("e", "reconvnet_lite", "", "3"), ("f", "nosuch", "", "")]
+    for name in ("m.png", *(row[0] for row in rows)):
+        (tmp_path / name).touch()
+    table = tmp_path / "table.csv"
+    lines = [",".join(cells) for cells in (("video", "preset", "scale", "finetune"), *rows)]
+    table.write_text("\n".join(lines) + "\n")
+
+    def run(*words: str) -> dict[str, tuple[str, int | None, float]]:
+        asked.clear()
+        command = ["segment", "--list", str(table), "--mask", str(tmp_path / "m.png")]
+        assert main([*command, "--out", str(tmp_path / "out"), "--quality", *words]) == 0
+        return dict(asked)
+
+    assert run("good") == {
+        "a": ("osmn_match_lite", 0, LARGER),
+        "b": ("osmn_match_lite", 0, LARGER),
+        "c": ("reconvnet_lite", STEPS, 1.0),
+        "d": ("reconvnet_lite", STEPS, 1.2),
+        "e": ("reconvnet_lite", 3, 1.0),
+        "f": ("nosuch", 0, LARGER),
+    }
+    others = run("good", "--preset", "reconvnet_lite")
+    assert [others[name] for name in "abc"] == [
+        ("reconvnet_lite", STEPS, 1.0),
+        ("osmn_match_lite", 0, LARGER),
+        ("reconvnet_lite", STEPS, 1.0),
+    ]
+    assert [steps for _, steps, _ in run("fast").values()] == [0, 0, 0, 0, 3, 0]
+    table.write_text("video,preset,network_size\nc,reconvnet_lite,96x160\n")  # which a scale does not go with
+    assert run("good") == {"c": ("reconvnet_lite", STEPS, 1.0)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--quality", "good", "--finetune", "5"], "--quality"),
-        (["--quality", "best", "--network-size", "96x160"], "(--quality best has one), received 96x160"),
+        (["--quality", "best", "--network-size", "96x160"], "(--quality good and best have one), received 96x160"),
         (["--time", "3", "--finetune", "5"], "--time"),
         (["--time", "0"], "--time: expected seconds above 0, received 0.0"),
         (["--finetune", "-1"], "--finetune: expected 0 steps or more"),

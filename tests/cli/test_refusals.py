@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,15 @@ import pytest
 from osmn_tf.cli.main import main
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import write_mask
+from osmn_tf.models import presets
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once() -> Iterator[None]:
+    """Commands share a network: most of them have loaded it when they refuse."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "load", functools.cache(presets.load))
+        yield
 
 
 @pytest.fixture

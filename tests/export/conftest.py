@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import made_once
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +38,19 @@ def lite():
 
 @pytest.fixture(scope="session")
 def lite_export(tmp_path_factory) -> tuple[Path, str]:
-    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed.
-
-    It takes many seconds: the first of pytest-xdist's workers that needs it leaves it to the others.
-    """
+    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed."""
     pytest.importorskip("tensorflow_serving")
     from osmn_tf.cli.main import main
 
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lite_export"
-    folder = shared / "models" / "reconvnet_lite" / "3"
-    if not shared.exists():
-        made = tmp_path_factory.mktemp("lite_export")
-        command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(made / "models")]
+    def make(folder: Path) -> None:
+        command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(folder / "models")]
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
-        (made / "printed.txt").write_text(printed.getvalue().replace(str(made), str(shared)))
-        with contextlib.suppress(OSError):  # another worker was faster: theirs is the same
-            made.rename(shared)
-    return folder, (shared / "printed.txt").read_text()
+        (folder / "printed.txt").write_text(printed.getvalue().replace(str(folder), "FOLDER"))
+
+    shared = made_once(tmp_path_factory, "lite_export", make)
+    printed = (shared / "printed.txt").read_text().replace("FOLDER", str(shared))
+    return shared / "models" / "reconvnet_lite" / "3", printed
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from support import BACKEND, MATCHING, TINY, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+from support import (
+    BACKEND,
+    MATCHING,
+    TINY,
+    WHOLE_NETWORK,
+    assert_close,
+    box_mask,
+    passed_through,
+    random_frames,
+    randomise,
+)
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.predictor import PredictorOptions
@@ -21,7 +31,7 @@ if BACKEND != "tensorflow":
     pytest.skip("LiteRT files are made with TensorFlow", allow_module_level=True)
 
 from osmn_tf.export import litert
-from osmn_tf.export.litert import export_litert, passed_through
+from osmn_tf.export.litert import export_litert
 from osmn_tf.export.steps import step_of
 from osmn_tf.models.osmn import OSMN
 
@@ -114,6 +124,7 @@ def test_metadata(quantized, tiny_reconvnet) -> None:
     assert (metadata["guide_size"], metadata["guide_background"]) == (32, list(tiny_reconvnet.guide_background))
     assert metadata["state"]["Conv2d_5_lstm_h"] == [2, 3, 8]
     assert len(metadata["state"]) == 6
+    assert "square" not in metadata  # only what matches has two sizes
     for file in metadata["files"].values():
         content = (folder / file["name"]).read_bytes()
         assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
@@ -139,7 +150,7 @@ def test_float16_weights(tmp_path) -> None:
     """Of one graph only, with enough of them: what is done with the others is the same."""
     network = OSMN(**TINY, block_channels=(128, 256, 8, 8, 8))
     path = tmp_path / "encoder.tflite"
-    path.write_bytes(litert._convert([graphs_of(network, 1)], "encoder", "float16", ()))
+    path.write_bytes(litert._convert({"": graphs_of(network, 1)}, "encoder", "float16", ()))
     weights = sum(int(np.prod(weight.shape)) for weight in network.frame_encoder.weights)
     operators, types = graph_types(path)
     assert types.count("float16") >= 10
@@ -176,7 +187,7 @@ def test_of_a_shared_trunk_int8_is_the_encoder(small_clip, tmp_path) -> None:
     computed = int8_operators(folder / "step.tflite")
     assert computed.pop("CONV_2D") == sum(isinstance(x, keras.layers.Conv2D) for x in network.object_network.layers)
     assert computed.keys() <= {"QUANTIZE", "STRIDED_SLICE"}
-    assert passed_through((folder / "step.tflite").read_bytes()) == ()
+    assert passed_through((folder / "step.tflite").read_bytes()) == set()
     expected = scores(VideoSegmenter(network, keep_scores=True, search_window=False), small_clip)
     received = scores(VideoSegmenter(folder, keep_scores=True, search_window=False), small_clip)
     for label, score in received.items():

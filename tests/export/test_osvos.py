@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise
+from support import BACKEND, WHOLE_NETWORK, assert_close, box_mask, random_frames, randomise, without_graphs
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
@@ -21,7 +21,7 @@ from osmn_tf.models.osvos import OSVOS
 if BACKEND != "tensorflow":
     pytest.skip("files are exported with TensorFlow", allow_module_level=True)
 
-from osmn_tf.client.saved_model_predictor import SavedModelPredictor
+from osmn_tf.client import RemotePredictor, SavedModelPredictor
 from osmn_tf.export.litert import export_litert
 from osmn_tf.export.saved_model import export_saved_model
 from osmn_tf.runtime.osvos import ExportedOSVOSPredictor
@@ -42,7 +42,8 @@ def network() -> OSVOS:
 def predictor(network: OSVOS) -> OSVOSPredictor:
     """It has learnt two objects, in one step each."""
     predictor = OSVOSPredictor(network)
-    predictor.adapt([(FRAMES[0], box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100)))], AdaptOptions(1, 1e-2))
+    with without_graphs():
+        predictor.adapt([(FRAMES[0], box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100)))], AdaptOptions(1, 1e-2))
     return predictor
 
 
@@ -96,10 +97,9 @@ def test_litert(predictor: OSVOSPredictor, expected: list[np.ndarray], tmp_path:
 
 
 def test_saved_model(predictor: OSVOSPredictor, expected: list[np.ndarray], tmp_path: Path) -> None:
-    folder = export_saved_model(predictor.learnt_networks()[0], tmp_path, warm_up=False)
-    for encoding in ("raw", "png"):
-        server = VideoSegmenter(SavedModelPredictor(folder, encoding=encoding))
-        masks = [mask for _, mask in server.track(FRAMES, MASK)]
+    raw = SavedModelPredictor(export_saved_model(predictor.learnt_networks()[0], tmp_path, warm_up=False))
+    for exported in (raw, RemotePredictor(raw.transport, "png")):
+        masks = [mask for _, mask in VideoSegmenter(exported).track(FRAMES, MASK)]
         for right, mask in zip(expected[1:], masks[1:], strict=True):
             assert (mask == (right > 0)).mean() > 0.999
 
@@ -111,6 +111,7 @@ def test_refusals(network: OSVOS, tmp_path: Path) -> None:
         export_litert(network, tmp_path, objects=2)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_command_learns_the_object(network: OSVOS, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network.save_to_preset(tmp_path / "preset", {"licence": "CC0"})
     (tmp_path / "clip").mkdir()

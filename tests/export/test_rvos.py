@@ -15,8 +15,11 @@ from osmn_tf.models.rvos import RVOS
 if BACKEND != "tensorflow":
     pytest.skip("SavedModels are made with TensorFlow", allow_module_level=True)
 
+import tensorflow as tf
+
 from osmn_tf.client.saved_model_predictor import SavedModelPredictor
-from osmn_tf.export.saved_model import export_saved_model
+from osmn_tf.export.rvos_graph import RVOSModule
+from osmn_tf.export.saved_model import export_saved_model, make_record
 
 MASK = box_mask(80, 110, (5, 35, 5, 40), (40, 70, 60, 100), (8, 30, 60, 100))
 FRAMES = list(random_frames(3, 80, 110, seed=1))
@@ -28,13 +31,14 @@ def network() -> RVOS:
 
 
 @pytest.fixture(scope="module")
-def folder(network: RVOS, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_saved_model(network, tmp_path_factory.mktemp("models"), warm_up=False)
+def exported(network: RVOS, tmp_path_factory: pytest.TempPathFactory) -> SavedModelPredictor:
+    folder = export_saved_model(network, tmp_path_factory.mktemp("models"), warm_up=False)
+    return SavedModelPredictor(folder, encoding="png")
 
 
-def test_the_masks_are_the_segmenters(network: RVOS, folder: Path) -> None:
+def test_the_masks_are_the_segmenters(network: RVOS, exported: SavedModelPredictor) -> None:
     """What a client carries is packed and unpacked; one object goes on alone."""
-    server, segmenter = VideoSegmenter(SavedModelPredictor(folder, encoding="png")), VideoSegmenter(network)
+    server, segmenter = VideoSegmenter(exported), VideoSegmenter(network)
     for each in (server, segmenter):
         each.start(FRAMES[0], MASK)
     for frame in FRAMES[1:]:
@@ -45,10 +49,8 @@ def test_the_masks_are_the_segmenters(network: RVOS, folder: Path) -> None:
                 each.remove([1, 3])
 
 
-def test_scores_ranks_and_state(network: RVOS, folder: Path) -> None:
-    import tensorflow as tf
-
-    functions = tf.saved_model.load(str(folder)).signatures
+def test_scores_ranks_and_state(network: RVOS, exported: SavedModelPredictor) -> None:
+    functions = exported.transport.signatures
     begun = functions["modulate"](frame=tf.constant(FRAMES[0]), mask=tf.constant(MASK))
     carried = dict(begun)
     segmenter = VideoSegmenter(network, keep_scores=True)
@@ -70,22 +72,22 @@ def test_scores_ranks_and_state(network: RVOS, folder: Path) -> None:
     np.testing.assert_array_equal(clip[1], found["mask"])
 
 
-def test_independent_objects(network: RVOS, tmp_path: Path) -> None:
-    """Each is carried on where none of the others is surer."""
-    import tensorflow as tf
-
+def test_independent_objects(network: RVOS) -> None:
+    """Each is carried on where none of the others is surer; of the functions alone, which are written as above."""
     independent = RVOS(**TINY_RVOS, independent=True, name="rvos")
     independent.set_weights(network.get_weights())
-    functions = tf.saved_model.load(str(export_saved_model(independent, tmp_path, warm_up=False))).signatures
-    carried = functions["modulate"](frame=tf.constant(FRAMES[0]), mask=tf.constant(MASK))
-    found = functions["step_scores"](frame=tf.constant(FRAMES[1]), **carried)
     segmenter = VideoSegmenter(independent, keep_scores=True)
+    step = segmenter.predictor.step
+    functions = RVOSModule(step, make_record(step, "float32", b"12345678"))
+    carried = functions.begin(tf.constant(FRAMES[0]), tf.constant(MASK))
+    _, guide_masks, _, logits = functions.advance(tf.constant(FRAMES[1]), *carried)
     segmenter.start(FRAMES[0], MASK)
     segmenter.step(FRAMES[1])
-    np.testing.assert_allclose(found["scores"], np.stack(list(segmenter.scores.values())), rtol=0, atol=1e-4)
+    scores = np.stack(list(segmenter.scores.values()))
+    np.testing.assert_allclose(tf.sigmoid(logits), scores, rtol=0, atol=1e-4)
     masks = segmenter.snapshot()["masks"]
     np.testing.assert_array_equal((masks > 0).sum(0), 1)
-    close = np.abs(found["guide_masks"].numpy() / 255 - masks) < 0.5 / 255 + 1e-4
+    close = np.abs(guide_masks.numpy() / 255 - masks) < 0.5 / 255 + 1e-4
     assert close.mean() > 0.999  # rounding may decide which of two has a pixel
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import MATCHING, TINY, box_mask, needs_tensorflow, random_frames, randomise
 
-from osmn_tf.client import SavedModelPredictor
+from osmn_tf.client import RemotePredictor, SavedModelPredictor
 from osmn_tf.client.transport import ServerError
 from osmn_tf.errors import InputError
 from osmn_tf.inference.segmenter import VideoSegmenter
@@ -30,7 +30,7 @@ def network():
 def folder(network, tmp_path_factory) -> Path:
     from osmn_tf.export.saved_model import export_saved_model
 
-    return export_saved_model(network, tmp_path_factory.mktemp("two_sizes"), name="tiny")
+    return export_saved_model(network, tmp_path_factory.mktemp("two_sizes"), name="tiny", warm_up=False)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def raw(folder) -> SavedModelPredictor:
 
 
 @pytest.fixture(scope="module")
-def png(folder) -> SavedModelPredictor:
-    return SavedModelPredictor(folder, encoding="png")
+def png(raw) -> RemotePredictor:
+    return RemotePredictor(raw.transport, "png")
 
 
 def clip(size: tuple[int, int], count: int = 4) -> tuple[list[np.ndarray], np.ndarray]:
@@ -102,6 +102,22 @@ def test_sessions_of_other_shapes_are_refused(raw) -> None:
         raw.transport.predict("step", {"frame": frames[1], **square, "guide_masks": np.ones((2, 64, 64), np.uint8)}, 1)
     with pytest.raises(ServerError, match="not compatible with expected shape"):
         raw.transport.predict("step", {"frame": frames[1], **square, "guide_masks": wide["guide_masks"]}, 1)
+
+
+def test_warm_up_requests_are_of_the_networks_own_size(network, raw) -> None:
+    import tensorflow as tf
+
+    from osmn_tf.export.saved_model import MODULES, make_record
+    from osmn_tf.export.serving import warm_up_inputs
+    from osmn_tf.export.steps import step_of
+    from osmn_tf.inference.predictor import PredictorOptions
+
+    record = make_record(step_of(network, PredictorOptions(), MODULES), "float32", b"12345678")
+    inputs = warm_up_inputs(raw.transport.signatures, record)
+    assert inputs.keys() == raw.transport.signatures.keys()
+    inputs = {name: tf.make_ndarray(value) for name, value in inputs["step"].items()}
+    assert inputs["guide_masks"].shape == (1, 64, 96)
+    assert raw.transport.predict("step", inputs, 1)["mask"].shape == (64, 96)
 
 
 def test_a_size_that_is_given_is_the_only_one(network, folder, monkeypatch, tmp_path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         weights: str = "a",
         installed: tuple[str, ...] = BOTH,
         square: tuple[int, int] | None = None,
+        larger: Sequence[tuple[int, int]] = (),
     ) -> Path:
         folder = tmp_path / "preset"
         folder.mkdir()
@@ -54,6 +55,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
                 "quantization": quantization,
                 "source": {"sha256": weights},
                 **({} if square is None else {"square": {"network_size": square}}),
+                "larger": [{"network_size": size} for size in larger],
             }
             (folder / "litert" / "metadata.json").write_text(json.dumps(facts))
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
@@ -74,6 +76,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         ({"square": (80, 80)}, {"network_size": (80, 80)}, False, "litert"),
         ({"square": (80, 80)}, {"network_size": (96, 96)}, False, "keras"),
         ({}, {"scale": 1.5}, False, "keras"),
+        ({"larger": [(80, 128), (96, 96)]}, {"scale": 1.36}, False, "litert"),
+        ({"larger": [(80, 128), (96, 96)]}, {"scale": 1.5}, False, "keras"),
         ({}, {}, True, "keras"),
         ({}, {"precision": "float32"}, False, "keras"),
         ({"quantization": "none"}, {"precision": "float32"}, False, "litert"),
@@ -224,9 +228,9 @@ def test_a_segmenter_goes_over_to_keras_to_be_fine_tuned(
 
 def test_the_default_preset_ships() -> None:
     assert DEFAULT_PRESET in list_presets()
-    # Wide videos and all others run on its LiteRT files.
+    # Wide videos and all others run on its LiteRT files, at their size and at that of `--quality good`.
     source = engines.find_litert(list_presets()[DEFAULT_PRESET])
-    assert list(read_export(source)[1].sizes) == [(352, 608), (464, 464)]
+    assert list(read_export(source)[1].sizes) == [(352, 608), (464, 464), (480, 832), (624, 624)]
     assert sum(path.stat().st_size for path in list_presets()[DEFAULT_PRESET].rglob("*")) <= 30e6
 
 

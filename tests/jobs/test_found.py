@@ -47,6 +47,7 @@ def masks_in(folder: Path) -> list[np.ndarray]:
     return [read_label_png(path) for path in sorted(folder.glob("*.png"))]
 
 
+@pytest.mark.usefixtures("loaded_once")
 @pytest.mark.parametrize("preset", ["exported", "finder"])
 def test_rows_without_objects_are_those_of_single_commands(preset: str, folder: Path, tmp_path: Path) -> None:
     """One process does both: the objects of one video are not the other's."""

@@ -284,9 +284,11 @@ def test_two_runs_in_one_folder_do_no_row_twice(rows, expected, tmp_path) -> Non
         with first, second:
             wait_for(lambda: len(Manifest(out)._records) == 3)
             # What another process does, with the claims in hand.
-            for row in rows("broken", "b", out=tmp_path / "other"):
-                Manifest(out).add(process_one(row))
+            records = [process_one(row) for row in rows("broken", "b", out=tmp_path / "other")]
             os.rename(tmp_path / "other" / "b", out / "b")
+            for record in records:
+                Manifest(out).add(record)
+            time.sleep(many.BUSY / 2)  # who has asked for the record just before finds the claim still taken
 
     thread = threading.Thread(target=other)
     thread.start()

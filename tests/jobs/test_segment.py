@@ -348,6 +348,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("loaded_once")
 def test_without_a_mask_the_network_finds_the_objects(finder: Path, frames: Path, tmp_path: Path) -> None:
     options = SegmentOptions(frames, preset=finder, out=tmp_path / "out", end=3, outputs={"sheet": None})
     assert segment_job.segment(options).frames == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import BACKEND, box_mask
+from support import BACKEND, box_mask, made_once
 
 FRAME_SIZE = (80, 120)  # the network runs at 64 x 96
 
@@ -20,7 +20,7 @@ def exported(tiny_reconvnet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("LiteRT files are made with TensorFlow")
     from osmn_tf.export.litert import export_litert
 
-    return export_litert(tiny_reconvnet, tmp_path_factory.mktemp("exported"), objects=2)
+    return made_once(tmp_path_factory, "exported", lambda folder: export_litert(tiny_reconvnet, folder, objects=2))
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ export interface TrackReport {
 
 /** Requests; each is answered once. */
 export type Request =
-  | { type: "start"; canvas: OffscreenCanvas; networkUrl: string; promptsUrl: string | null; litertUrl: string; threads: number; webgpu: boolean }
+  | { type: "start"; canvas: OffscreenCanvas; networkUrl: string; promptsUrl: string | null; litertUrl: string; threads: number; webgpu: boolean; finer: boolean }
   | { type: "open"; files: File[]; folder: boolean }
   | { type: "close" }
   | { type: "seek"; frame: number }

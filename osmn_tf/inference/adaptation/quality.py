@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from osmn_tf.errors import InputError
+
+# At which size networks that match see the frames with `good`. Presets may have LiteRT files for it, too.
+LARGER = 1.36
 
 STEPS = 12
 LEARNING_RATE = 3e-4
@@ -29,25 +33,44 @@ class Quality:
         steps: of online fine-tuning.
         score: what it gives and takes, measured.
         scale: of the size at which the network sees frames (`osmn_tf.inference.predictor.PredictorOptions`).
+        steps_unmatched: in place of both, of networks that do not match, since these lose in larger frames; None: they
+            refuse.
     """
 
     steps: int
     score: str
     scale: float = 1.0
+    steps_unmatched: int | None = None
 
 
 # Measured with osmn_match_lite on six sequences of DAVIS 2016's training set that it was not trained on
 # (dog-agility, hike, mallard-water, motocross-bumps, rollerblade, train), two CPU cores, one seed:
-# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12, for the last with --scale 1.5.
+# osmn benchmark finetune DAVIS --year 2016 --split dev --steps 0 12, for the last with --scale 1.5; the second
+# osmn evaluate DAVIS --preset osmn_match_lite --engine litert --quality good --year 2016 --split dev --out scores.
 # More steps are not better: docs/experiments.md.
 QUALITIES = {
     "fast": Quality(0, "J 88.1"),
-    "good": Quality(STEPS, "J 88.5, for 8 s before the first mask"),
-    "best": Quality(STEPS, "J 90.6, for 24 s, and frames at 1.5 times the size, which take 2.3 times as long", 1.5),
+    "good": Quality(0, f"J 90.0, at {LARGER:g} times the size (twice as long)", LARGER, STEPS),
+    "best": Quality(STEPS, f"J 90.6, at 1.5 times the size (2.3 times as long), after 24 s of {STEPS} steps", 1.5),
 }
 
 
-def finetune_steps(quality: str | None, steps: int | None, seconds: float | None = None) -> int | None:
+def quality_of(name: str | None, matches: Callable[[], bool]) -> Quality | None:
+    """What a name stands for with a network.
+
+    Args:
+        name: one of `QUALITIES`, or None.
+        matches: says whether the network matches; called where that makes a difference.
+    """
+    if name is None:
+        return None
+    quality = QUALITIES[name]
+    if quality.steps_unmatched is None or matches():
+        return quality
+    return dataclasses.replace(quality, steps=quality.steps_unmatched, scale=1.0)
+
+
+def finetune_steps(quality: Quality | None, steps: int | None, seconds: float | None = None) -> int | None:
     """Steps of `--finetune`, or of `--quality` where it is not given; None where neither is: as the network does it.
 
     Args:
@@ -62,12 +85,12 @@ def finetune_steps(quality: str | None, steps: int | None, seconds: float | None
         raise InputError(f"--time: expected seconds above 0, received {seconds}")
     if steps is not None and steps < 0:
         raise InputError(f"--finetune: expected 0 steps or more, received {steps}")
-    return steps if quality is None else QUALITIES[quality].steps
+    return steps if quality is None else quality.steps
 
 
-def quality_scale(quality: str | None) -> float:
+def quality_scale(quality: Quality | None) -> float:
     """Scale of the network's size that `--quality` stands for."""
-    return 1.0 if quality is None else QUALITIES[quality].scale
+    return 1.0 if quality is None else quality.scale
 
 
 def check_rate(rate: float | None) -> float | None:

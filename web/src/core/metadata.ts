@@ -9,6 +9,8 @@ export type Graph = (typeof GRAPHS)[number];
 
 /** What depends on the size of the frames that go into the network. */
 export interface Sized {
+  /** What the signatures of the graphs of this size end in. */
+  suffix: string;
   /** [h, w] of these frames. */
   networkSize: [number, number];
   /** Name -> shape of what goes from the encoder to the step. */
@@ -17,9 +19,17 @@ export interface Sized {
   state: Map<string, number[]>;
 }
 
+/** Of wide videos, and of the others; null where these have none of their own. */
+export interface Sizes {
+  wide: Sized;
+  square: Sized | null;
+}
+
 export interface Metadata extends Sized {
   /** Of the graphs for videos that are not wide, in the same files; null where these have none. */
   square: Sized | null;
+  /** The same of the graphs for larger frames. */
+  larger: Sizes | null;
   /** Batch size of the step. */
   objects: number;
   guideSize: number;
@@ -58,7 +68,8 @@ export function readMetadata(content: unknown): Metadata {
     }
     return {
       ...sized(json),
-      square: json.square ? sized(json.square) : null,
+      square: json.square ? sized(json.square, "_square") : null,
+      larger: larger(json.larger),
       objects: numbers([json.objects], 1)[0]!,
       guideSize: numbers([json.guide_size], 1)[0]!,
       guideBackground: numbers(json.guide_background, 3) as [number, number, number],
@@ -74,21 +85,29 @@ export function readMetadata(content: unknown): Metadata {
   }
 }
 
-function sized(json: Record<string, any>): Sized {
+function sized(json: Record<string, any>, suffix = ""): Sized {
   return {
+    suffix,
     networkSize: numbers(json["network_size"], 2) as [number, number],
     features: shapes(json["features"]),
     state: shapes(json["state"]),
   };
 }
 
+/** Those at the first of the larger scales; `osmn export` writes its square behind it. */
+function larger(json: unknown): Metadata["larger"] {
+  if (!Array.isArray(json) || !json.length) return null;
+  const [wide, square] = json.map((content) => sized(content, `_${numbers(content.network_size, 2).join("x")}`));
+  return { wide: wide!, square: square && square.networkSize[0] === square.networkSize[1] ? square : null };
+}
+
 /** Narrower than this share of the network's width to height, a video is seen as a square. */
 const LEAST_SHAPE = 0.8;
 
 /** What suits a video: `fitted_size` of `osmn_tf/resampling.py`. */
-export function fitted(metadata: Metadata, width: number, height: number): Sized {
-  const [h, w] = metadata.networkSize;
-  return metadata.square && w > h && width / height < LEAST_SHAPE * (w / h) ? metadata.square : metadata;
+export function fitted({ wide, square }: Sizes, width: number, height: number): Sized {
+  const [h, w] = wide.networkSize;
+  return square && w > h && width / height < LEAST_SHAPE * (w / h) ? square : wide;
 }
 
 function numbers(value: unknown, count?: number): number[] {

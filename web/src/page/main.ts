@@ -17,6 +17,7 @@ const canvas = $<HTMLCanvasElement>("canvas");
 const frameInput = $<HTMLInputElement>("frame");
 const brush = $<HTMLInputElement>("brush");
 const webgpu = $<HTMLInputElement>("webgpu");
+const finer = $<HTMLInputElement>("finer");
 
 const HINTS: Record<Tool, string> = {
   box: "Drag a box around the object.",
@@ -82,6 +83,7 @@ function startWorker(): WorkerClient {
       litertUrl: new URL(LITERT_FOLDER, here).href,
       threads: Math.max(1, Math.min(4, Math.floor(wanted))),
       webgpu: webgpu.checked,
+      finer: finer.checked,
     },
     [offscreen],
   );
@@ -600,19 +602,21 @@ document.addEventListener("drop", (event) => {
 
 // Beginning ----------------------------------------------------------------------------------------------------------
 
-try {
-  webgpu.checked = localStorage.getItem("webgpu") === "on";
-} catch {
-  // Storage can be turned off.
-}
-webgpu.onchange = () => {
+for (const setting of [finer, webgpu]) {
   try {
-    localStorage.setItem("webgpu", webgpu.checked ? "on" : "off");
+    setting.checked = localStorage.getItem(setting.id) === "on";
   } catch {
-    // As above: the switch holds until the page is closed.
+    // Storage can be turned off.
   }
-  location.reload();
-};
+  setting.onchange = () => {
+    try {
+      localStorage.setItem(setting.id, setting.checked ? "on" : "off");
+    } catch {
+      // As above: the switch holds until the page is closed.
+    }
+    location.reload();
+  };
+}
 window.addEventListener("resize", hideCross);
 // What was marked would be lost.
 window.addEventListener("beforeunload", (event) => {

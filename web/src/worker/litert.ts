@@ -2,10 +2,10 @@
 
 import { getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor, type CompiledModel, type SignatureRunner } from "@litertjs/core";
 import { UserError } from "../core/errors";
-import { fitted, GRAPHS, readMetadata, type Graph, type Metadata, type Sized } from "../core/metadata";
+import { fitted, GRAPHS, readMetadata, type Graph, type Metadata, type Sized, type Sizes } from "../core/metadata";
 import type { Held, Network } from "../core/segmenter";
 
-const SQUARE = "_square"; // ends the signatures of the graphs for videos that are not wide
+const SIGNATURES: Record<Graph, string> = { modulator: "modulate", encoder: "encode", step: "step" };
 
 export type Accelerator = "wasm" | "webgpu";
 
@@ -146,16 +146,19 @@ export class LiteRtNetwork implements Network<HeldState> {
   private readonly inputs = new Map<string, Tensor>();
   private readonly zeros = new Map<Sized, HeldState>();
   private sized: Sized;
+  private readonly sizes: Sizes;
 
   private constructor(
     readonly metadata: Metadata,
     private readonly models: Record<Graph, CompiledModel>,
     readonly accelerator: Accelerator,
+    finer: boolean,
   ) {
-    this.sized = metadata;
+    this.sizes = (finer && metadata.larger) || { wide: metadata, square: metadata.square };
+    this.sized = this.sizes.wide;
     this.guideChannels = this.shapeOf("step", "spatial_guide")[3] ?? 0;
     if (this.guideChannels !== 1 && this.guideChannels !== 2) throw otherVersion(metadata, "step");
-    for (const sized of [metadata.square, metadata]) {
+    for (const sized of [this.sizes.square, this.sizes.wide]) {
       if (!sized) continue;
       this.sized = sized;
       const [h, w] = sized.networkSize;
@@ -176,10 +179,11 @@ export class LiteRtNetwork implements Network<HeldState> {
   }
 
   fit(width: number, height: number): void {
-    this.sized = fitted(this.metadata, width, height);
+    this.sized = fitted(this.sizes, width, height);
   }
 
-  static async compile(files: NetworkFiles, accelerator: Accelerator, threads: number): Promise<LiteRtNetwork> {
+  /** @param finer - with the graphs for larger frames, where there are any. */
+  static async compile(files: NetworkFiles, accelerator: Accelerator, threads: number, finer = false): Promise<LiteRtNetwork> {
     const models = {} as Record<Graph, CompiledModel>;
     for (const graph of GRAPHS) {
       try {
@@ -189,15 +193,14 @@ export class LiteRtNetwork implements Network<HeldState> {
         throw new UserError(`The network's file ${files.metadata.files[graph].name} cannot be run here (${reason}).`);
       }
     }
-    return new LiteRtNetwork(files.metadata, models, accelerator);
+    return new LiteRtNetwork(files.metadata, models, accelerator, finer);
   }
 
   /** A graph at the present size. */
   private runner(graph: Graph): SignatureRunner {
-    const square = this.sized === this.metadata.square && graph !== "modulator";
-    const found = Object.entries(this.models[graph].signatures).find(([name]) => name.endsWith(SQUARE) === square);
+    const found = this.models[graph].signatures[SIGNATURES[graph] + (graph === "modulator" ? "" : this.sized.suffix)];
     if (!found) throw otherVersion(this.metadata, graph);
-    return found[1];
+    return found;
   }
 
   private shapeOf(graph: Graph, input: string): number[] {

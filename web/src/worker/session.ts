@@ -31,6 +31,8 @@ export interface SessionOptions {
   litertUrl: string;
   threads: number;
   webgpu: boolean;
+  /** The network that tracks sees the frames larger. */
+  finer: boolean;
 }
 
 interface Undo {
@@ -179,7 +181,7 @@ export class Session {
   }
 
   private async load(): Promise<Segmenter<HeldState>> {
-    const { networkUrl, litertUrl, threads, webgpu } = this.options;
+    const { networkUrl, litertUrl, threads, webgpu, finer } = this.options;
     const adapter = webgpu ? await (navigator as any).gpu?.requestAdapter().catch(() => null) : null;
     const load = {
       networkUrl,
@@ -190,7 +192,7 @@ export class Session {
         this.listener.progress({ busy: "loading", done, total, fps: 0, secondsLeft: 0 }),
     };
     const [runtime, files] = await Promise.all([startRuntime(load), fetchNetwork(load)]);
-    const onProcessor = await LiteRtNetwork.compile(files, "wasm", runtime.threads);
+    const onProcessor = await LiteRtNetwork.compile(files, "wasm", runtime.threads, finer);
     this.device = runtime.threads === 1 ? "1 thread" : `${runtime.threads} threads`;
     const network = (webgpu && (await this.onGraphics(files, onProcessor, Boolean(adapter)))) || onProcessor;
     this.tracker = network;
@@ -210,7 +212,7 @@ export class Session {
     let candidate: LiteRtNetwork | null = null;
     try {
       if (!offered) throw new Error("the browser offers none");
-      candidate = await LiteRtNetwork.compile(files, "webgpu", 1);
+      candidate = await LiteRtNetwork.compile(files, "webgpu", 1, this.options.finer);
       const agreement = await agree(reference, candidate);
       if (agreement < 0.99) throw new Error(`its masks agree with the processor's by ${Math.round(100 * agreement)}% only`);
       this.device = "graphics card";

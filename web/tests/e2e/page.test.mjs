@@ -20,12 +20,12 @@ const davis = process.env.OSMN_DATA_ROOT && existsSync(path.join(process.env.OSM
 const SHOTS = process.env.OSMN_WEB_SHOTS;
 
 /** Mean IoU of the page's masks with those that `osmn segment` makes with the same network from the same first mask. */
-async function compareWithNative(video, zip, network, folder, given = 0) {
+async function compareWithNative(video, zip, network, folder, given = 0, more = []) {
   const unzipped = path.join(folder, "unzipped");
   const names = python(CLIPS, "unzip", zip, unzipped).sort();
   const out = path.join(folder, "native");
   const command = ["-m", "osmn_tf.cli.main", "segment", video, "--mask", `${given}:${path.join(unzipped, names[given])}`];
-  const options = ["--preset", network, ...(given ? ["--both-ways"] : []), "--out", out, "--no-overlay", "--no-sheet", "--quiet", "--force"];
+  const options = ["--preset", network, ...(given ? ["--both-ways"] : []), "--out", out, "--no-overlay", "--no-sheet", "--quiet", "--force", ...more];
   const started = Date.now();
   const { status, stderr } = spawnSync(findPython(), [...command, ...options], {
     cwd: ROOT,
@@ -159,6 +159,24 @@ describe("the page", { skip, timeout: 3_600_000 }, () => {
     assert.equal(python(CLIPS, "unzip", cutouts, path.join(folder, "cutouts")).length, 60);
     await shot(opened, "8-saved");
     assert.equal(await opened.alert(), "");
+    assert.deepEqual(opened.errors, []);
+  });
+
+  test("finer masks, a setting that stays: as `osmn segment --quality good` makes them", async () => {
+    const opened = await fresh();
+    await Promise.all([opened.page.waitForNavigation(), opened.page.$eval("#finer", (box) => box.click())]);
+    assert.equal(await opened.page.$eval("#finer", ({ checked }) => checked), true);
+    const video = path.join(EXAMPLE, "meadow.mp4");
+    assert.equal(await opened.openFile(video), "");
+    const box = python(CLIPS, "box", path.join(EXAMPLE, "first_mask.png"), "1");
+    assert.match((await opened.markBox([box[0], box[1]], [box[2], box[3]])).status, /^Marked/);
+    const { fps } = await opened.track("forward");
+    const zip = await opened.save("masks");
+    const compare = (...more) => compareWithNative(video, zip, network, path.join(folder, `finer${more.length}`), 0, more);
+    const [{ mean }, plain] = [await compare("--quality", "good"), await compare()];
+    console.log(`finer: ${fps.toFixed(2)} frames a second; IoU with --quality good ${mean}, without ${plain.mean}`);
+    assert.ok(mean >= 0.97, `mean IoU ${mean}`);
+    assert.ok(mean > plain.mean, `mean IoU ${plain.mean} without it`);
     assert.deepEqual(opened.errors, []);
   });
 

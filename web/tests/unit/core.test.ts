@@ -326,10 +326,10 @@ test("the brush paints round strokes and erases one object only", () => {
 
 test("videos that are not wide are seen as squares, as in Python", () => {
   const square = { networkSize: [464, 464] };
-  const metadata = { networkSize: [352, 608], square } as Parameters<typeof fitted>[0];
+  const sizes = { wide: { networkSize: [352, 608] }, square } as Parameters<typeof fitted>[0];
   for (const [width, height, expected] of golden.squares as [number, number, boolean][])
-    assert.equal(fitted(metadata, width, height) === square, expected, `${width} x ${height}`);
-  assert.equal(fitted({ ...metadata, square: null }, 480, 854).networkSize[1], 608);
+    assert.equal(fitted(sizes, width, height) === square, expected, `${width} x ${height}`);
+  assert.equal(fitted({ ...sizes, square: null }, 480, 854).networkSize[1], 608);
 });
 
 test("metadata of other formats and versions is refused with a sentence", () => {
@@ -349,6 +349,11 @@ test("metadata of other formats and versions is refused with a sentence", () => 
   };
   assert.deepEqual(readMetadata(valid).state, new Map([["memory", [2, 2, 1]]]));
   assert.equal(readMetadata(valid).square, null);
+  assert.equal(readMetadata({ ...valid, larger: [] }).larger, null);
+  const size = (height: number, width: number) => ({ network_size: [height, width], features: {}, state: {} });
+  const { wide, square } = readMetadata({ ...valid, larger: [size(32, 48), size(40, 40), size(64, 96)] }).larger!;
+  assert.deepEqual([wide.networkSize, wide.suffix, square!.suffix], [[32, 48], "_32x48", "_40x40"]);
+  assert.equal(readMetadata({ ...valid, larger: [size(32, 48)] }).larger!.square, null);
   const refused: [unknown, RegExp][] = [
     [null, /not that of an exported network/],
     [{ ...valid, format: "other" }, /not that of an exported network/],
@@ -356,6 +361,7 @@ test("metadata of other formats and versions is refused with a sentence", () => 
     [{ ...valid, network_size: "24" }, /damaged or incomplete/],
     [{ ...valid, files: {} }, /damaged or incomplete/],
     [{ ...valid, square: { network_size: [28, 28] } }, /damaged or incomplete/],
+    [{ ...valid, larger: [{ network_size: [32, 48] }] }, /damaged or incomplete/],
     [{ ...valid, files: { ...valid.files, step: { ...file, name: "../secret" } } }, /damaged or incomplete/],
   ];
   for (const [content, message] of refused) {
