@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -25,11 +25,13 @@ class VGG16(Backbone):
 
     Attributes:
         depths: convolutions of each block.
+        hidden: channels of the classifier's hidden layers fc6 and fc7.
     """
 
     published_channels = (64, 128, 256, 512, 512)
     imagenet_normalization = "caffe"
     depths = (2, 2, 3, 3, 3)
+    hidden = 4096
 
     @property
     def blocks(self) -> tuple[tuple[int, ...], ...]:
@@ -70,20 +72,26 @@ class VGG16(Backbone):
         Both take BGR minus the mean colour, but not the same mean: the first layer's bias makes up for it. With a file
         without the classifier's top, fc6 and fc7 stay as they are.
         """
-        has_head = any(layer.name == f"{prefix}_fc6" for layer in all_layers(model))
-        include_top = has_head if weights == "imagenet" else _holds_top(weights)
+        self.load_classifier({prefix: model}, weights)
+
+    def load_classifier(self, parts: Mapping[str, keras.Model], weights: str = "imagenet") -> None:
+        """`load_imagenet_weights` into several trunks (prefix -> model), with the classifier read once."""
+        heads = {prefix: any(layer.name == f"{prefix}_fc6" for layer in all_layers(parts[prefix])) for prefix in parts}
+        include_top = any(heads.values()) if weights == "imagenet" else _holds_top(weights)
         source = keras.applications.VGG16(include_top=include_top, weights=weights)
-        for block, index, _, _ in self.convolutions():
-            kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
-            if (block, index) == (1, 1):
-                bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
-            find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
-        if has_head and include_top:
-            for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
-                layer = find_layer(model, f"{prefix}_{ours}")
-                kernel, bias = source.get_layer(theirs).get_weights()
-                # A dense layer on the flattened 7x7x512 map is a 7x7 convolution: both count rows, columns, channels.
-                layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+        for prefix, model in parts.items():
+            for block, index, _, _ in self.convolutions():
+                kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()
+                if (block, index) == (1, 1):
+                    bias = shift_mean(kernel, bias, CLASSIFIER_MEAN_BGR)
+                find_layer(model, f"{prefix}_conv{block}_{index}").set_weights([kernel, bias])
+            if heads[prefix] and include_top:
+                for theirs, ours in (("fc1", "fc6"), ("fc2", "fc7")):
+                    layer = find_layer(model, f"{prefix}_{ours}")
+                    kernel, bias = source.get_layer(theirs).get_weights()
+                    # A dense layer on the flattened 7x7x512 map is a 7x7 convolution: both count rows, columns,
+                    # channels.
+                    layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
 
 
 def _holds_top(path: str) -> bool:

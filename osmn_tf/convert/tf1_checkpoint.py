@@ -370,11 +370,10 @@ def initialise_vgg16(
         _load(model, checkpoint, _recognised(checkpoint), prefixes)
         return
     parts = {"seg": model, "modulator": model.visual_modulator}
-    for prefix in prefixes:
-        try:
-            VGG16().load_imagenet_weights(parts[prefix], prefix, str(path))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({first_line(error)})") from error
+    try:
+        VGG16().load_classifier({prefix: parts[prefix] for prefix in prefixes}, str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not the weights of keras.applications.VGG16 ({first_line(error)})") from error
 
 
 def _load(model: keras.Model, checkpoint: Checkpoint, form: Form, prefixes: Collection[str] | None = None) -> None:

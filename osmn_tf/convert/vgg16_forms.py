@@ -28,6 +28,12 @@ def vgg16_trunk(root: str, *prefixes: str) -> dict[str, TensorSpec]:
     return tensors
 
 
+def vgg16_hidden(root: str) -> dict[str, TensorSpec]:
+    """The classifier's hidden layers, which only the visual modulator has."""
+    tensors = convolution_tensors(f"{root}/fc6", (7, 7, VGG16().channels[-1], VGG16.hidden), "modulator_fc6")
+    return tensors | convolution_tensors(f"{root}/fc7", (1, 1, VGG16.hidden, VGG16.hidden), "modulator_fc7")
+
+
 def vgg16_sides(root: str) -> dict[str, TensorSpec]:
     """Side outputs, their fixed upsampling and the fusion."""
     tensors: dict[str, TensorSpec] = {}
@@ -44,9 +50,8 @@ def _osmn(modulate_early: bool) -> Form:
     first = 1 if modulate_early else 3
     modulated = {block: sum(channels) for block, channels in enumerate(VGG16().blocks, start=1) if block >= first}
     tensors = vgg16_trunk("osmn/modulator", "modulator")
-    tensors |= convolution_tensors("osmn/modulator/fc6", (7, 7, 512, 4096), "modulator_fc6")
-    tensors |= convolution_tensors("osmn/modulator/fc7", (1, 1, 4096, 4096), "modulator_fc7")
-    tensors |= convolution_tensors("osmn/modulator/fc8", (1, 1, 4096, sum(modulated.values())), "modulator_fc8")
+    tensors |= vgg16_hidden("osmn/modulator")
+    tensors |= convolution_tensors("osmn/modulator/fc8", (1, 1, VGG16.hidden, sum(modulated.values())), "modulator_fc8")
     for block, channels in modulated.items():
         name = f"modulator_sp/conv{block}"
         tensors |= normalised_tensors(f"osmn/{name}", (1, 1, 1, channels), name.replace("/", "_"))
@@ -110,10 +115,9 @@ def osvos_as_osmn() -> Form:
 def slim_vgg16() -> Form:
     """TF-Slim's classifier, which initialises both trunks."""
     tensors = vgg16_trunk("vgg_16", "seg", "modulator")
-    tensors |= convolution_tensors("vgg_16/fc6", (7, 7, 512, 4096), "modulator_fc6")
-    tensors |= convolution_tensors("vgg_16/fc7", (1, 1, 4096, 4096), "modulator_fc7")
+    tensors |= vgg16_hidden("vgg_16")
     unused = "the classifier's own last layer"
-    tensors["vgg_16/fc8/weights"] = TensorSpec((1, 1, 4096, None), unused=unused, optional=True)
+    tensors["vgg_16/fc8/weights"] = TensorSpec((1, 1, VGG16.hidden, None), unused=unused, optional=True)
     tensors["vgg_16/fc8/biases"] = TensorSpec((None,), unused=unused, optional=True)
     unused = "the mean colour, which goes into the first layer's bias"
     tensors["vgg_16/mean_rgb"] = TensorSpec((3,), unused=unused, optional=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import layers
 
+from osmn_tf.backbones.vgg16 import VGG16
 from osmn_tf.layers.modulation import Modulation
 from osmn_tf.models import decoders, modulators
 from osmn_tf.models.modulated import FORMS, ModulatedForm
@@ -45,9 +46,9 @@ class VGG16Form(ModulatedForm):
         if self.arguments.visual_head == "pooled":
             return modulators.pooled_features(x, self.arguments.visual_hidden, "modulator_hidden")
         x = self.backbone.pooling(5, "modulator")(x)
-        x = layers.Conv2D(4096, 7, activation="relu", name="modulator_fc6")(x)
+        x = layers.Conv2D(VGG16.hidden, 7, activation="relu", name="modulator_fc6")(x)
         x = layers.Dropout(0.5, name="modulator_dropout6")(x)
-        x = layers.Conv2D(4096, 1, activation="relu", name="modulator_fc7")(x)
+        x = layers.Conv2D(VGG16.hidden, 1, activation="relu", name="modulator_fc7")(x)
         return layers.Dropout(0.5, name="modulator_dropout7")(x)
 
     def segmentation_network(self) -> SegmentationNetwork:

@@ -145,11 +145,13 @@ def test_networks_stand_on_it() -> None:
         visual_hidden=4,
     )
     assert matching.normalization == "efficientnet_lite"
-    for network in (matching, OSVOS(**arguments, side_channels=2), RVOS(**arguments, hidden_channels=8)):
+    osvos = OSVOS(**arguments, side_channels=2)
+    for network in (matching, osvos, RVOS(**arguments, hidden_channels=8)):
         assert network.backbone == "efficientnet_lite0"
-        copy = type(network).from_config(network.get_config())
-        assert [weight.path for weight in copy.weights] == [weight.path for weight in network.weights]
-        copy.set_weights(network.get_weights())
+        assert tuple(network.get_config()["block_channels"]) == NARROW
+    copy = OSVOS.from_config(osvos.get_config())
+    assert [weight.path for weight in copy.weights] == [weight.path for weight in osvos.weights]
+    copy.set_weights(osvos.get_weights())
     frame = random_frames(1, 50, 70)
     encoded = matching.frame_encoder({"frame": frame})
     assert tuple(encoded["key"].shape[1:3]) == (4, 6)  # padded to 64 x 96

@@ -25,12 +25,12 @@ def test_depths_strides_and_channels():
     for stage, depth in ((2, 3), (3, 4), (4, 23), (5, 3)):
         assert f"seg_conv{stage}_block{depth}_out" in names
         assert f"seg_conv{stage}_block{depth + 1}_out" not in names
-    for height, width in ((64, 96), (61, 75)):
-        found = model(np.zeros((1, height, width, 3), np.uint8))
-        assert {stride: tuple(x.shape[1:]) for stride, x in found.items()} == {
-            stride: (-(-height // stride), -(-width // stride), channels)
-            for stride, channels in ((2, 1), (4, 4), (8, 8), (16, 12), (32, 16))
-        }
+    height, width = 61, 75
+    found = model(np.zeros((1, height, width, 3), np.uint8))
+    assert {stride: tuple(x.shape[1:]) for stride, x in found.items()} == {
+        stride: (-(-height // stride), -(-width // stride), channels)
+        for stride, channels in ((2, 1), (4, 4), (8, 8), (16, 12), (32, 16))
+    }
 
 
 @pytest.mark.slow

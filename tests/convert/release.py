@@ -16,6 +16,7 @@ tf1 = tf.compat.v1
 nn = tf1.nn
 MEAN_BGR = np.array([104.0, 117.0, 123.0], np.float32)
 VGG = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
+VGG_HIDDEN = 4096  # of fc6 and fc7
 MOBILENET = [64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
 STRIDES = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
 
@@ -42,8 +43,8 @@ def batch_norm_shapes(name: str, channels: int) -> Shapes:
 
 def side_shapes(root: str) -> Shapes:
     shapes: Shapes = {}
-    for name, channels in {"conv2_2_16": 128, "conv3_3_16": 256, "conv4_3_16": 512, "conv5_3_16": 512}.items():
-        shapes[f"{root}/{name}/weights"] = (3, 3, channels, 16)
+    for block, name in {2: "conv2_2_16", 3: "conv3_3_16", 4: "conv4_3_16", 5: "conv5_3_16"}.items():
+        shapes[f"{root}/{name}/weights"] = (3, 3, VGG[block][-1], 16)
         shapes[f"{root}/{name}/biases"] = (16,)
     shapes[f"{root}/score-multi2-up/weights"] = (4, 4, 16, 16)
     shapes[f"{root}/score-multi3-up/weights"] = (8, 8, 16, 16)
@@ -54,14 +55,20 @@ def side_shapes(root: str) -> Shapes:
     return shapes
 
 
+def vgg_dense_shapes(root: str, outputs: int) -> Shapes:
+    shapes: Shapes = {}
+    dense = {"fc6": (7, 7, VGG[5][-1], VGG_HIDDEN), "fc7": (1, 1, VGG_HIDDEN, VGG_HIDDEN)}
+    for name, shape in (dense | {"fc8": (1, 1, VGG_HIDDEN, outputs)}).items():
+        shapes[f"{root}/{name}/weights"] = shape
+        shapes[f"{root}/{name}/biases"] = shape[-1:]
+    return shapes
+
+
 def vgg_shapes(early: bool = False) -> Shapes:
     """The release's 87 variables (with `early`: 97)."""
-    scales = 4224 if early else 3840
+    spatial = {f"conv{block}": sum(VGG[block]) for block in ((1, 2, 3, 4, 5) if early else (3, 4, 5))}
     shapes = vgg_trunk_shapes("osmn/modulator") | vgg_trunk_shapes("osmn/seg") | side_shapes("osmn/seg")
-    for name, shape in {"fc6": (7, 7, 512, 4096), "fc7": (1, 1, 4096, 4096), "fc8": (1, 1, 4096, scales)}.items():
-        shapes[f"osmn/modulator/{name}/weights"] = shape
-        shapes[f"osmn/modulator/{name}/biases"] = shape[-1:]
-    spatial = {"conv3": 768, "conv4": 1536, "conv5": 1536} | ({"conv1": 128, "conv2": 256} if early else {})
+    shapes |= vgg_dense_shapes("osmn/modulator", sum(spatial.values()))
     for name, channels in spatial.items():
         shapes[f"osmn/modulator_sp/{name}/weights"] = (1, 1, 1, channels)
         shapes |= batch_norm_shapes(f"osmn/modulator_sp/{name}", channels)
@@ -103,11 +110,7 @@ def osvos_shapes() -> Shapes:
 
 
 def slim_vgg16_shapes() -> Shapes:
-    shapes = vgg_trunk_shapes("vgg_16")
-    for name, shape in {"fc6": (7, 7, 512, 4096), "fc7": (1, 1, 4096, 4096), "fc8": (1, 1, 4096, 1000)}.items():
-        shapes[f"vgg_16/{name}/weights"] = shape
-        shapes[f"vgg_16/{name}/biases"] = shape[-1:]
-    return shapes | {"vgg_16/mean_rgb": (3,)}
+    return vgg_trunk_shapes("vgg_16") | vgg_dense_shapes("vgg_16", 1000) | {"vgg_16/mean_rgb": (3,)}
 
 
 def random_values(shapes: Shapes, seed: int = 0) -> dict[str, np.ndarray]:

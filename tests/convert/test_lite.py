@@ -17,6 +17,7 @@ from osmn_tf.models.presets import load
 from osmn_tf.models.reconvnet import ReConvNet
 
 SCALE = 0.00787
+SIZES = [(64, 96), (480, 864)]  # small, and that of the preset
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +33,10 @@ def model(preset):
 
 
 @pytest.fixture(scope="module")
-def gammas(lite_checkpoint, model):
-    """(the graph's, the package's) for the same guide."""
-    guide = random_frames(1, 224, 224, seed=1)
-    (expected,) = release.run_graph(
-        lite_checkpoint,
-        release.lite_shapes(),
-        lambda v, guide: [release.lite_modulator(v, guide)],
-        {"guide": release.normalise(guide, SCALE)},
-    )
-    return expected, model.visual_modulator(tf.constant(guide, tf.float32), training=False).numpy()
+def exported(model, tmp_path_factory) -> Path:
+    prefix = tmp_path_factory.mktemp("exported") / "back" / "osmn.ckpt"
+    tf1_checkpoint.export_checkpoint(model, prefix, step=1200)
+    return prefix
 
 
 def test_the_checkpoint_has_the_releases_size():
@@ -50,28 +45,32 @@ def test_the_checkpoint_has_the_releases_size():
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 12_777_217
 
 
-def test_gammas_equal_the_original_graphs(gammas):
-    expected, received = gammas
-    assert expected.shape == (1, 1, 1, 1920)
-    assert expected.std() > 0.05
-    assert_close(received, expected[:, 0, 0], WHOLE_NETWORK)
+def test_outputs_equal_the_original_graphs(exported, model):
+    """The original's graph restores an export, which has the checkpoint's values bit for bit (see below)."""
+    visual_guide = random_frames(1, 224, 224, seed=1)
+    frames = [random_frames(1, *size, seed=2) for size in SIZES]
+    guides = [np.random.default_rng(3).uniform(0, 1, (1, *size, 1)).astype(np.float32) for size in SIZES]
+    feeds = {"visual_guide": release.normalise(visual_guide, SCALE)}
+    for k in range(len(SIZES)):
+        feeds |= {f"image{k}": release.normalise(frames[k], SCALE), f"guide{k}": guides[k]}
 
+    def graph(v, visual_guide, **placed):
+        gammas = release.lite_modulator(v, visual_guide)
+        return [gammas] + [
+            release.lite_segmentation(v, placed[f"image{k}"], placed[f"guide{k}"], gammas) for k in range(len(SIZES))
+        ]
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (256, 448), pytest.param(480, 864, marks=pytest.mark.slow)])
-def test_logits_equal_the_original_graphs(lite_checkpoint, model, gammas, height, width):
-    frame = random_frames(1, height, width, seed=2)
-    guide = np.random.default_rng(3).uniform(0, 1, (1, height, width, 1)).astype(np.float32)
-    (expected,) = release.run_graph(
-        lite_checkpoint,
-        release.lite_shapes(),
-        lambda v, **inputs: [release.lite_segmentation(v, **inputs)],
-        {"image": release.normalise(frame, SCALE), "guide": guide, "gammas": gammas[0]},
-    )
-    features = model.frame_encoder({"frame": tf.constant(frame)}, training=False)
-    inputs = {**features, "spatial_guide": tf.constant(guide), "modulation": tf.constant(gammas[1])}
-    received = model.object_network(inputs, training=False)["logits"].numpy()
-    assert expected.shape == received.shape == (1, height, width, 1)
-    assert_close(received, expected, WHOLE_NETWORK)
+    gammas, *logits = release.run_graph(str(exported), release.lite_shapes(), graph, feeds)
+    assert gammas.shape == (1, 1, 1, 1920)
+    assert gammas.std() > 0.05
+    modulation = model.visual_modulator(tf.constant(visual_guide, tf.float32), training=False)
+    assert_close(modulation, gammas[:, 0, 0], WHOLE_NETWORK)
+    for size, frame, guide, expected in zip(SIZES, frames, guides, logits, strict=True):
+        features = model.frame_encoder({"frame": tf.constant(frame)}, training=False)
+        inputs = {**features, "spatial_guide": tf.constant(guide), "modulation": modulation}
+        received = model.object_network(inputs, training=False)["logits"].numpy()
+        assert expected.shape == received.shape == (1, *size, 1)
+        assert_close(received, expected, WHOLE_NETWORK)
 
 
 def test_every_weight_is_the_checkpoints(model, lite_values):
@@ -128,31 +127,17 @@ def test_the_folder_names_its_latest_checkpoint(lite_checkpoint):
     assert tf1_checkpoint.inspect(Path(lite_checkpoint).parent).step == 1200
 
 
-def test_an_export_is_the_release_again(preset, lite_values, tmp_path):
+def test_an_export_is_the_release_again(exported, lite_values):
     """What the original code would restore: every value, bit for bit, under the release's names."""
-    prefix = tmp_path / "back" / "osmn.ckpt"
-    assert main(["export-tf1", "--preset", str(preset), "--out", str(prefix)]) == 0
-    assert sorted(path.name for path in prefix.parent.iterdir()) == [
+    assert sorted(path.name for path in exported.parent.iterdir()) == [
         "osmn.ckpt.data-00000-of-00001",
         "osmn.ckpt.index",
     ]
-    reader = tf.train.load_checkpoint(str(prefix))
+    reader = tf.train.load_checkpoint(str(exported))
     assert set(reader.get_variable_to_shape_map()) == {*lite_values, "global_step"}
     assert reader.get_tensor("global_step") == 1200
     for name, value in lite_values.items():
         np.testing.assert_array_equal(reader.get_tensor(name), value)
-
-
-def test_the_original_graph_restores_an_export(model, gammas, tmp_path):
-    prefix = tmp_path / "osmn.ckpt"
-    tf1_checkpoint.export_checkpoint(model, prefix)
-    (received,) = release.run_graph(
-        str(prefix),
-        release.lite_shapes(),
-        lambda v, guide: [release.lite_modulator(v, guide)],
-        {"guide": release.normalise(random_frames(1, 224, 224, seed=1), SCALE)},
-    )
-    np.testing.assert_array_equal(received, gammas[0])
 
 
 def test_reconvnet_from_the_preset_starts_as_the_osmn(preset, model):

@@ -1,4 +1,8 @@
-"""The VGG-16 form of the release in its full size, and what initialises it: TF-Slim, keras.applications, OSVOS."""
+"""The VGG-16 form of the release, and what initialises it: TF-Slim, keras.applications, OSVOS.
+
+To write and read half a gigabyte takes seconds each time. One release and one classifier have their full size; the
+others have few channels, which no name, order or operation depends on.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,39 @@ import tensorflow as tf
 from support import EPSILON, WHOLE_NETWORK, assert_close, random_frames, zero_lstms
 
 from convert import release
-from osmn_tf.backbones.vgg16 import shift_mean
+from osmn_tf.backbones.vgg16 import VGG16, shift_mean
 from osmn_tf.cli.main import main
 from osmn_tf.convert import tf1_checkpoint
 from osmn_tf.convert.forms import FORMS
+from osmn_tf.convert.vgg16_forms import VGG16_CONFIG
+from osmn_tf.models.osmn import OSMN
 from osmn_tf.models.presets import load, read_metadata
 from osmn_tf.models.reconvnet import ReConvNet
 
 TERMS = 3 * 3 * 3 + 1  # of one value of the first layer
 SIZES = [(480, 854), (64, 112), (61, 107)]  # the release's; with sides that pooling halves evenly, and with odd ones
+NARROW = (8, 8, 12, 16, 16)
+NARROW_HIDDEN = 24
 CLASSIFIER_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
+
+
+@pytest.fixture(scope="class")
+def narrow_head():
+    """Few channels for fc6 and fc7, which have four fifths of all parameters."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release, "VGG_HIDDEN", NARROW_HIDDEN)
+        patch.setattr(VGG16, "hidden", NARROW_HIDDEN)
+        yield
+
+
+@pytest.fixture(scope="class")
+def narrow(narrow_head):
+    """Few channels everywhere, in the original's graphs and in the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        depths = {block: len(channels) for block, channels in release.VGG.items()}
+        patch.setattr(release, "VGG", {block: (NARROW[block - 1],) * depth for block, depth in depths.items()})
+        patch.setattr(VGG16, "published_channels", NARROW)
+        yield
 
 
 def layer(model, name: str) -> keras.layers.Layer:
@@ -87,12 +114,6 @@ def test_channels_and_mean_of_each_source(key, channels, mean_rgb, stored_mean):
 # The release ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> str:
-    prefix = tmp_path_factory.mktemp("vgg") / "osmn.ckpt"
-    return release.write_checkpoint(prefix, release.random_values(release.vgg_shapes(), seed=7), step=50000)
-
-
 # Peak memory from /proc: ru_maxrss keeps the size of the process that started this one.
 MEASURED = """
 import sys
@@ -112,10 +133,58 @@ class Import:
     peak_memory: int  # bytes
 
 
-@pytest.fixture(scope="module")
-def imported(checkpoint, tmp_path_factory) -> Import:
+def original(checkpoint: str, early: bool, *sizes: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The original's scales for `guide()` and its logits for `inputs(*size)`, from one graph."""
+    feeds = {"visual_guide": release.normalise(guide())}
+    for k, size in enumerate(sizes):
+        frame, spatial_guide = inputs(*size)
+        feeds |= {f"image{k}": release.normalise(frame), f"guide{k}": spatial_guide}
+
+    def graph(v, visual_guide, **placed):
+        gammas = release.vgg_modulator(v, visual_guide)
+        return [gammas] + [
+            release.vgg_segmentation(v, placed[f"image{k}"], placed[f"guide{k}"], gammas, early)
+            for k in range(len(sizes))
+        ]
+
+    gammas, *logits = release.run_graph(checkpoint, release.vgg_shapes(early), graph, feeds)
+    return gammas, logits
+
+
+def guide() -> np.ndarray:
+    return random_frames(1, 224, 224, seed=1)
+
+
+def inputs(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frame and a spatial guide."""
+    spatial_guide = np.random.default_rng(3).uniform(0, 1, (1, height, width, 1)).astype(np.float32)
+    return random_frames(1, height, width, seed=2), spatial_guide
+
+
+def check_outputs(model: OSMN, gammas: np.ndarray, logits: list[np.ndarray]) -> None:
+    """The network gives what `original` has given."""
+    modulation = model.visual_modulator(tf.constant(guide(), tf.float32), training=False)
+    assert_close(modulation, gammas[:, 0, 0], WHOLE_NETWORK)
+    for expected in logits:
+        frame, spatial_guide = inputs(*expected.shape[1:3])
+        features = model.frame_encoder({"frame": tf.constant(frame)}, training=False)
+        given = {**features, "spatial_guide": tf.constant(spatial_guide), "modulation": modulation}
+        received = model.object_network(given, training=False)["logits"].numpy()
+        assert expected.shape == received.shape
+        assert expected.std() > 0
+        assert_close(received, expected, WHOLE_NETWORK)
+
+
+@pytest.fixture(scope="class")
+def whole_checkpoint(tmp_path_factory) -> str:
+    prefix = tmp_path_factory.mktemp("vgg") / "osmn.ckpt"
+    return release.write_checkpoint(prefix, release.random_values(release.vgg_shapes(), seed=7), step=50000)
+
+
+@pytest.fixture(scope="class")
+def imported(whole_checkpoint, tmp_path_factory) -> Import:
     folder = tmp_path_factory.mktemp("presets")
-    command = [sys.executable, "-c", MEASURED, "import-tf1", checkpoint, "--out", str(folder / "vgg")]
+    command = [sys.executable, "-c", MEASURED, "import-tf1", whole_checkpoint, "--out", str(folder / "vgg")]
     with open(folder / "output.txt", "w") as output:
         process = subprocess.Popen(command, stdout=output)
         _, status, _ = os.wait4(process.pid, 0)
@@ -126,56 +195,52 @@ def imported(checkpoint, tmp_path_factory) -> Import:
     return Import(folder / "vgg", text, int(peak) * 1024)
 
 
-@pytest.fixture(scope="module")
-def model(imported):
-    return load(imported.preset)
-
-
-@pytest.fixture(scope="module")
-def gammas(checkpoint, model):
-    guide = random_frames(1, 224, 224, seed=1)
-    (expected,) = release.run_graph(
-        checkpoint,
-        release.vgg_shapes(),
-        lambda v, guide: [release.vgg_modulator(v, guide)],
-        {"guide": release.normalise(guide)},
-    )
-    return expected, model.visual_modulator(tf.constant(guide, tf.float32), training=False).numpy()
-
-
 @pytest.mark.slow
 class TestRelease:
+    """In its full size, by the command."""
+
     def test_all_variables_are_used_or_checked(self, imported):
         assert "OSMN on VGG-16, step 50000, 165,277,953 parameters" in imported.output
         assert imported.output.count(" -> ") == 87 - 4
         assert imported.output.count("fixed bilinear kernel, value checked") == 4
         assert read_metadata(imported.preset)["parameters"] == 165_277_953
 
-    def test_memory_stays_below_four_times_the_checkpoint(self, imported, checkpoint):
+    def test_memory_stays_below_four_times_the_checkpoint(self, imported, whole_checkpoint):
         """The network, Keras's copy of it while it saves, the largest tensor on its way, and TensorFlow itself."""
-        assert imported.peak_memory < 4 * Path(f"{checkpoint}.data-00000-of-00001").stat().st_size
+        assert imported.peak_memory < 4 * Path(f"{whole_checkpoint}.data-00000-of-00001").stat().st_size
 
-    def test_gammas_equal_the_original_graphs(self, gammas):
-        expected, received = gammas
-        assert expected.shape == (1, 1, 1, 3840)
-        assert 0.05 < expected.std() < 2
-        assert_close(received, expected[:, 0, 0], WHOLE_NETWORK)
+    def test_outputs_equal_the_original_graphs(self, whole_checkpoint, imported):
+        gammas, logits = original(whole_checkpoint, False, (64, 112))
+        assert gammas.shape == (1, 1, 1, 3840)
+        assert 0.05 < gammas.std() < 2
+        check_outputs(load(imported.preset), gammas, logits)
 
-    @pytest.mark.parametrize(("height", "width"), SIZES)
-    def test_logits_equal_the_original_graphs(self, checkpoint, model, gammas, height, width):
-        frame = random_frames(1, height, width, seed=2)
-        guide = np.random.default_rng(3).uniform(0, 1, (1, height, width, 1)).astype(np.float32)
-        (expected,) = release.run_graph(
-            checkpoint,
-            release.vgg_shapes(),
-            lambda v, **inputs: [release.vgg_segmentation(v, **inputs)],
-            {"image": release.normalise(frame), "guide": guide, "gammas": gammas[0]},
-        )
-        features = model.frame_encoder({"frame": tf.constant(frame)}, training=False)
-        inputs = {**features, "spatial_guide": tf.constant(guide), "modulation": tf.constant(gammas[1])}
-        received = model.object_network(inputs, training=False)["logits"].numpy()
-        assert expected.shape == received.shape == (1, height, width, 1)
-        assert_close(received, expected, WHOLE_NETWORK)
+
+@pytest.fixture(scope="class", params=[False, True], ids=["as published", "early layers modulated too"])
+def early(request, narrow) -> bool:
+    return request.param
+
+
+@pytest.fixture(scope="class")
+def checkpoint(early, tmp_path_factory) -> str:
+    values = release.random_values(release.vgg_shapes(early), seed=8)
+    return release.write_checkpoint(tmp_path_factory.mktemp("vgg") / "osmn.ckpt", values, step=50000)
+
+
+@pytest.fixture(scope="class")
+def model(checkpoint) -> OSMN:
+    return tf1_checkpoint._build(tf1_checkpoint.inspect(checkpoint), None)
+
+
+@pytest.mark.usefixtures("narrow")
+class TestForms:
+    """Both forms with few channels, at sizes that pooling halves in every way."""
+
+    def test_outputs_equal_the_original_graphs(self, checkpoint, early, model):
+        assert tf1_checkpoint.inspect(checkpoint).key == ("osmn_vgg16_early" if early else "osmn_vgg16")
+        gammas, logits = original(checkpoint, early, *SIZES)
+        assert gammas.shape == (1, 1, 1, sum(sum(release.VGG[block]) for block in range(1 if early else 3, 6)))
+        check_outputs(model, gammas, logits)
 
     def test_an_export_is_the_release_again(self, model, checkpoint, tmp_path):
         tf1_checkpoint.export_checkpoint(model, tmp_path / "osmn.ckpt", step=50000)
@@ -198,168 +263,159 @@ class TestRelease:
         np.testing.assert_array_equal(received, expected)
 
 
-@pytest.mark.slow
-def test_early_modulation_equals_the_original_graph(tmp_path):
-    shapes = release.vgg_shapes(early=True)
-    checkpoint = release.write_checkpoint(tmp_path / "osmn.ckpt", release.random_values(shapes, seed=8))
-    assert tf1_checkpoint.inspect(checkpoint).key == "osmn_vgg16_early"
-    model = tf1_checkpoint._build(tf1_checkpoint.inspect(checkpoint), None)
-    frame, guide_frame = random_frames(1, 100, 150, seed=2), random_frames(1, 224, 224, seed=1)
-    guide = np.random.default_rng(3).uniform(0, 1, (1, 100, 150, 1)).astype(np.float32)
-
-    def graph(v, image, guide, visual_guide):
-        gammas = release.vgg_modulator(v, visual_guide)
-        return [gammas, release.vgg_segmentation(v, image, guide, gammas, early=True)]
-
-    feeds = {"image": release.normalise(frame), "guide": guide, "visual_guide": release.normalise(guide_frame)}
-    gammas, expected = release.run_graph(checkpoint, shapes, graph, feeds)
-    assert gammas.shape == (1, 1, 1, 4224)
-    inputs = {
-        "frame": tf.constant(frame),
-        "visual_guide": tf.constant(guide_frame, tf.float32),
-        "spatial_guide": tf.constant(guide),
-    }
-    received = model(inputs, training=False).numpy()
-    assert_close(received, expected, WHOLE_NETWORK)
-
-
 # What initialises it -------------------------------------------------------------------------------------------------
 
 
-def keras_names(slim_name: str) -> str:
-    """vgg_16/conv1/conv1_2/weights -> block1_conv2/kernel; fc6 -> fc1, fc7 -> fc2, fc8 -> predictions."""
-    *_, name, part = slim_name.split("/")
-    part = "kernel" if part == "weights" else "bias"
-    dense = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
-    return f"{dense.get(name) or f'block{name[4]}_conv{name[6]}'}/{part}"
+def check_classifier(model: OSMN, values: dict[str, np.ndarray], head: bool = True) -> None:
+    """Both trunks hold what TF-Slim calls `values`, and the visual modulator fc6 and fc7."""
+    for name, value in values.items():
+        *_, ours, part = name.split("/")
+        if part == "mean_rgb" or ours in ("conv1_1", "fc8") or (ours.startswith("fc") and not head):
+            continue
+        for prefix in ("modulator",) if ours.startswith("fc") else ("seg", "modulator"):
+            received = layer(model, f"{prefix}_{ours}")
+            np.testing.assert_array_equal(received.kernel if part == "weights" else received.bias, value)
+
+    rgb = random_frames(1, 30, 40, seed=2)
+    image = rgb.astype(np.float32) - values["vgg_16/mean_rgb"]
+    first = "vgg_16/conv1/conv1_1"
+    expected = tf.nn.conv2d(image, values[f"{first}/weights"], 1, "SAME") + values[f"{first}/biases"]
+    expected = tf.nn.relu(expected).numpy()
+    for prefix, part in (("seg", model), ("modulator", model.visual_modulator)):
+        received = first_convolution(part, prefix, rgb)
+        assert_close(received[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], TERMS)
+        # On the border the padding is another mean colour, less than a grey level away.
+        np.testing.assert_allclose(received, expected, rtol=0, atol=2)
 
 
-@pytest.fixture(scope="module")
-def slim_values() -> dict[str, np.ndarray]:
+@pytest.fixture(scope="class")
+def slim_values(narrow) -> dict[str, np.ndarray]:
     return release.random_values(release.slim_vgg16_shapes(), seed=9)
 
 
-@pytest.fixture(scope="module")
-def from_slim(slim_values, tmp_path_factory):
+@pytest.fixture(scope="class")
+def classifier(slim_values, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("slim")
     options = {"write_version": tf.compat.v1.train.SaverDef.V1}  # one file, as the published vgg_16.ckpt is
     path = release.write_checkpoint(folder / "vgg_16.ckpt", slim_values, **options)
     assert [file.name for file in folder.iterdir() if file.name != "checkpoint"] == ["vgg_16.ckpt"]
-    assert main(["import-tf1", path, "--out", str(folder / "preset")]) == 0
-    return folder / "preset"
+    return path
 
 
-@pytest.fixture(scope="module")
-def from_keras(slim_values, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("keras")
-    path = folder / "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
-    with h5py.File(path, "w") as file:  # the layout in which keras.applications publishes its weights
-        layers: dict[str, dict[str, np.ndarray]] = {}
-        for name, value in slim_values.items():
-            if name != "vgg_16/mean_rgb":
-                theirs, part = keras_names(name).split("/")
-                if name.endswith("conv1_1/weights"):
-                    value = value[:, :, ::-1]  # BGR
-                elif theirs in ("fc1", "fc2", "predictions") and part == "kernel":
-                    value = value.reshape(-1, value.shape[-1])
-                layers.setdefault(theirs, {})[part] = value
-        source = keras.applications.VGG16(weights=None, include_top=False)  # the dense layers take seconds to draw
-        names = [*(layer.name for layer in source.layers), "flatten", "fc1", "fc2", "predictions"]
+@pytest.fixture(scope="class")
+def slim_preset(classifier, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("slim") / "preset"
+    assert main(["import-tf1", classifier, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.usefixtures("narrow")
+class TestSlim:
+    """TF-Slim's classifier alone, and with OSVOS's parent, which lacks a visual modulator."""
+
+    def test_it_goes_into_both_trunks(self, slim_preset, slim_values):
+        model = load(slim_preset)
+        check_classifier(model, slim_values)
+        # The new modulators change nothing yet.
+        guide = tf.constant(random_frames(1, 224, 224, seed=3), tf.float32)
+        scales = sum(sum(release.VGG[block]) for block in (3, 4, 5))
+        np.testing.assert_array_equal(model.visual_modulator(guide, training=False), np.ones((1, scales)))
+
+    def test_metadata_says_that_it_is_a_beginning(self, slim_preset):
+        metadata = read_metadata(slim_preset)
+        assert metadata["format"] == "slim_vgg16"
+        assert metadata["initialisation_only"] is True
+        assert metadata["step"] is None
+        record = json.loads((slim_preset / "import.json").read_text())
+        assert len(record["used"]) == 2 * (13 + 2)
+        assert "the classifier's own last layer" in record["skipped"].values()
+
+    def test_osvos_parent_gives_its_fused_output(self, tmp_path, classifier, slim_values):
+        """Scales are 1, and an empty spatial guide adds nothing: what is left is OSVOS."""
+        values = release.random_values(release.osvos_shapes(), seed=10)
+        checkpoint = release.write_checkpoint(tmp_path / "OSVOS_parent.ckpt", values, step=50000, adam="osvos/conv1/")
+        folder = tmp_path / "preset"
+        arguments = ["import-tf1", checkpoint, "--out", str(folder), "--modulator-weights", classifier]
+        assert main([*arguments, "--network", "OSMN"]) == 0
+        record = json.loads((folder / "import.json").read_text())
+        assert len(record["used"]) == 26 + 8 + 2
+        assert record["skipped"]["osvos/score-dsn_3/weights"].startswith("score of a single side")
+        assert record["skipped"]["osvos/score-dsn_3-up/weights"] == "fixed bilinear kernel, value checked"
+        assert record["skipped"]["osvos/conv1/conv1_1/weights/Adam"] == "Adam slot of the optimiser"
+        assert read_metadata(folder)["modulator_weights"] == "vgg_16.ckpt"
+
+        model = load(folder)
+        np.testing.assert_array_equal(layer(model, "modulator_fc7").kernel, slim_values["vgg_16/fc7/weights"])
+        np.testing.assert_array_equal(layer(model, "seg_conv3_2").kernel, values["osvos/conv3/conv3_2/weights"])
+        # Away from the border, where the padding has another mean colour: the receptive field ends within.
+        frame = random_frames(1, 320, 320, seed=2)
+        mean = np.array([104.00699, 116.66877, 122.67892], np.float32)
+        (expected,) = release.run_graph(
+            checkpoint,
+            release.osvos_shapes(),
+            lambda v, image: [release.osvos_segmentation(v, image)],
+            {"image": release.normalise(frame, mean_bgr=mean)},
+        )
+        inputs = {
+            "frame": tf.constant(frame),
+            "visual_guide": tf.zeros((1, 224, 224, 3)),
+            "spatial_guide": tf.zeros((1, 320, 320, 1)),
+        }
+        difference = np.abs(model(inputs, training=False).numpy() - expected)
+        assert difference[:, 150:170, 150:170].max() < WHOLE_NETWORK * EPSILON * np.abs(expected).max()
+        assert difference.max() < 0.05 * expected.std()
+
+
+def write_keras_file(path: Path, values: dict[str, np.ndarray], top: bool) -> Path:
+    """`values` of TF-Slim's classifier in the layout in which keras.applications publishes its weights."""
+    dense = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"} if top else {}
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in values.items():
+        *_, theirs, part = name.split("/")
+        if theirs == "conv1_1" and part == "weights":
+            value = value[:, :, ::-1]  # BGR
+        elif theirs in dense and part == "weights":
+            value = value.reshape(-1, value.shape[-1])
+        if theirs in dense or theirs.startswith("conv"):
+            theirs = dense.get(theirs) or f"block{theirs[4]}_conv{theirs[6]}"
+            layers.setdefault(theirs, {})["kernel" if part == "weights" else "bias"] = value
+    source = keras.applications.VGG16(weights=None, include_top=False)  # the dense layers take seconds to draw
+    names = [layer.name for layer in source.layers] + (["flatten", *dense.values()] if top else [])
+    with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in names]
         for name in names:
             group, parts = file.create_group(name), layers.get(name, {})
             group.attrs["weight_names"] = [f"{name}/{part}:0".encode() for part in parts]
             for part, value in parts.items():
                 group[f"{name}/{part}:0"] = value
-    assert main(["import-tf1", str(path), "--out", str(folder / "preset"), "--quiet"]) == 0
-    return folder / "preset"
-
-
-@pytest.fixture(scope="class")
-def slim(from_slim):
-    return load(from_slim)
+    return path
 
 
 @pytest.mark.slow
-class TestClassifiers:
-    """One set of values as TF-Slim stores it and as Keras stores it: the same network comes out of both."""
-
-    def test_both_give_the_same_network(self, slim, from_keras, slim_values):
-        keras_model = load(from_keras)
-        compared = 0
-        for weight, other in zip(slim.weights, keras_model.weights):
-            assert weight.path == other.path
-            name = weight.path.split("/")[0].split("_", 1)[-1]
-            if name in ("fc6", "fc7") or (name.startswith("conv") and len(name) == 7 and "_sp_" not in weight.path):
-                # TF-Slim stores its mean colour in float32, which moves the first layer's bias by a few 1e-6.
-                assert np.max(np.abs(weight.numpy() - other.numpy())) <= 1e-5, weight.path
-                compared += 1
-        assert compared == 2 * (13 + 13 + 2)
-        np.testing.assert_array_equal(layer(slim, "modulator_fc6").kernel, slim_values["vgg_16/fc6/weights"])
-        np.testing.assert_array_equal(layer(slim, "seg_conv4_2").kernel, slim_values["vgg_16/conv4/conv4_2/weights"])
-        np.testing.assert_array_equal(
-            layer(slim, "modulator_conv4_2").kernel, slim_values["vgg_16/conv4/conv4_2/weights"]
-        )
-
-        rgb = random_frames(1, 30, 40, seed=2)
-        image = rgb.astype(np.float32) - slim_values["vgg_16/mean_rgb"]
-        first = "vgg_16/conv1/conv1_1"
-        expected = tf.nn.conv2d(image, slim_values[f"{first}/weights"], 1, "SAME") + slim_values[f"{first}/biases"]
-        expected = tf.nn.relu(expected).numpy()
-        for prefix, part in (("seg", slim), ("modulator", slim.visual_modulator)):
-            received = first_convolution(part, prefix, rgb)
-            assert_close(received[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], TERMS)
-            # On the border the padding is another mean colour, less than a grey level away.
-            np.testing.assert_allclose(received, expected, rtol=0, atol=2)
-
-    def test_the_new_modulators_change_nothing_yet(self, slim):
-        guide = tf.constant(random_frames(1, 224, 224, seed=3), tf.float32)
-        np.testing.assert_array_equal(slim.visual_modulator(guide, training=False), np.ones((1, 3840)))
-
-    def test_metadata_says_that_it_is_a_beginning(self, from_slim, from_keras):
-        for folder, key in ((from_slim, "slim_vgg16"), (from_keras, "keras_vgg16")):
-            metadata = read_metadata(folder)
-            assert metadata["format"] == key
-            assert metadata["initialisation_only"] is True
-            assert metadata["step"] is None
-            record = json.loads((folder / "import.json").read_text())
-            assert len(record["used"]) == 2 * (13 + 2)
-            assert "the classifier's own last layer" in record["skipped"].values()
+def test_a_keras_classifier_goes_into_both_trunks_and_the_head(tmp_path):
+    """In its full size: Keras reads nothing else."""
+    values = release.random_values(release.slim_vgg16_shapes(), seed=9)
+    path = write_keras_file(tmp_path / "vgg16_weights_tf_dim_ordering_tf_kernels.h5", values, top=True)
+    inspection = tf1_checkpoint.inspect(path)
+    assert (inspection.key, inspection.complete, inspection.step) == ("keras_vgg16", False, None)
+    assert len(inspection.used) == 2 * (13 + 2)
+    assert set(inspection.skipped.values()) == {"the classifier's own last layer"}
+    with tf.variable_creator_scope(tf1_checkpoint._unfilled):
+        model = OSMN(**VGG16_CONFIG)
+    tf1_checkpoint.initialise_vgg16(model, path)
+    check_classifier(model, values)
 
 
-@pytest.mark.slow
-def test_osvos_parent_gives_its_fused_output(tmp_path, slim_values):
-    """Scales are 1, and an empty spatial guide adds nothing: what is left is OSVOS."""
-    values = release.random_values(release.osvos_shapes(), seed=10)
-    checkpoint = release.write_checkpoint(tmp_path / "OSVOS_parent.ckpt", values, step=50000, adam="osvos/conv1/")
-    classifier = release.write_checkpoint(tmp_path / "vgg_16.ckpt", slim_values)
-    folder = tmp_path / "preset"
-    arguments = ["import-tf1", checkpoint, "--out", str(folder), "--modulator-weights", classifier]
-    assert main([*arguments, "--network", "OSMN"]) == 0
-    record = json.loads((folder / "import.json").read_text())
-    assert len(record["used"]) == 26 + 8 + 2
-    assert record["skipped"]["osvos/score-dsn_3/weights"].startswith("score of a single side")
-    assert record["skipped"]["osvos/score-dsn_3-up/weights"] == "fixed bilinear kernel, value checked"
-    assert record["skipped"]["osvos/conv1/conv1_1/weights/Adam"] == "Adam slot of the optimiser"
-    assert read_metadata(folder)["modulator_weights"] == "vgg_16.ckpt"
-
-    model = load(folder)
-    np.testing.assert_array_equal(layer(model, "modulator_fc7").kernel, slim_values["vgg_16/fc7/weights"])
-    np.testing.assert_array_equal(layer(model, "seg_conv3_2").kernel, values["osvos/conv3/conv3_2/weights"])
-    # Away from the border, where the padding has another mean colour: the receptive field ends within.
-    frame = random_frames(1, 320, 320, seed=2)
-    mean = np.array([104.00699, 116.66877, 122.67892], np.float32)
-    (expected,) = release.run_graph(
-        checkpoint,
-        release.osvos_shapes(),
-        lambda v, image: [release.osvos_segmentation(v, image)],
-        {"image": release.normalise(frame, mean_bgr=mean)},
-    )
-    inputs = {
-        "frame": tf.constant(frame),
-        "visual_guide": tf.zeros((1, 224, 224, 3)),
-        "spatial_guide": tf.zeros((1, 320, 320, 1)),
-    }
-    difference = np.abs(model(inputs, training=False).numpy() - expected)
-    assert difference[:, 150:170, 150:170].max() < WHOLE_NETWORK * EPSILON * np.abs(expected).max()
-    assert difference.max() < 0.05 * expected.std()
+@pytest.mark.usefixtures("narrow_head")
+class TestKerasWithoutTop:
+    def test_the_command_fills_the_trunks(self, tmp_path):
+        values = release.random_values(release.slim_vgg16_shapes(), seed=9)
+        path = write_keras_file(tmp_path / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", values, top=False)
+        assert main(["import-tf1", str(path), "--out", str(tmp_path / "preset"), "--quiet"]) == 0
+        check_classifier(load(tmp_path / "preset"), values, head=False)
+        metadata = read_metadata(tmp_path / "preset")
+        assert metadata["format"] == "keras_vgg16"
+        assert metadata["initialisation_only"] is True
+        assert metadata["step"] is None
+        record = json.loads((tmp_path / "preset" / "import.json").read_text())
+        assert (len(record["used"]), record["skipped"]) == (2 * 13, {})
