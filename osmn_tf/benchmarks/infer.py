@@ -103,6 +103,9 @@ def measure(
     height, width = size or model.network_size
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+    unshared = None
+    if peers and "visual_guide" in model.input:
+        unshared = {compiled: _unshared(model, frames[1], compiled) for compiled in (True, False)}
     for count in objects:
         predictor: Any = open_predictor(model, PredictorOptions((height, width)))
         segmenter = VideoSegmenter(predictor)
@@ -114,9 +117,8 @@ def measure(
             programs["convolutions"], operations = _bare_convolutions(predictor, frames[1])
         elif keras.backend.backend() == "jax":
             operations = _counted_by_jax(predictor, frames[1])
-        if peers and "visual_guide" in model.input:
-            programs["unshared"] = _unshared(model, frames[1], mask, compiled=True)
-            programs["predict"] = _unshared(model, frames[1], mask, compiled=False)
+        if unshared is not None:
+            programs["unshared"], programs["predict"] = unshared[True](mask), unshared[False](mask)
         times = {name: timing.median for name, timing in in_turns(programs, repeat).items()}
         yield StepTimes(
             network,
@@ -205,12 +207,12 @@ def _counted_by_jax(predictor: Any, frame: np.ndarray) -> float | None:
     return None if None in counts else sum(count or 0.0 for count in counts)
 
 
-def _unshared(model: Network, frame: np.ndarray, mask: np.ndarray, compiled: bool) -> Callable[[], list[np.ndarray]]:
-    """The whole network for one object after the other, as the release runs it: logits [1, H, W, 1] of each."""
-    height, width = frame.shape[:2]
-    masks = np.stack([mask == label for label in range(1, int(mask.max()) + 1)]).astype(np.uint8)
-    state = model.initial_state(1, height, width)
-    guides = visual_guide(frame[None], ops.convert_to_tensor(masks), model.guide_size, model.guide_background)
+def _unshared(
+    model: Network, frame: np.ndarray, compiled: bool
+) -> Callable[[np.ndarray], Callable[[], list[np.ndarray]]]:
+    """Of a label mask, a program: the whole network for one object after the other, as the release runs it, with the
+    logits [1, H, W, 1] of each. All numbers of objects share what is compiled."""
+    state = model.initial_state(1, *frame.shape[:2])
 
     def inputs(one_mask: Tensor, guide: Tensor) -> dict[str, Tensor]:
         spatial = full_guide(one_mask, model.guide)
@@ -223,13 +225,19 @@ def _unshared(model: Network, frame: np.ndarray, mask: np.ndarray, compiled: boo
         arrays = {name: ops.convert_to_numpy(x) for name, x in inputs(one_mask, guide).items()}
         return model.predict(arrays, verbose=0)
 
-    program = call if compiled else predict
+    one = call if compiled else predict
 
-    def run() -> list[np.ndarray]:
-        logits = []
-        for index in range(len(masks)):
-            outputs = program(masks[index : index + 1], guides[index : index + 1])
-            logits.append(ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs))
-        return logits
+    def program(mask: np.ndarray) -> Callable[[], list[np.ndarray]]:
+        masks = np.stack([mask == label for label in range(1, int(mask.max()) + 1)]).astype(np.uint8)
+        guides = visual_guide(frame[None], ops.convert_to_tensor(masks), model.guide_size, model.guide_background)
 
-    return run
+        def run() -> list[np.ndarray]:
+            logits = []
+            for index in range(len(masks)):
+                outputs = one(masks[index : index + 1], guides[index : index + 1])
+                logits.append(ops.convert_to_numpy(outputs["logits"] if isinstance(outputs, dict) else outputs))
+            return logits
+
+        return run
+
+    return program

@@ -7,7 +7,7 @@ import pytest
 from osmn_tf.benchmarks.finetune import CurvePoint, format_table
 from osmn_tf.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("loaded_once")
+pytestmark = pytest.mark.usefixtures("loaded_once", "eagerly")
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def preset(tmp_path_factory):
 
 def test_curve_of_a_data_set(davis, preset, capsys):
     what = ["--preset", str(preset), "--year", "2017", "--sequences", "beta"]
-    numbers = ["--steps", "4", "0", "2", "--rates", "1e-3", "1e-30"]
+    numbers = ["--steps", "2", "0", "1", "--rates", "1e-2", "1e-30"]
     code = main(["benchmark", "finetune", str(davis.root), *what, *numbers])
     output = capsys.readouterr()
     assert code == 0
     assert output.err.count("beta: rate ") == 6
     lines = [line.split() for line in output.out.splitlines()]
-    assert lines[0] == ["learning", "rate", "0.001"]
-    assert lines[1] == ["steps", "0", "2", "4"]
+    assert lines[0] == ["learning", "rate", "0.01"]
+    assert lines[1] == ["steps", "0", "1", "2"]
     curve = lines[2]
     assert curve[0] == "beta"
     assert lines[3] == ["mean", *curve[1:]]

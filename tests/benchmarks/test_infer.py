@@ -26,15 +26,13 @@ from osmn_tf.models.rvos import RVOS
 def test_operations_of_the_convolutions_are_counted_from_their_shapes(tiny_osmn):
     """Twice the area is twice the operations; a second object adds what is not shared."""
     counts = {}
-    for objects in (1, 2):
-        for width in (64, 128):
-            frame = np.zeros((64, width, 3), np.uint8)
-            segmenter = VideoSegmenter(tiny_osmn, network_size=(64, width))
-            segmenter.start(frame, speed._stripes(64, width, objects))
-            program, counts[objects, width] = speed._bare_convolutions(segmenter.predictor, frame)
-            assert all(np.isfinite(value) for value in program())
+    for objects, width in ((1, 64), (1, 128), (2, 64)):
+        frame = np.zeros((64, width, 3), np.uint8)
+        segmenter = VideoSegmenter(tiny_osmn, network_size=(64, width))
+        segmenter.start(frame, speed._stripes(64, width, objects))
+        program, counts[objects, width] = speed._bare_convolutions(segmenter.predictor, frame)
+    assert all(np.isfinite(value) for value in program())
     assert counts[1, 128] == 2 * counts[1, 64]
-    assert counts[2, 128] == 2 * counts[2, 64]
     assert counts[1, 64] < counts[2, 64] < 2 * counts[1, 64]
     # The stem at half the size: 3x3 kernels from 3 to 32 channels. Nothing smaller can have been missed below it.
     assert counts[1, 64] > 2 * 32 * 32 * 3 * 3 * 3 * 32
@@ -50,8 +48,8 @@ def test_the_encoder_of_rvos_is_counted_once_a_frame():
         segmenter = VideoSegmenter(model)
         segmenter.start(frame, speed._stripes(64, 96, objects))
         program, operations = speed._bare_convolutions(segmenter.predictor, frame)
-        assert all(np.isfinite(value) for value in program())
         counts.append(operations)
+    assert all(np.isfinite(value) for value in program())
     one_more = counts[1] - counts[0]
     assert counts == [counts[0] + extra * one_more for extra in (0, 1, 2)]
     assert 0 < one_more < counts[0]
@@ -85,19 +83,19 @@ def test_whatever_runs_a_network_gives_the_same_numbers(tmp_path, request):
     exported = export_litert(model, tmp_path / "exported", objects=2)
     exported_masks, exported_scores = step(VideoSegmenter(exported, keep_scores=True, exclusive=False))
     # The slope of a score is at most a quarter of its logit's, and the logits of random weights reach hundreds.
-    logits = np.concatenate(speed._unshared(model, second, mask, compiled=False)())[..., 0]
+    logits = np.concatenate(speed._unshared(model, second, compiled=False)(mask)())[..., 0]
     bound = WHOLE_NETWORK * EPSILON * np.abs(logits).max() / 4
     np.testing.assert_allclose(exported_scores, scores, rtol=0, atol=bound)
     assert np.mean(exported_masks == masks) > 0.999
 
     # The simpler programs know one frame, and begin with an empty state where the segmenter has one of its first frame.
-    segmenter = VideoSegmenter(model, keep_scores=True)
+    segmenter = VideoSegmenter(model, keep_scores=True, exclusive=False)
     segmenter.start(second, mask)
     segmenter.predictor._state = model.initial_state(3, *model.network_size)
     segmenter.step(second)
     expected = np.stack(list(segmenter.scores.values()))
     for compiled in (True, False):
-        logits = np.concatenate(speed._unshared(model, second, mask, compiled)())[..., 0]
+        logits = np.concatenate(speed._unshared(model, second, compiled)(mask)())[..., 0]
         np.testing.assert_allclose(0.5 + 0.5 * np.tanh(0.5 * logits), expected, rtol=0, atol=bound)
 
     model.save_to_preset(tmp_path / "preset")
@@ -109,9 +107,8 @@ def test_whatever_runs_a_network_gives_the_same_numbers(tmp_path, request):
         assert 0 < np.abs(half_scores - scores).mean() < 20 * 2**-bits, precision
 
 
-def test_the_command_prints_a_row_per_number_of_objects(tmp_path, capsys):
-    model = randomise(ReConvNet(**TINY_VGG))
-    model.save_to_preset(tmp_path / "tiny")
+def test_the_command_prints_a_row_per_number_of_objects(tiny_osmn, tmp_path, capsys):
+    tiny_osmn.save_to_preset(tmp_path / "tiny")
     words = ["benchmark", "infer", "--networks", str(tmp_path / "tiny"), "--objects", "1", "2", "--repeat", "1"]
     assert main([*words, "--network-size", "64x96", "--peak", "1"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
@@ -143,12 +140,13 @@ def test_numbers_out_of_range_are_refused(settings):
 
 
 @pytest.mark.usefixtures("bfloat16")
-def test_precisions_are_checked_and_leave_no_trace():
+def test_precisions_are_checked_and_leave_no_trace(tiny_osmn, tmp_path):
     import keras
 
+    tiny_osmn.save_to_preset(tmp_path / "tiny")
     before = keras.config.dtype_policy()
     with pytest.raises(InputError, match="precision: expected one of float32"):
-        speed.build_network("reconvnet_lite", "int8")
-    model = speed.build_network("reconvnet_lite", "mixed_bfloat16")
-    assert model.frame_encoder.output["Conv2d_3"].dtype == "bfloat16"
+        speed.build_network(str(tmp_path / "tiny"), "int8")
+    model = speed.build_network(str(tmp_path / "tiny"), "mixed_bfloat16")
+    assert model.frame_encoder.output["Conv2d_2"].dtype == "bfloat16"
     assert keras.config.dtype_policy() == before

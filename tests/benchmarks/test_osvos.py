@@ -129,12 +129,12 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("loaded_once")
+@pytest.mark.usefixtures("loaded_once", "eagerly")
 def test_every_row_and_the_curve(
     davis, preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["benchmark", "osvos", str(davis.root), "--year", "2016", "--split", "val", "--preset", str(preset)]
-    command += ["--steps", "1", "--dial", "0", "2", "--out", str(tmp_path / "kept")]
+    command += ["--sequences", "beta", "--steps", "1", "--dial", "0", "2", "--out", str(tmp_path / "kept")]
     assert main([*command, "--plot", str(tmp_path / "dial.png")]) == 0
     output = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("|")]
@@ -153,11 +153,9 @@ def test_every_row_and_the_curve(
     assert capsys.readouterr().out.splitlines()[:-1] == output.splitlines()[:-1]
     monkeypatch.undo()
     pytest.importorskip("skimage", reason="scikit-image is not installed: pip install 'osmn-tf[snapping]'")
-    assert main([*command, "--snap", "--plot", str(tmp_path / "snapped.png")]) == 0
+    assert main([*command, "--dial", "0", "--snap", "--plot", str(tmp_path / "snapped.png")]) == 0
     snapped = {line.split("|")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "|" in line}
-    assert snapped.keys() - set(rows) == {
-        f"{row}, snapped" for row in ("+ parent", "+ semantics", "0 steps", "2 steps")
-    }
+    assert snapped.keys() - set(rows) == {f"{row}, snapped" for row in ("+ parent", "+ semantics", "0 steps")}
     assert (tmp_path / "snapped.png").read_bytes() != (tmp_path / "dial.png").read_bytes()
     assert main(command) == 0  # without it: what was kept before
     assert capsys.readouterr().out.splitlines()[:-1] == output.splitlines()[:-1]
@@ -167,8 +165,9 @@ def test_every_row_and_the_curve(
     assert "is damaged" in capsys.readouterr().err
 
 
-def test_refuses(davis, preset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", "osvos", str(davis.root), "--preset", "reconvnet_lite"]) == 2
+def test_refuses(davis, tiny_reconvnet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_reconvnet.save_to_preset(tmp_path / "other")
+    assert main(["benchmark", "osvos", str(davis.root), "--preset", str(tmp_path / "other")]) == 2
     assert "--preset: expected an OSVOS, received a ReConvNet" in capsys.readouterr().err
     assert main(["benchmark", "osvos", str(davis.root), "--contours", "presets/hed"]) == 2
     assert "--contours: expected --snap with it" in capsys.readouterr().err
