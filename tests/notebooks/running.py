@@ -17,3 +17,8 @@ def outputs_of(name: str) -> list[Any]:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(FOLDER)}}).execute()
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def printed(outputs: list[Any]) -> str:
+    """What the cells print, whole: a kernel may send one line in several parts."""
+    return "".join(output["text"] for output in outputs if output.get("name") == "stdout")

@@ -10,7 +10,7 @@ import re
 import keras
 import pytest
 
-from .running import outputs_of
+from .running import outputs_of, printed
 
 
 @pytest.mark.slow
@@ -19,7 +19,7 @@ def test_runs_and_exports_give_the_segmenters_masks() -> None:
     pytest.importorskip("ai_edge_litert")
     outputs = outputs_of("03_export_and_serve")
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
-    text = "".join(output.get("text", "") for output in outputs)
+    text = printed(outputs)
     assert "modules of osmn_tf: []" in text
     (differing,) = re.findall(r"pixels that differ from the segmenter's: ([\d.]+)%", text)
     assert float(differing) <= 0.1
