@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +17,16 @@ import pytest
 LONG = (
     "training/test_distribution.py",
     "training/test_stages.py",
+    "notebooks/test_03_export_and_serve.py",
     "notebooks/test_02_train.py",
     "inference/test_online.py",
-    "cli/test_finetune.py",
-    "notebooks/test_03_export_and_serve.py",
-    "notebooks/test_01_quickstart.py",
     "export/test_saved_model.py",
-    "models/test_osmn.py",
+    "cli/test_finetune.py",
+    "export/test_client.py",
+    "benchmarks/test_infer.py",
     "models/test_reconvnet.py",
-    # Whole VGG-16s with the 150 M parameters of fc6 and fc7. TensorFlow never gives the memory back, so they come late.
+    "models/test_osmn.py",
+    # Two whole VGG-16s, with 150 M parameters in fc6 and fc7. TensorFlow never gives the memory back: they come late.
     "convert/test_vgg16.py",
 )
 
@@ -41,14 +43,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _rare_collections() -> None:
+    """TensorFlow and Keras make hundreds of thousands of objects that live as long as the process. Python looks through
+    all of them again and again, which is a twentieth of the time, so it does so less often here.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _drawn_by_numpy() -> Iterator[None]:
-    """On JAX, NumPy draws the initial values of networks: XLA compiles the drawing for every shape of a weight, which
-    is nine tenths of the time that a network takes to build. No test depends on what Keras draws.
+    """On JAX, NumPy makes the initial values of networks: XLA compiles the drawing for every shape of a weight, which
+    is nine tenths of the time that a network takes to build, and what is the same everywhere too. No test depends on
+    what Keras draws.
     """
     if os.environ.get("KERAS_BACKEND") != "jax":
         yield
         return
-    from keras.src.initializers import random_initializers
+    from keras.src.initializers import constant_initializers, random_initializers
 
     theirs = random_initializers.random
 
@@ -65,9 +78,11 @@ def _drawn_by_numpy() -> Iterator[None]:
     def normal(rng: np.random.Generator, shape: Any, mean: float = 0.0, stddev: float = 1.0) -> np.ndarray:
         return rng.standard_normal(shape, np.float32) * stddev + mean
 
+    filled = {"zeros": np.zeros, "ones": np.ones}
     with pytest.MonkeyPatch.context() as patch:
         ours = {**vars(theirs), "uniform": drawn(uniform), "normal": drawn(normal)}
         patch.setattr(random_initializers, "random", SimpleNamespace(**ours))
+        patch.setattr(constant_initializers, "ops", SimpleNamespace(**{**vars(constant_initializers.ops), **filled}))
         yield
 
 
@@ -114,16 +129,10 @@ def _skip_without(precision: str) -> None:
 @pytest.fixture
 def eagerly():
     """TensorFlow runs functions without building graphs: for a few small steps, building is nearly all the time."""
-    import keras
+    from support import without_graphs
 
-    if keras.backend.backend() != "tensorflow":
+    with without_graphs():
         yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

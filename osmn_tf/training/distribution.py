@@ -138,11 +138,11 @@ def fit_workers(
         model.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights))
         return loss
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(batch: Any) -> Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, args=(batch,)), axis=None)
 
-    @tf.function
+    @tf.function(autograph=False)
     def any_worker(flag: Tensor) -> Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.identity(flag)), axis=None) > 0
 

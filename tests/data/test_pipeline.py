@@ -340,12 +340,19 @@ class TestTfData:
             assert_batches_equal(first, second)
 
     def test_shards_share_out_every_batch(self, samples: Samples, batches: list[tuple]) -> None:
-        shards = [list(tf_dataset(samples, 3, OPTIONS, step=4, epochs=2, shard=(k, 3))) for k in range(3)]
-        assert [len(shard) for shard in shards] == [2, 2, 2]
+        def raw(shard: tuple[int, int]) -> list[dict]:
+            return list(tf_dataset(samples, 3, OPTIONS, step=4, epochs=2, shard=shard, prepared=False))
+
+        whole, shards = raw((0, 1)), [raw((k, 3)) for k in range(3)]
+        assert [len(shard) for shard in (whole, *shards)] == [2, 2, 2, 2]
         for step in range(2):
-            joined = [{name: np.concatenate([s[step][0][name] for s in shards]) for name in shards[0][step][0]}]
-            joined.append(np.concatenate([s[step][1] for s in shards]))
-            assert_batches_equal(batches[4 + step], tuple(joined), atol=1e-3)
+            assert all(shard[step].keys() == whole[step].keys() for shard in shards)
+            for name, expected in whole[step].items():
+                np.testing.assert_array_equal(np.concatenate([shard[step][name] for shard in shards]), expected)
+        # Prepared, a share is the batch's share.
+        for step, (inputs, labels) in enumerate(tf_dataset(samples, 3, OPTIONS, step=4, epochs=2, shard=(1, 3))):
+            own = {name: value[1:2] for name, value in batches[4 + step][0].items()}
+            assert_batches_equal((own, batches[4 + step][1][1:2]), (inputs, labels), atol=1e-3)
         with pytest.raises(InputError, match="shard: 0 of 2 is no equal share of batches of 3"):
             tf_dataset(samples, 3, OPTIONS, shard=(0, 2))
 
@@ -417,7 +424,7 @@ class Slow(SyntheticSource):
         return super().clip(item, rng)
 
 samples = Samples([Slow(None, (32, 48), samples=50)])
-batches = iter(tf_dataset(samples, 2, GuidedBatches(guide_size=16), workers=4))
+batches = iter(tf_dataset(samples, 2, GuidedBatches(guide_size=16), workers=4, prepared=False))
 next(batches)
 raise SystemExit(3)
 """

@@ -30,7 +30,6 @@ def test_the_objects_of_the_example() -> None:
         object_ = found == label
         true = drawn == np.bincount(drawn[object_], minlength=4).argmax()
         assert np.count_nonzero(object_ & true) > 0.8 * np.count_nonzero(object_ | true)
-    np.testing.assert_array_equal(osmn.find_objects(frame, objects=1) > 0, found == 1)
 
 
 def test_nothing_stands_out_of_one_colour() -> None:
@@ -58,7 +57,8 @@ def test_parts_and_what_belongs_to_them(monkeypatch: pytest.MonkeyPatch) -> None
     assert (found == 2).sum() == 6 * 18
     monkeypatch.setattr(finding, "_completed", lambda frame, part: part)
     assert [int((finding.find_objects(frame) == label).sum()) for label in (1, 2, 3, 4)] == [100, 60, 36, 0]
-    assert set(np.unique(finding.find_objects(frame, objects=2))) == {0, 1, 2}
+    every = finding.find_objects(frame)
+    np.testing.assert_array_equal(finding.find_objects(frame, objects=2), np.where(every <= 2, every, 0))
 
 
 @pytest.mark.parametrize(

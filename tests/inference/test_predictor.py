@@ -7,15 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from support import BACKEND, MATCHING, TINY, box_mask, count_calls, random_frames
+from support import box_mask, count_calls, needs_tensorflow, numpy, random_frames
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
 from osmn_tf.inference.compilation import CompiledGraphs, compile_function
-from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep, _Shared
+from osmn_tf.inference.modulated import ModulatedPredictor, ModulatedStep
 from osmn_tf.inference.predictor import PredictorOptions, find_network, open_predictor
 from osmn_tf.inference.segmenter import VideoSegmenter
-from osmn_tf.models.osmn import OSMN
 
 FRAMES = list(random_frames(4, 70, 110))
 MASK = box_mask(70, 110, (10, 40, 10, 50), (30, 66, 60, 100))
@@ -23,7 +22,7 @@ MASK = box_mask(70, 110, (10, 40, 10, 50), (30, 66, 60, 100))
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A name for every time that a function of a network is traced (on PyTorch: called)."""
+    """A name for every time that a function of a network is traced."""
     names: list[str] = []
     for name in ("modulate", "step"):
         count_calls(monkeypatch, ModulatedStep, name, names)
@@ -34,8 +33,6 @@ def masks_of(segmenter: VideoSegmenter, mask: np.ndarray = MASK) -> np.ndarray:
     return np.stack([found for _, found in segmenter.track(FRAMES, mask)])
 
 
-@pytest.mark.backend
-@pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled on PyTorch")
 def test_sessions_of_a_network_compile_once(tiny_reconvnet, traced: list[str]) -> None:
     """Also a second video, sessions that take turns, and one that begins when the first has ended."""
     size = (64, 64)  # of which nothing is compiled yet
@@ -51,21 +48,9 @@ def test_sessions_of_a_network_compile_once(tiny_reconvnet, traced: list[str]) -
     first.close()
     np.testing.assert_array_equal(masks_of(VideoSegmenter(tiny_reconvnet, size)), expected)
     assert sorted(traced) == ["modulate", "step"]
-    masks_of(VideoSegmenter(tiny_reconvnet, size, merge="soft"))
-    assert len(traced) > 2  # another setting is another program
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="counts graphs of TensorFlow")
-def test_the_number_of_compiled_graphs_is_bounded(tiny_osmn, traced: list[str], monkeypatch) -> None:
-    graphs = _Shared.of(tiny_osmn).graphs
-    monkeypatch.setattr(graphs, "limit", 2)
-    segmenter = VideoSegmenter(tiny_osmn, (32, 32))
-    small = np.where(MASK == 1, 1, 0).astype(np.uint8)
-    expected = masks_of(segmenter)
-    for mask in (small, MASK, small):  # one object and two need other graphs
-        masks_of(segmenter, mask)
-        assert len(graphs) == 2
-    np.testing.assert_array_equal(masks_of(segmenter), expected)
+    soft = VideoSegmenter(tiny_reconvnet, size, merge="soft").predictor
+    assert isinstance(soft, ModulatedPredictor)
+    assert soft.step is not second.predictor.step  # another setting is another program
 
 
 def test_the_least_recently_used_goes() -> None:
@@ -96,15 +81,29 @@ def test_functions_that_share_their_graphs_do_not_mix() -> None:
     assert [np.asarray(times(x, by=by)).tolist() for by in (2, 3, 2)] == [[6, 8], [9, 12], [6, 8]]
 
 
+@needs_tensorflow
+@pytest.mark.usefixtures("eagerly")
+def test_no_graph_is_made_where_tensorflow_runs_without() -> None:
+    calls: list[int] = []
+    graphs = CompiledGraphs()
+    double = compile_function(lambda x, by: (calls.append(by), by * x)[1], [], graphs)
+    for by in (2, 2, 3):
+        assert np.asarray(double(np.array([3.0, 4.0], np.float32), by=by)).tolist() == [3 * by, 4 * by]
+    assert (calls, len(graphs)) == ([2, 2, 3], 0)
+
+
 def test_what_a_name_is_of(tiny_reconvnet, tmp_path, monkeypatch) -> None:
     shipped = find_network("reconvnet_lite")
     assert shipped.path == osmn.list_presets()["reconvnet_lite"]
     assert shipped.needs_backend
     tiny_reconvnet.save_to_preset(tmp_path / "tiny")
     tiny_reconvnet.save(tmp_path / "tiny.keras")
-    expected = masks_of(VideoSegmenter(tiny_reconvnet))
-    for path in (tmp_path / "tiny", str(tmp_path / "tiny"), tmp_path / "tiny.keras"):
-        np.testing.assert_array_equal(masks_of(VideoSegmenter(path)), expected)
+    assert find_network(str(tmp_path / "tiny")).path == find_network(tmp_path / "tiny").path == tmp_path / "tiny"
+    for path in (tmp_path / "tiny", tmp_path / "tiny.keras"):
+        network = VideoSegmenter(path).predictor.network
+        assert network.get_config() == tiny_reconvnet.get_config()
+        for found, expected in zip(network.weights, tiny_reconvnet.weights, strict=True):
+            np.testing.assert_array_equal(numpy(found), numpy(expected))
     # A folder that is called like a shipped preset does not come before it.
     (tmp_path / "reconvnet_lite").mkdir()
     (tmp_path / "reconvnet_lite" / "saved_model.pb").touch()
@@ -140,6 +139,8 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
         VideoSegmenter(tiny_osmn, scale=0.1)
     with pytest.raises(InputError, match=r"network_size: there is none beside a scale, 1.5 here .*received 64x96"):
         VideoSegmenter(tiny_osmn, (64, 96), scale=1.5)
+    with pytest.raises(InputError, match=r"scale: only networks that match see more in larger frames .*received 1.5"):
+        VideoSegmenter(tiny_osmn, scale=1.5)
     with pytest.raises(InputError, match="precision: a network that is loaded computes in what it was made with"):
         VideoSegmenter(tiny_osmn, precision="mixed_bfloat16")
     with pytest.raises(InputError, match="threads: is not applicable to a network that Keras runs, received 2"):
@@ -148,19 +149,6 @@ def test_options_without_a_choice_are_refused(tiny_osmn) -> None:
     assert open_predictor(predictor) is predictor
     with pytest.raises(InputError, match="exclusive: a predictor has its options already, received False"):
         open_predictor(predictor, PredictorOptions(exclusive=False))
-
-
-def test_the_size_is_the_network_s_times_the_scale(tiny_osmn) -> None:
-    network = OSMN(**TINY, **MATCHING)
-    segmenter = VideoSegmenter(network, scale=1.5)
-    assert segmenter.network_size == (96, 144)
-    for size, expected in (((60, 120), (96, 144)), ((120, 60), (112, 112))):
-        mask = np.zeros(size, np.uint8)
-        mask[10:40, 10:40] = 1
-        segmenter.start(np.zeros((*size, 3), np.uint8), mask)
-        assert segmenter.network_size == expected
-    with pytest.raises(InputError, match=r"scale: only networks that match see more in larger frames .*received 1.5"):
-        VideoSegmenter(tiny_osmn, scale=1.5)
 
 
 def test_the_segmenter_needs_no_keras() -> None:

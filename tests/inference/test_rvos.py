@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
-from support import TINY_RVOS, WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames, randomise, tensors
+from support import TINY_RVOS, WHOLE_NETWORK, assert_close, box_mask, call, numpy, random_frames, randomise, tensors
 
 import osmn_tf as osmn
 from osmn_tf.errors import InputError
@@ -26,7 +24,7 @@ MASK = box_mask(*SIZE, *BOXES[:2])
 @pytest.fixture(scope="module")
 def network() -> RVOS:
     """Takes masks, and finds objects. Shared by all tests: do not change its weights."""
-    return randomise(RVOS(**TINY_RVOS, slots=4), seed=5)
+    return randomise(RVOS(**TINY_RVOS, slots=2), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +33,17 @@ def finder() -> RVOS:
     return randomise(RVOS(**TINY_RVOS, one_shot=False, slots=3), seed=4)
 
 
-def reference(network: RVOS, objects: int, masks: np.ndarray | None) -> list[np.ndarray]:
+def reference(
+    network: RVOS, objects: int, masks: np.ndarray | None, frames: list[np.ndarray] = FRAMES
+) -> list[np.ndarray]:
     """Logits [N, H, W] of every frame but the first of its `frame_model`; in the first the given masks stand."""
     model = network.frame_model(objects)
     state, found = network.initial_state(objects, *SIZE), []
-    for t, frame in enumerate(FRAMES):
+    for t, frame in enumerate(frames):
         inputs = {"frame": frame[None], **state}
         if network.one_shot:
             inputs["previous_masks"] = np.zeros((objects, *SIZE, 1), np.float32) if masks is None else masks[..., None]
-        outputs = model(tensors(inputs))
+        outputs = call(model, tensors(inputs))
         logits = numpy(outputs["logits"])[..., 0]
         found.append(logits)
         state = {spec.name: outputs[spec.name] for spec in network.state_specs}
@@ -52,7 +52,7 @@ def reference(network: RVOS, objects: int, masks: np.ndarray | None) -> list[np.
     return found
 
 
-@pytest.mark.parametrize("objects", [1, pytest.param(3, marks=pytest.mark.backend), 10])
+@pytest.mark.parametrize("objects", [1, pytest.param(2, marks=pytest.mark.backend)])
 def test_a_video_from_given_masks(network: RVOS, objects: int) -> None:
     mask = np.zeros(SIZE, np.uint8)
     for k in range(objects):  # bands
@@ -169,7 +169,7 @@ def test_finds_objects_and_keeps_them(form: str, request: pytest.FixtureRequest)
 
 
 def test_drops_slots_that_are_empty(network: RVOS) -> None:
-    biased = randomise(RVOS(**TINY_RVOS, slots=3), seed=3)
+    biased = randomise(RVOS(**TINY_RVOS, slots=2), seed=3)
     bias = next(weight for weight in biased.weights if weight.path.endswith("seg_score/bias"))
     bias.assign(bias * 0 - 100.0)
     segmenter = VideoSegmenter(biased)
@@ -177,7 +177,7 @@ def test_drops_slots_that_are_empty(network: RVOS) -> None:
     assert segmenter.labels == ()
     bias.assign(bias * 0 + 100.0)  # all slots are sure of all pixels now: the first of equals, or the surest, has them
     assert segmenter.step(FRAMES[1]).all()  # it was still looking
-    assert len(segmenter.labels) <= 3
+    assert len(segmenter.labels) <= 2
 
 
 def test_objects_limits_what_is_looked_for(network: RVOS) -> None:
@@ -194,7 +194,7 @@ def test_what_is_painted_over_what(network: RVOS) -> None:
     pairs = segmenter.track(FRAMES, MASK)
     next(pairs)
     ranks = segmenter.predictor.snapshot()["ranks"]
-    first = reference(network, 2, np.stack([MASK == 1, MASK == 2]).astype(np.float32))[0] > 0
+    first = reference(network, 2, np.stack([MASK == 1, MASK == 2]).astype(np.float32), FRAMES[:1])[0] > 0
     for k in range(2):
         given = np.where(k + 1 == MASK, True, False)
         iou = (first[k] & given).sum() / (first[k] | given).sum()
@@ -247,7 +247,8 @@ def test_refusals(network: RVOS, finder: RVOS) -> None:
 
 def test_a_preset_goes_there_and_back(network: RVOS, tmp_path) -> None:
     network.save_to_preset(tmp_path / "rvos")
-    expected = [mask for _, mask in VideoSegmenter(network).track(FRAMES, MASK)]
-    for (_, found), mask in zip(osmn.VideoSegmenter(tmp_path / "rvos").track(FRAMES, MASK), expected, strict=True):
-        np.testing.assert_array_equal(found, mask)
-    assert any((a != b).any() for a, b in pairwise(expected))
+    predictor = osmn.VideoSegmenter(tmp_path / "rvos").predictor
+    assert isinstance(predictor, RVOSPredictor)
+    assert predictor.network.get_config() == network.get_config()
+    for found, expected in zip(predictor.network.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(numpy(found), numpy(expected))

@@ -199,8 +199,7 @@ def network() -> OSVOS:
     return randomise(OSVOS("short", "refinement", **arguments), seed=3)
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("decoder", ["refinement", "hypercolumn"])
+@pytest.mark.parametrize("decoder", [pytest.param("refinement", marks=pytest.mark.backend), "hypercolumn"])
 def test_conditional_heads_begin_as_the_first_one(decoder: str) -> None:
     network = randomise(OSVOS("short", decoder, side_channels=3, network_size=SIZE), seed=1)
     copy = network.with_conditional_heads()
@@ -220,7 +219,7 @@ def test_three_heads_are_trained_together(network: OSVOS) -> None:
     segmenter = VideoSegmenter(semantic, keep_scores=True)
     mask = MASKS[0].astype(np.uint8)
     options = ObjectTuneOptions(batch=2, lost=0.0)
-    with segmenter.finetune([(FRAMES[0], mask)], 60, 5e-3, options=options):
+    with segmenter.finetune([(FRAMES[0], mask)], 40, 5e-3, options=options):
         segmenter.start(FRAMES[0], mask)
         result = segmenter.step(FRAMES[0])
         base = semantic.base

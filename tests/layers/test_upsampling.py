@@ -258,7 +258,7 @@ def test_functional_models_of_any_size_and_files(layer, references, tmp_path):
     assert model.output_shape == (None, None, None, 3)
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
-    for height, width in ((16, 24), (13, 9), (8, 31)):
+    for height, width in ((16, 24), (13, 9)):
         values = [image(2, height, width, 3), *(like(height - 3, width - 2, 2) for _ in range(references))]
         expected = numpy(layer(*values))
         np.testing.assert_array_equal(numpy(model(values)), expected)

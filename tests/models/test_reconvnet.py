@@ -99,7 +99,7 @@ def test_mobilenet_form_has_one_lstm_after_each_of_the_last_three_modulated_bloc
     assert weight_dict(model)["modulator_recurrent/bias"].shape == (18,)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75), (33, 97)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 75)])
 def test_state_shapes(tiny_reconvnet, height, width):
     vgg = ReConvNet(**TINY_VGG)
     for model in (vgg, tiny_reconvnet):
@@ -123,9 +123,15 @@ def test_osmn_has_no_state(tiny_osmn):
 # How the ConvLSTMs are wired --------------------------------------------------------------------------------------
 
 
-@pytest.mark.backend
-@pytest.mark.parametrize("recurrence", ["residual", "replace"])
-@pytest.mark.parametrize("backbone", ["vgg16", "mobilenet"])
+@pytest.mark.parametrize(
+    ("backbone", "recurrence"),
+    [
+        pytest.param("vgg16", "residual", marks=pytest.mark.backend),
+        ("vgg16", "replace"),
+        ("mobilenet", "residual"),
+        pytest.param("mobilenet", "replace", marks=pytest.mark.backend),
+    ],
+)
 def test_recurrence(backbone, recurrence):
     """The next layer and the side branch read features + scale * h, or scale * h alone, with the right scales."""
     arguments = TINY_VGG if backbone == "vgg16" else {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET}
@@ -163,11 +169,7 @@ def test_recurrence(backbone, recurrence):
 
 
 def test_silent_lstms_leave_the_osmn():
-    for arguments in (
-        TINY_VGG,
-        {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET},
-        {**TINY_MOBILENET, "block_channels": NARROW_MOBILENET, "decoder": "refinement"},
-    ):
+    for arguments in (TINY_VGG, TINY, {**TINY, "decoder": "refinement"}):
         osmn = randomise(OSMN(**arguments))
         model = ReConvNet.from_osmn(osmn)
         zero_lstms(model)
@@ -216,7 +218,6 @@ def test_from_osmn_of_another_form_names_the_weight(tiny_osmn):
         ReConvNet.from_osmn(tiny_osmn, decoder="refinement", recurrent_channels=(2, 2, 2))
 
 
-@pytest.mark.backend
 def test_state_is_carried_from_frame_to_frame(tiny_reconvnet):
     batch = tensors(object_batch(tiny_reconvnet, 1, 64, 96))
     fresh = call(tiny_reconvnet, {**batch, **tiny_reconvnet.initial_state(1, 64, 96)})
@@ -282,17 +283,12 @@ def stream(model, inputs, clip):
     return np.stack(results, 1)
 
 
-@pytest.fixture(scope="module")
-def four_frames(tiny_reconvnet):
-    return tiny_reconvnet.clip_model(4)
-
-
-@pytest.mark.parametrize("size", [(64, 96), pytest.param((45, 70), marks=pytest.mark.backend)])
-def test_streaming_equals_the_clip(tiny_reconvnet, four_frames, size):
+@pytest.mark.backend
+def test_streaming_equals_the_clip(tiny_reconvnet):
     """With given and own guides side by side and one after the other."""
-    inputs = clip_inputs(tiny_reconvnet, 2, 4, *size, [[0, 1, 0, 1], [1, 0, 1, 1]])
-    found = numpy(call(four_frames, inputs))
-    assert found.shape == (2, 4, *size, 1)
+    inputs = clip_inputs(tiny_reconvnet, 2, 4, 45, 70, [[0, 1, 0, 1], [1, 0, 1, 1]])
+    found = numpy(call(tiny_reconvnet.clip_model(4), inputs))
+    assert found.shape == (2, 4, 45, 70, 1)
     expected = stream(tiny_reconvnet, inputs, found)
     assert_close(found, expected, WHOLE_NETWORK)
     assert np.abs(found[:, 3] - found[:, 2]).max() > 1e-3
@@ -307,7 +303,6 @@ def test_own_guides_matter(tiny_reconvnet):
     assert np.abs(first[:, 1] - second[:, 1]).max() > 1e-3
 
 
-@pytest.mark.backend
 def test_clip_equals_streaming_on_vgg():
     model = randomise(ReConvNet(**TINY_VGG), seed=5)
     inputs = clip_inputs(model, 1, 3, 33, 47, [[0, 0, 1]])
@@ -356,19 +351,7 @@ def test_clip_model_file_round_trip(tiny_reconvnet, tmp_path):
 
 
 @pytest.mark.backend
-def test_keras_file_round_trip(tiny_reconvnet, tmp_path):
-    tiny_reconvnet.save(tmp_path / "model.keras")
-    copy = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(copy) is ReConvNet
-    assert copy.get_config() == tiny_reconvnet.get_config()
-    batch = object_batch(copy, 1, 40, 50)
-    found = call(copy, batch)
-    for name, expected in call(tiny_reconvnet, batch).items():
-        np.testing.assert_array_equal(numpy(found[name]), numpy(expected), err_msg=name)
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"], indirect=True)
 def test_mixed_precision(mixed_precision, tiny_reconvnet):
     model = ReConvNet.from_config(tiny_reconvnet.get_config())
     model.set_weights(tiny_reconvnet.get_weights())

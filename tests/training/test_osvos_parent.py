@@ -78,6 +78,9 @@ def test_every_side_output_learns(data: Path, tmp_path: Path, request: pytest.Fi
         "train.deterministic=false",
         "loss.per_pixel=true",
         "optimizer.learning_rate=0.1",
+        "optimizer.accumulate=2",
+        "train.steps=4",
+        "train.checkpoint_every=4",
         *(f"optimizer.group_rates.{name}=0.1" for name in cfg.load("osvos_davis_1").optimizer.group_rates),
     ]
     changed = {}
