@@ -13,6 +13,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from support import needs_tensorflow
@@ -58,7 +59,12 @@ def runs(data_root: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFa
 
     root = tmp_path_factory.mktemp("distribution")
     config = cfg.load(tiny_config)
-    config.task.build(config).save_to_preset(root / "initial")
+    # Adam moves a weight by its rate however small its gradient is. The head's bias has next to none where the logits
+    # of a new network are near zero, so that roundings would say in which direction it goes.
+    keras.utils.set_random_seed(0)
+    initial = config.task.build(config)
+    initial.get_layer("head").bias.assign([1.0])
+    initial.save_to_preset(root / "initial")
 
     common = (f"data.root={data_root}", f"model.initial={root / 'initial'}", *SETTINGS)
 
@@ -94,8 +100,8 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 @needs_tensorflow
-@pytest.mark.parametrize("folder", ["mirrored", "workers"])
-def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: str) -> None:
+@pytest.mark.parametrize("folder", ["mirrored", "workers", "jax"])
+def test_devices_workers_and_jax_give_the_weights_of_one_device(runs: Path, folder: str) -> None:
     """Weights and their averages; Adam's moments too, which show gradients of a wrong size."""
     with np.load(runs / "one" / "checkpoint.npz") as one, np.load(runs / folder / "checkpoint.npz") as several:
         paths = json.loads(str(one["state"]))["paths"]
@@ -111,14 +117,8 @@ def test_devices_and_workers_give_the_weights_of_one_device(runs: Path, folder: 
                 assert difference <= 0.05 * MOVEMENT * np.sqrt(expected.size), path
             velocities += path.endswith("velocity") and bool(expected.any())
     assert velocities == 4  # two kernels, two biases
-    np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-4)
-
-
-@pytest.mark.slow
-@needs_tensorflow
-def test_jax_gives_the_losses_of_tensorflow(runs: Path) -> None:
     assert len(losses(runs / "one")) == 5
-    np.testing.assert_allclose(losses(runs / "jax"), losses(runs / "one"), rtol=1e-4)
+    np.testing.assert_allclose(losses(runs / folder), losses(runs / "one"), rtol=1e-4)
 
 
 def test_devices_that_do_not_exist() -> None:
