@@ -13,7 +13,6 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from support import needs_tensorflow
@@ -61,7 +60,6 @@ def runs(data_root: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFa
     config = cfg.load(tiny_config)
     # Adam moves a weight by its rate however small its gradient is. The head's bias has next to none where the logits
     # of a new network are near zero, so that roundings would say in which direction it goes.
-    keras.utils.set_random_seed(0)
     initial = config.task.build(config)
     initial.get_layer("head").bias.assign([1.0])
     initial.save_to_preset(root / "initial")
