@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import sys
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,9 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """New networks have the same weights in every run and whichever tests ran before: what fails once fails again."""
-    if "keras" in sys.modules:
-        sys.modules["keras"].utils.set_random_seed(0)
+    """New networks have the same weights in every run and whichever tests ran before: what fails once fails again.
+
+    Keras draws its seeds from Python's generator. (`keras.utils.set_random_seed` seeds TensorFlow's too, which then
+    makes every function that it has compiled anew: seconds a test.)
+    """
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
