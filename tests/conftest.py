@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +52,8 @@ def pytest_runtest_setup() -> None:
     """
     random.seed(0)
     np.random.seed(0)
+    if "keras" in sys.modules:
+        _draw_by_numpy()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,15 +66,12 @@ def _rare_collections() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _drawn_by_numpy() -> Iterator[None]:
-    """On JAX, NumPy makes the initial values of networks: XLA compiles the drawing for every shape of a weight, which
-    is nine tenths of the time that a network takes to build, and what is the same everywhere too. No test depends on
-    what Keras draws.
+@functools.cache
+def _draw_by_numpy() -> None:
+    """NumPy makes the initial values of networks: several operations a weight are a sixth of the time that a network
+    takes to build. XLA compiles them for every shape of a weight, so on JAX they are nine tenths. And they are the same
+    everywhere. No test depends on what Keras draws.
     """
-    if os.environ.get("KERAS_BACKEND") != "jax":
-        yield
-        return
     from keras.src.initializers import constant_initializers, random_initializers
 
     theirs = random_initializers.random
@@ -91,11 +90,9 @@ def _drawn_by_numpy() -> Iterator[None]:
         return rng.standard_normal(shape, np.float32) * stddev + mean
 
     filled = {"zeros": np.zeros, "ones": np.ones}
-    with pytest.MonkeyPatch.context() as patch:
-        ours = {**vars(theirs), "uniform": drawn(uniform), "normal": drawn(normal)}
-        patch.setattr(random_initializers, "random", SimpleNamespace(**ours))
-        patch.setattr(constant_initializers, "ops", SimpleNamespace(**{**vars(constant_initializers.ops), **filled}))
-        yield
+    ours = {**vars(theirs), "uniform": drawn(uniform), "normal": drawn(normal)}
+    random_initializers.random = SimpleNamespace(**ours)
+    constant_initializers.ops = SimpleNamespace(**{**vars(constant_initializers.ops), **filled})
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,18 @@ def vgg():
     return randomise(model, seed=7)  # it calls about a third of every frame an object
 
 
+@pytest.fixture(scope="session")
+def vgg_folder(vgg, tmp_path_factory) -> Path:
+    """The folder vgg/3 of this network."""
+    pytest.importorskip("tensorflow_serving")
+    from osmn_tf.export.saved_model import export_saved_model
+
+    def make(folder: Path) -> None:
+        export_saved_model(vgg, folder, version=3, warm_up=False)
+
+    return made_once(tmp_path_factory, "vgg_export", make) / "vgg" / "3"
+
+
 class ServerProcess:
     """A running `model_server.py`."""
 
@@ -114,8 +126,8 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def server(lite_folder):
-    """A server of the model "lite" (version 3), with gRPC and REST."""
-    running = ServerProcess(lite=lite_folder.parent)
+def server(vgg_folder):
+    """A server of the model "vgg" (version 3), with gRPC and REST."""
+    running = ServerProcess(vgg=vgg_folder.parent)
     yield running
     running.close()

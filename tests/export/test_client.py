@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import runpy
 import sys
 import threading
@@ -31,7 +32,7 @@ def connect(server):
     """Makes segmenters whose network is on the server, and closes them after the test."""
     with contextlib.ExitStack() as stack:
 
-        def make(kind: str, model: str = "lite", **options) -> VideoSegmenter:
+        def make(kind: str, model: str = "vgg", **options) -> VideoSegmenter:
             address = server.grpc if kind == "grpc" else server.rest
             return stack.enter_context(VideoSegmenter(PREDICTORS[kind](address, model, **options)))
 
@@ -43,9 +44,9 @@ def tracked(segmenter, frames, mask) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def expected(lite_folder, clip):
+def expected(vgg_folder, clip):
     """The masks of the clip, without a server (which `test_saved_model` compares with the segmenter)."""
-    return tracked(VideoSegmenter(lite_folder), *clip)
+    return tracked(VideoSegmenter(vgg_folder), *clip)
 
 
 # The same masks -------------------------------------------------------------------------------------------------
@@ -61,19 +62,20 @@ def test_masks_are_the_models(server, connect, clip, expected, kind, encoding) -
 
 
 @needs_tensorflow
-def test_jpeg_changes_few_pixels_and_is_smaller(connect, clip, expected) -> None:
+def test_jpeg_changes_pixels_and_is_smaller(connect, clip, expected) -> None:
     with connect("grpc", encoding="jpeg") as segmenter:
         masks = tracked(segmenter, *clip)
-    assert 0 < max((a != b).mean() for a, b in zip(masks, expected)) < 0.03
+    # How few, of a network that has learned something, the notebook on serving shows.
+    assert 0 < max((a != b).mean() for a, b in zip(masks, expected)) < 0.3
     assert len(encode_frame(clip[0][0], "jpeg")) < 0.7 * len(encode_frame(clip[0][0], "png"))
 
 
 @needs_tensorflow
 @pytest.mark.parametrize(("kind", "encoding"), [("grpc", "raw"), ("rest", "png")])
-def test_objects_come_and_go_as_in_the_segmenter(connect, lite, clip, kind, encoding) -> None:
+def test_objects_come_and_go_as_in_the_segmenter(connect, vgg, clip, kind, encoding) -> None:
     frames, mask = clip
     results = []
-    for segmenter in (connect(kind, encoding=encoding), VideoSegmenter(lite, (96, 160))):
+    for segmenter in (connect(kind, encoding=encoding), VideoSegmenter(vgg)):
         masks = [segmenter.start(frames[0], np.where(mask == 3, 0, mask).astype(np.uint8))]
         masks.append(segmenter.step(frames[1]))
         moved = np.where(mask == 3, 7, 0).astype(np.uint8)
@@ -151,7 +153,7 @@ def test_a_snapshot_continues_in_another_client(connect, clip, expected, tmp_pat
         second.restore(dict(stored))
     np.testing.assert_array_equal(second.step(frames[2]), expected[2])
     other_kind = connect("grpc", encoding="png" if encoding == "raw" else "raw")
-    with np.load(tmp_path / "video.npz") as stored, pytest.raises(InputError, match="state is not of lite version 3"):
+    with np.load(tmp_path / "video.npz") as stored, pytest.raises(InputError, match="state is not of vgg version 3"):
         other_kind.restore(dict(stored))
 
 
@@ -160,7 +162,7 @@ def test_a_snapshot_continues_in_another_client(connect, clip, expected, tmp_pat
 
 @needs_tensorflow
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
-@pytest.mark.parametrize(("options", "which"), [({"model": "nets"}, "'nets'"), ({"version": 9}, "'lite' version 9")])
+@pytest.mark.parametrize(("options", "which"), [({"model": "nets"}, "'nets'"), ({"version": 9}, "'vgg' version 9")])
 def test_no_such_model(connect, clip, kind, options, which) -> None:
     with pytest.raises(ServerError, match=f": the server has no model {which} \\(Servable not found"):
         connect(kind, **options).start(clip[0][0], clip[1])
@@ -170,7 +172,7 @@ def test_no_such_model(connect, clip, kind, options, which) -> None:
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
 def test_missing_signature(connect, clip, kind, monkeypatch) -> None:
     monkeypatch.setattr(RemotePredictor, "_step", "forward")
-    message = r"model 'lite' version 3 has no signature 'forward'; it has modulate, .*step_scores\. Was it written by"
+    message = r"model 'vgg' version 3 has no signature 'forward'; it has modulate, .*step_scores\. Was it written by"
     with pytest.raises(ServerError, match=message):
         connect(kind).start(clip[0][0], clip[1])
 
@@ -193,7 +195,7 @@ def test_state_of_another_model(connect, clip, kind) -> None:
     segmenter.restore({**snapshot, "carried/session_bytes": snapshot["carried/session_bytes"][:, 3:]})
     with pytest.raises(ServerError, match="a record has another length"):
         segmenter.step(frames[1])
-    with pytest.raises(InputError, match="its state is of other version 3, this model is lite version 3"):
+    with pytest.raises(InputError, match="its state is of other version 3, this model is vgg version 3"):
         segmenter.restore({**snapshot, "model": np.array("other")})
 
 
@@ -204,17 +206,17 @@ def test_state_of_another_shape_or_dtype(connect, clip) -> None:
     segmenter.start(frames[0], mask)
     carried = dict(segmenter.predictor._carried)
     for name, change, message in (
-        ("modulation", lambda x: np.pad(x, ((0, 0), (0, 5))), r"modulation: the shape \[3,2197\] is not compatible"),
-        ("Conv2d_5_lstm_h", lambda x: x[:, 1:], r"Conv2d_5_lstm_h: the shape \[3,11,20,48\] is not compatible"),
+        ("modulation", lambda x: np.pad(x, ((0, 0), (0, 5))), r"modulation: the shape \[3,149\] is not compatible"),
+        ("conv3_lstm_h", lambda x: x[:, 1:], r"conv3_lstm_h: the shape \[3,15,24,8\] is not compatible"),
         ("guide_masks", lambda x: x[1:], "guide_masks and state: expected the same number of objects"),
-        ("Conv2d_5_lstm_c", lambda x: x.astype(np.float64), "double"),
+        ("conv3_lstm_c", lambda x: x.astype(np.float64), "double"),
     ):
         segmenter.predictor._carried = {**carried, name: change(carried[name])}
         with pytest.raises(ServerError, match=message) as error:
             segmenter.step(frames[1])
         assert "\n" not in str(error.value)
     segmenter.predictor._carried = carried
-    with pytest.raises(InputError, match="its state is not of lite version 3"):
+    with pytest.raises(InputError, match="its state is not of vgg version 3"):
         segmenter.restore({**segmenter.snapshot(), "carried/modulation": carried["modulation"][:, 1:]})
 
 
@@ -535,17 +537,20 @@ def test_measuring_counts_steps_bytes_and_time() -> None:
 
 
 @needs_tensorflow
-def test_benchmark_command(server, clip, tmp_path, capsys) -> None:
+def test_benchmark_command(server, vgg_folder, clip, tmp_path, capsys) -> None:
     from osmn_tf.cli.main import main
+
+    document = json.loads((vgg_folder / "assets.extra/osmn_tf.json").read_text(encoding="utf-8"))
+    session = document["session"]["bytes_per_object"] / 1000
 
     write_video(tmp_path / "clip.mp4", [frame[:160, :284] for frame in clip[0][:2]], 24)
     write_mask(tmp_path / "first.png", clip[1][:160, :284])
     command = ["benchmark", "serving", str(tmp_path / "clip.mp4"), "--mask", str(tmp_path / "first.png")]
-    assert main([*command, "--server", server.grpc, "--rest", server.rest, "--model", "lite", "--steps", "2"]) == 0
+    assert main([*command, "--server", server.grpc, "--rest", server.rest, "--model", "vgg", "--steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[:10] for line in lines[1:6]] == ["gRPC, raw ", "gRPC, png ", "gRPC, jpeg", "REST, png ", "REST, jpeg"]
     received = {line[:10].strip(): float(line.split()[-1]) for line in lines[1:6]}
-    assert received["gRPC, png"] == pytest.approx(3 * 164.297, rel=0.01)  # three sessions and a small PNG
+    assert 0 < received["gRPC, png"] - 3 * session < 3  # a small PNG
     assert received["REST, png"] == pytest.approx(received["gRPC, png"] * 4 / 3, rel=0.01)  # base64
     assert lines[6].startswith("284 x 160 pixels, 3 objects; load average")
 
@@ -560,7 +565,7 @@ def test_script_writes_the_masks_of_a_video(server, clip, tmp_path, capsys, kind
     main = runpy.run_path(str(SCRIPT))["main"]
     address = server.grpc if kind == "grpc" else server.rest
     command = [str(tmp_path / "clip.mp4"), "--mask", str(tmp_path / "first.png"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--server", address, "--model", "lite", "--encoding", "jpeg"]) == 0
+    assert main([*command, "--server", address, "--model", "vgg", "--encoding", "jpeg"]) == 0
     assert "3 masks written to" in capsys.readouterr().out
     np.testing.assert_array_equal(read_label_png(tmp_path / "out" / "00000.png"), mask)
     last = read_label_png(tmp_path / "out" / "00002.png")

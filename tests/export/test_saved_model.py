@@ -50,10 +50,8 @@ def vgg_segmenter(vgg):
 
 
 @pytest.fixture(scope="module")
-def vgg_client(vgg, tmp_path_factory):
-    from osmn_tf.export.saved_model import export_saved_model
-
-    return VideoSegmenter(export_saved_model(vgg, tmp_path_factory.mktemp("vgg"), warm_up=False))
+def vgg_client(vgg_folder):
+    return VideoSegmenter(vgg_folder)
 
 
 # Equal to the Keras segmenter -----------------------------------------------------------------------------------

@@ -23,5 +23,7 @@ def test_runs_and_exports_give_the_segmenters_masks() -> None:
     assert "modules of osmn_tf: []" in text
     (differing,) = re.findall(r"pixels that differ from the segmenter's: ([\d.]+)%", text)
     assert float(differing) <= 0.1
+    (after_jpeg,) = re.findall(r"pixels that differ after JPEG: ([\d.]+)%", text)
+    assert 0 < float(after_jpeg) < 3
     (overlaps,) = re.findall(r"overlap with the segmenter's masks: (.+)", text)
     assert min(float(overlap) for overlap in overlaps.split(", ")) > 0.9

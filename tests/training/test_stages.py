@@ -170,8 +170,11 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny_config: Path, data_root: Path, tmp_path: Path
 ) -> None:
     """`kill -9` after four steps, of which two are in the checkpoint and all in the log."""
+    first = load_tiny(tiny_config, data_root, *SETTINGS)
+    first.task.build(first).save_to_preset(tmp_path / "initial")
+    settings = (*SETTINGS, f"model.initial={tmp_path / 'initial'}")
     words = ["train", str(tiny_config), "--run-dir", str(tmp_path / "killed"), "--quiet"]
-    for setting in (f"data.root={data_root}", *SETTINGS):
+    for setting in (f"data.root={data_root}", *settings):
         words += ["--set", setting]
     process = subprocess.run(tiny_command(*words, prelude=KILLED_WHILE_IT_WRITES), stderr=subprocess.DEVNULL)
     assert process.returncode == -signal.SIGKILL
@@ -179,13 +182,13 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     checkpoint = tmp_path / "killed" / "checkpoint.npz"
     assert len(list((tmp_path / "killed").glob(".checkpoint*"))) == 1
     assert not (tmp_path / "killed" / "final").exists()
-    config = load_tiny(tiny_config, data_root, *SETTINGS)
+    config = load_tiny(tiny_config, data_root, *settings)
     resumed = stages.train(config, tmp_path / "killed", progress=False)
     assert not list((tmp_path / "killed").glob(".checkpoint*"))
     whole = stages.train(config, tmp_path / "whole", progress=False)
     assert resumed.step == whole.step == 6
-    first, second = final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")
-    for a, b in zip(first, second, strict=True):
+    ended, second = final_weights(tmp_path / "killed"), final_weights(tmp_path / "whole")
+    for a, b in zip(ended, second, strict=True):
         np.testing.assert_array_equal(a, b)
     assert [row["step"] for row in read_log(tmp_path / "killed")] == ["2", "4", "6"]
     assert all(
@@ -198,7 +201,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     for a, b in zip(final_weights(tmp_path / "whole"), second, strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match=r"holds a run with another optimizer\.learning_rate: 0\.001 there, 0\.5 now"):
-        stages.train(load_tiny(tiny_config, data_root, *SETTINGS, "optimizer.learning_rate=0.5"), tmp_path / "whole")
+        stages.train(load_tiny(tiny_config, data_root, *settings, "optimizer.learning_rate=0.5"), tmp_path / "whole")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"checkpoint\.npz is damaged"):
         stages.train(config, tmp_path / "killed", progress=False)
