@@ -48,7 +48,8 @@ demo: $(VENV)/.demo-installed
 test: $(VENV)/.test-installed lint
 	$(THREADS) $(BIN)/python -m pytest $(PARALLEL)
 	@rm -rf $(COMPILED)
-	KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
+	KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
+		--xla_cpu_use_fusion_emitters=false" \
 		JAX_COMPILATION_CACHE_DIR=$(COMPILED) JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 \
 		JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 $(BIN)/python -m pytest $(PARALLEL) -m backend \
 		tests/test_augment.py tests/test_guides.py tests/test_losses.py tests/layers tests/models tests/inference

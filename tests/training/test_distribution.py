@@ -25,7 +25,10 @@ from .conftest import tiny_command
 
 RATE = 1e-4
 MOVEMENT = 2.5 * RATE  # what five Adam steps move a weight by at most: the sum of their rates, warm-up and cosine
-QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # as in the Makefile
+# As in the Makefile.
+QUICK_XLA = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 # Two rates, clipping, decay, averages: what could depend on how a batch is shared out.
 SETTINGS = (
     f"optimizer.learning_rate={RATE}",
