@@ -72,13 +72,20 @@ def _draw_by_numpy() -> None:
     takes to build. XLA compiles them for every shape of a weight, so on JAX they are nine tenths. And they are the same
     everywhere. No test depends on what Keras draws.
     """
+    import keras
     from keras.src.initializers import constant_initializers, random_initializers
 
     theirs = random_initializers.random
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow import executing_eagerly as eagerly
+    else:
+        eagerly = functools.partial(bool, True)
 
-    def drawn(draw: Any) -> Any:
+    def drawn(name: str, draw: Any) -> Any:
         def values(shape: Any, *parameters: float, dtype: Any = None, seed: Any = None, **named: float) -> Any:
-            key = np.asarray(theirs.draw_seed(seed)).tolist()
+            if not eagerly():
+                return getattr(theirs, name)(shape, *parameters, dtype=dtype, seed=seed, **named)
+            key = seed if isinstance(seed, int) else np.asarray(theirs.draw_seed(seed)).tolist()
             return draw(np.random.default_rng(key), shape, *parameters, **named).astype(dtype or "float32")
 
         return values
@@ -89,10 +96,15 @@ def _draw_by_numpy() -> None:
     def normal(rng: np.random.Generator, shape: Any, mean: float = 0.0, stddev: float = 1.0) -> np.ndarray:
         return rng.standard_normal(shape, np.float32) * stddev + mean
 
-    filled = {"zeros": np.zeros, "ones": np.ones}
-    ours = {**vars(theirs), "uniform": drawn(uniform), "normal": drawn(normal)}
-    random_initializers.random = SimpleNamespace(**ours)
-    constant_initializers.ops = SimpleNamespace(**{**vars(constant_initializers.ops), **filled})
+    def filled(name: str) -> Any:
+        return lambda *args, **named: getattr(np if eagerly() else keras.ops, name)(*args, **named)
+
+    random_initializers.random = SimpleNamespace(
+        **{**vars(theirs), "uniform": drawn("uniform", uniform), "normal": drawn("normal", normal)}
+    )
+    constant_initializers.ops = SimpleNamespace(
+        **{**vars(constant_initializers.ops), "zeros": filled("zeros"), "ones": filled("ones")}
+    )
 
 
 @pytest.fixture(scope="session")
