@@ -44,7 +44,7 @@ demo: $(VENV)/.demo-installed
 	@echo "Segmenting the three objects of $(EXAMPLE)/meadow.mp4 from the mask of its first frame ..."
 	$(BIN)/osmn segment $(EXAMPLE)/meadow.mp4 --mask $(EXAMPLE)/first_mask.png --out $(DEMO_OUTPUT) --force
 
-# In the tests JAX compiles every operation for itself: without XLA's slow passes that takes half the time.
+# In the tests JAX compiles every operation for itself: what XLA does for faster programs takes far longer than they run.
 test: $(VENV)/.test-installed lint
 	$(THREADS) $(BIN)/python -m pytest $(PARALLEL)
 	@rm -rf $(COMPILED)
