@@ -52,7 +52,7 @@ def pytest_runtest_setup() -> None:
     """
     random.seed(0)
     np.random.seed(0)
-    if "keras" in sys.modules:
+    if "keras" in sys.modules:  # a module that is run alone may import it later: then its first test has Keras's draws
         _draw_by_numpy()
 
 
@@ -71,6 +71,8 @@ def _draw_by_numpy() -> None:
     """NumPy makes the initial values of networks: several operations a weight are a sixth of the time that a network
     takes to build. XLA compiles them for every shape of a weight, so on JAX they are nine tenths. And they are the same
     everywhere. No test depends on what Keras draws.
+
+    In a graph they stay symbols, of which the import of checkpoints wants the shapes alone.
     """
     import keras
     from keras.src.initializers import constant_initializers, random_initializers

@@ -42,15 +42,11 @@ def lite_export(tmp_path_factory) -> tuple[Path, str]:
     pytest.importorskip("tensorflow_serving")
     from osmn_tf.cli.main import main
 
-    def make(folder: Path) -> None:
-        command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(folder / "models")]
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
-        (folder / "printed.txt").write_text(printed.getvalue().replace(str(folder), "FOLDER"))
-
-    shared = made_once(tmp_path_factory, "lite_export", make)
-    printed = (shared / "printed.txt").read_text().replace("FOLDER", str(shared))
-    return shared / "models" / "reconvnet_lite" / "3", printed
+    folder = tmp_path_factory.mktemp("lite_export") / "models"
+    command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(folder)]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([*command, "--network-size", "96x160", "--model-version", "3"]) == 0
+    return folder / "reconvnet_lite" / "3", printed.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +78,6 @@ def vgg():
 @pytest.fixture(scope="session")
 def vgg_folder(vgg, tmp_path_factory) -> Path:
     """The folder vgg/3 of this network."""
-    pytest.importorskip("tensorflow_serving")
     from osmn_tf.export.saved_model import export_saved_model
 
     def make(folder: Path) -> None:
@@ -128,6 +123,7 @@ class ServerProcess:
 @pytest.fixture(scope="session")
 def server(vgg_folder):
     """A server of the model "vgg" (version 3), with gRPC and REST."""
+    pytest.importorskip("tensorflow_serving")
     running = ServerProcess(vgg=vgg_folder.parent)
     yield running
     running.close()

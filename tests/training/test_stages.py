@@ -170,6 +170,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny_config: Path, data_root: Path, tmp_path: Path
 ) -> None:
     """`kill -9` after four steps, of which two are in the checkpoint and all in the log."""
+    # Its own process would draw other initial values (`tests/conftest.py`).
     first = load_tiny(tiny_config, data_root, *SETTINGS)
     first.task.build(first).save_to_preset(tmp_path / "initial")
     settings = (*SETTINGS, f"model.initial={tmp_path / 'initial'}")
