@@ -99,7 +99,7 @@ def _holds_top(path: str) -> bool:
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
-        if getattr(item, "shape", None) == (7 * 7 * 512, 4096):
+        if getattr(item, "shape", None) == (7 * 7 * 512, VGG16.hidden):
             found.append(name)
 
     with h5py.File(path, "r") as file:

@@ -303,7 +303,8 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
         (f"block{block}_conv{index}", (3, 3, width, filters)): f"conv{block}_{index}"
         for block, index, width, filters in VGG16().convolutions()
     }
-    top: dict[tuple[str, tuple[int, ...]], str] = {("fc1", (7 * 7 * 512, 4096)): "fc6", ("fc2", (4096, 4096)): "fc7"}
+    fc1, fc2 = (7 * 7 * 512, VGG16.hidden), (VGG16.hidden, VGG16.hidden)
+    top: dict[tuple[str, tuple[int, ...]], str] = {("fc1", fc1): "fc6", ("fc2", fc2): "fc7"}
     has_top = True
     files: tuple[Path, ...] = ()
     if str(path) != "imagenet":
@@ -319,7 +320,7 @@ def _inspect_keras_vgg16(path: str | os.PathLike[str]) -> Inspection:
         wanted = sorted(shape for _, shape in convolutions)
         if sorted(shape for shape in stored if len(shape) == 4) != wanted:
             raise InputError(f"{path}: expected the {len(wanted)} convolutions of keras.applications.VGG16")
-        has_top = (7 * 7 * 512, 4096) in stored
+        has_top = fc1 in stored
     layers: dict[tuple[str, tuple[int, ...]], str] = {**convolutions, **(top if has_top else {})}
     used: dict[str, tuple[str, ...]] = {}
     for (theirs, _), ours in layers.items():

@@ -19,6 +19,19 @@ pytestmark = needs_tensorflow
 UPRIGHT, WIDE = (120, 80), (80, 120)  # of frames; the network runs at 80 x 80 and at 64 x 96
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_as_they_are():
+    """TensorFlow would take longer to rewrite these graphs than to load and run them. What it makes of exported graphs
+    is compared in the test of one size.
+    """
+    import tensorflow as tf
+
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False, **before})
+
+
 @pytest.fixture(scope="module")
 def network():
     from osmn_tf.models.osmn import OSMN
