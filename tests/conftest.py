@@ -32,6 +32,11 @@ LONG = (
 )
 
 
+# TensorFlow and Keras make hundreds of thousands of objects that live as long as the process. Python looks through all
+# of them again and again, which is a twentieth of the time, and a sixth of that of their import: here less often.
+gc.set_threshold(100_000, 20, 20)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the modules into the order above (with pytest-xdist: give `--no-loadscope-reorder`)."""
     root = Path(__file__).parent
@@ -41,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(module) if module in LONG else len(LONG)
 
     items.sort(key=place)
+    gc.freeze()  # what has been imported
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,16 +60,6 @@ def pytest_runtest_setup() -> None:
     np.random.seed(0)
     if "keras" in sys.modules:  # a module that is run alone may import it later: then its first test has Keras's draws
         _draw_by_numpy()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _rare_collections() -> None:
-    """TensorFlow and Keras make hundreds of thousands of objects that live as long as the process. Python looks through
-    all of them again and again, which is a twentieth of the time, so it does so less often here.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
 
 
 @functools.cache
