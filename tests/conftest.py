@@ -46,7 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(module) if module in LONG else len(LONG)
 
     items.sort(key=place)
-    gc.freeze()  # what has been imported
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: Python need not look through it at all."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras.src import layers
 from support import EPSILON, WHOLE_NETWORK, assert_close, random_frames, zero_lstms
 
 from convert import release
@@ -44,9 +43,9 @@ def narrow_head():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "VGG_HIDDEN", NARROW_HIDDEN)
         patch.setattr(VGG16, "hidden", NARROW_HIDDEN)
-        # Keras's own classifier, which reads its files.
-        dense = layers.Dense
-        patch.setattr(layers, "Dense", lambda n, **named: dense(NARROW_HIDDEN if n == 4096 else n, **named))
+        # That of keras.applications, which reads its files, too.
+        dense = keras.layers.Dense
+        patch.setattr("keras.src.layers.Dense", lambda n, **named: dense(NARROW_HIDDEN if n == 4096 else n, **named))
         yield
 
 
