@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from osmn_tf.backbones.registry import BACKBONES, Backbone, find_layer
+from osmn_tf.backbones.registry import BACKBONES, Backbone, find_layer, keras_classifier
 from osmn_tf.layers.normalization import BatchNorm
 
 Tensor = Any
@@ -54,7 +54,7 @@ class MobileNet(Backbone):
 
     def load_imagenet_weights(self, model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
         """See `Backbone`; `keras.applications.MobileNet` (alpha 1), a file without the classifier's top."""
-        source = keras.applications.MobileNet(include_top=False, weights=weights, input_shape=(224, 224, 3))
+        source = keras_classifier(keras.applications.MobileNet, weights, include_top=False, input_shape=(224, 224, 3))
         pairs = [("conv1", "Conv2d_0")]
         for index in range(1, len(self.channels) + 1):
             pairs.append((f"conv_dw_{index}", f"Conv2d_{index}_depthwise"))

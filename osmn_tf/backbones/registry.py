@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import keras
 
+from osmn_tf.errors import first_line
 from osmn_tf.registry import Registry
 
 Tensor = Any
@@ -58,8 +59,25 @@ class Backbone(abc.ABC):
 
         Raises:
             ValueError: `model` lacks a layer, or the weights are of another shape.
-            OSError: the file cannot be read.
+            OSError: the file cannot be read or downloaded.
         """
+
+
+def keras_classifier(build: Callable[..., keras.Model], weights: str, **arguments: Any) -> keras.Model:
+    """A classifier of `keras.applications`, with "imagenet" or a file as its weights.
+
+    Raises:
+        OSError: the download fails.
+    """
+    try:
+        return build(weights=weights, **arguments)
+    except Exception as error:  # Keras raises this very class where a download fails
+        if not str(error).startswith("URL fetch failure"):
+            raise
+        raise OSError(
+            f"{first_line(error)}; fetch this file elsewhere and give its path, or give a preset with this trunk "
+            f"(of MobileNet: osmn_match_lite)"
+        ) from error
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import keras
 from keras import layers
 
-from osmn_tf.backbones.registry import BACKBONES, Backbone, find_layer
+from osmn_tf.backbones.registry import BACKBONES, Backbone, find_layer, keras_classifier
 from osmn_tf.backbones.vgg16 import CLASSIFIER_MEAN_BGR, shift_mean
 from osmn_tf.layers.normalization import BatchNorm
 
@@ -62,7 +62,7 @@ class ResNet(Backbone):
 
     def load_imagenet_weights(self, model: keras.Model, prefix: str, weights: str = "imagenet") -> None:
         """See `Backbone`; `keras.applications.ResNet50` or `ResNet101`, a file without the classifier's top."""
-        source = getattr(keras.applications, self.application)(include_top=False, weights=weights)
+        source = keras_classifier(getattr(keras.applications, self.application), weights, include_top=False)
         for layer in source.layers:
             if not layer.weights:
                 continue

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from osmn_tf.backbones.registry import BACKBONES, Backbone, all_layers, find_layer
+from osmn_tf.backbones.registry import BACKBONES, Backbone, all_layers, find_layer, keras_classifier
 from osmn_tf.guides import VGG_MEAN_RGB
 
 Tensor = Any
@@ -78,7 +78,7 @@ class VGG16(Backbone):
         """`load_imagenet_weights` into several trunks (prefix -> model), with the classifier read once."""
         heads = {prefix: any(layer.name == f"{prefix}_fc6" for layer in all_layers(parts[prefix])) for prefix in parts}
         include_top = any(heads.values()) if weights == "imagenet" else _holds_top(weights)
-        source = keras.applications.VGG16(include_top=include_top, weights=weights)
+        source = keras_classifier(keras.applications.VGG16, weights, include_top=include_top)
         for prefix, model in parts.items():
             for block, index, _, _ in self.convolutions():
                 kernel, bias = source.get_layer(f"block{block}_conv{index}").get_weights()

@@ -1,7 +1,7 @@
 """Trains a network from a configuration, or continues an interrupted run.
 
 examples:
-  osmn train reconvnet_lite_frames --run-dir runs/frames --set data.root=/data
+  osmn train osmn_match_frames --run-dir runs/frames --set data.root=/data
   osmn train my_stage.yaml --run-dir runs/mine --set optimizer.learning_rate=1e-5 --set train.batch_size=2
   osmn train reconvnet_davis --smoke --run-dir runs/trial --set data.root=/data
   osmn train --list

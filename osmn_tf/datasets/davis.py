@@ -18,9 +18,16 @@ from osmn_tf.datasets.index import VideoDataset, VideoSequence, decode_mask, req
 from osmn_tf.errors import InputError, name_some
 from osmn_tf.masks.labels import labels_of
 
+HELD_OUT = ("dog-agility", "hike", "mallard-water", "motocross-bumps", "rollerblade", "train")
+"""The list `dev` of 2016 where there is no such file: what no shipped weights have seen of the training set."""
+
 
 def open_davis(
-    root: str | os.PathLike[str], year: int = 2017, split: str = "train", resolution: str = "480p"
+    root: str | os.PathLike[str],
+    year: int = 2017,
+    split: str = "train",
+    resolution: str = "480p",
+    leave_out: str | None = None,
 ) -> VideoDataset:
     """Indexes a DAVIS folder and checks that its files are there.
 
@@ -29,6 +36,7 @@ def open_davis(
         year: 2016 (every foreground pixel belongs to object 1) or 2017 (several objects).
         split: name of a list (see `read_split`).
         resolution: the folder below `JPEGImages` and `Annotations`.
+        leave_out: name of another list, whose sequences are not taken.
 
     Returns:
         The sequences of the list, in its order. Sequences that publish only their first mask (the test sets of 2017)
@@ -43,7 +51,10 @@ def open_davis(
     require_folder(root, "DAVIS", "a folder with JPEGImages, Annotations and ImageSets")
     images = require_folder(root / "JPEGImages" / resolution, "DAVIS", "frames")
     annotations = require_folder(root / "Annotations" / resolution, "DAVIS", "masks")
-    names = read_split(root, year, split)
+    excluded = () if leave_out is None else read_split(root, year, leave_out)
+    names = [name for name in read_split(root, year, split) if name not in excluded]
+    if not names:
+        raise InputError(f"DAVIS: the list '{leave_out}' leaves out all of '{split}'")
     missing = [name for name in names if not (images / name).is_dir() or not (annotations / name).is_dir()]
     if missing:
         raise InputError(
@@ -61,13 +72,15 @@ def read_split(root: str | os.PathLike[str], year: int, split: str) -> list[str]
         root: the folder of `ImageSets`.
         year: 2016 or 2017: the list is `ImageSets/YEAR/SPLIT.txt`; 2016's may also be `ImageSets/480p/SPLIT.txt`, which
             has a line "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png" for every frame.
-        split: name of the list.
+        split: name of the list; `dev` of 2016 need not be there (`HELD_OUT`).
 
     Raises:
         InputError: there is no such list, it is empty, or it names a sequence twice.
     """
     folders = [Path(root) / "ImageSets" / name for name in (str(year), *(["480p"] if year == 2016 else []))]
     path = next((folder / f"{split}.txt" for folder in folders if (folder / f"{split}.txt").is_file()), None)
+    if path is None and (year, split) == (2016, "dev"):
+        return list(HELD_OUT)
     if path is None:
         known = ", ".join(sorted({other.stem for folder in folders for other in folder.glob("*.txt")})) or "none"
         raise InputError(f"DAVIS: no split {split!r} in {folders[0]}; found: {known}")

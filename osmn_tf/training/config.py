@@ -124,11 +124,12 @@ class VideoSourceConfig(SourceConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DavisConfig(VideoSourceConfig):
-    """DAVIS; `year` 2016 merges all objects into one."""
+    """DAVIS; `year` 2016 merges all objects into one, `leave_out` names a list whose sequences are not taken."""
 
     kind: ClassVar[str] = "davis"
     year: int = 2017
     resolution: str = "480p"
+    leave_out: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

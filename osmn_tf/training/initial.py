@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
-from osmn_tf.backbones.registry import BACKBONES
+from osmn_tf.backbones.registry import BACKBONES, Backbone
 from osmn_tf.errors import InputError, first_line
 from osmn_tf.models import presets
 from osmn_tf.models.registry import NETWORKS
@@ -46,7 +46,7 @@ def build_network(config: ModelConfig, optional: Mapping[str, tuple[str, ...]]) 
             if config.backbone_weights == "imagenet" or config.backbone_weights.endswith((".h5", ".npz")):
                 model.load_backbone_weights(config.backbone_weights)
             else:
-                copy_trunk(presets.load(config.backbone_weights), model)
+                copy_trunks(presets.load(config.backbone_weights), model)
         except (OSError, ValueError) as error:
             raise InputError(f"model.backbone_weights: {config.backbone_weights}: {first_line(error)}") from error
     optimization.freeze_layers(model, config.freeze)
@@ -77,21 +77,27 @@ def copy_weights(source: keras.Model, target: keras.Model, optional: Mapping[str
         raise InputError(f"it has no weight {min(new)} ({len(new)} are missing)")
 
 
-def copy_trunk(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of the segmentation network's trunk by name, between networks of any kind.
+def copy_trunks(source: keras.Model, target: keras.Model) -> None:
+    """Copies the trunks' weights by name, between networks of any kind.
+
+    A visual modulator's trunk begins as the source's own, or, where it has none, as the segmentation network's.
 
     Raises:
         InputError: the trunks are not of one form.
     """
-    images = keras.Input((None, None, 3))
     trunk = BACKBONES.get(target.backbone)(target.block_channels)
-    names = {weight.path for weight in keras.Model(images, trunk.features(images, "seg")).weights}
     weights = {weight.path: weight for weight in source.weights}
-    for weight in target.weights:
-        if weight.path not in names:
-            continue
-        found = weights.get(weight.path)
+    targets = {weight.path: weight for weight in target.weights}
+    seg, modulator = (_trunk_paths(trunk, prefix) for prefix in ("seg", "modulator"))
+    there = {path: path if modulator[0] in weights else other for path, other in zip(modulator, seg)}
+    for path in (path for path in (*seg, *modulator) if path in targets):
+        found, weight = weights.get(there.get(path, path)), targets[path]
         if found is None or tuple(found.shape) != tuple(weight.shape):
-            there = "nothing" if found is None else list(found.shape)
-            raise InputError(f"its trunk has {there} as {weight.path}, the network {list(weight.shape)}")
+            shape = "nothing" if found is None else list(found.shape)
+            raise InputError(f"its trunk has {shape} as {path}, the network {list(weight.shape)}")
         weight.assign(ops.copy(found))  # JAX would share the buffer
+
+
+def _trunk_paths(trunk: Backbone, prefix: str) -> list[str]:
+    images = keras.Input((None, None, 3))
+    return [weight.path for weight in keras.Model(images, trunk.features(images, prefix)).weights]

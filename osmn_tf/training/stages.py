@@ -52,7 +52,7 @@ def open_videos(source: cfg.SourceConfig, root: Path) -> VideoDataset:
     from osmn_tf.datasets.youtube_vos import open_youtube_vos
 
     if isinstance(source, cfg.DavisConfig):
-        return open_davis(root / source.path, source.year, source.split, source.resolution)
+        return open_davis(root / source.path, source.year, source.split, source.resolution, source.leave_out)
     if isinstance(source, cfg.YouTubeVosConfig):
         return open_youtube_vos(root / source.path, source.split)
     raise InputError(f"source: expected videos, received {source.kind}")
@@ -120,7 +120,9 @@ def open_samples(
             if validation is not None and not source.allow_overlap:
                 _refuse_overlap(opened, validation)
         except InputError as error:
-            raise InputError(f"data.sources.{name}: {error}") from error
+            missing = not (Path(data.root) / source.path).exists()
+            without = f" (a run without this source: --set data.sources.{name}=null)" if missing else ""
+            raise InputError(f"data.sources.{name}: {error}{without}") from error
         sources.append(opened)
         shares.append(source.share)
     weights = [float(share) for share in shares if share is not None] or None

@@ -9,7 +9,7 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 from support import NARROW_MOBILENET, NARROW_VGG, TINY_MOBILENET, needs_tensorflow, numpy, random_frames
 
-from osmn_tf.backbones.registry import BACKBONES, find_layer
+from osmn_tf.backbones.registry import BACKBONES, find_layer, keras_classifier
 from osmn_tf.layers.normalization import BatchNorm
 from osmn_tf.models.osmn import OSMN
 
@@ -129,3 +129,16 @@ def test_backbones_give_their_features_by_stride():
         assert {stride: tuple(x.shape) for stride, x in maps.items()} == {
             stride: (None, 64 // stride, 96 // stride, width) for stride, width in expected.items()
         }
+
+
+def test_a_failed_download_is_a_line_that_says_what_to_do(tmp_path):
+    address = "https://nowhere.invalid/weights.h5"
+
+    def fetches(weights, include_top):
+        assert (weights, include_top) == ("imagenet", False)
+        keras.utils.get_file("weights.h5", address, cache_dir=tmp_path)
+
+    with pytest.raises(OSError, match=rf"^URL fetch failure on {address}: .*; fetch this file elsewhere and give its "):
+        keras_classifier(fetches, "imagenet", include_top=False)
+    with pytest.raises(ValueError, match="weights"):  # Keras's own errors stay what they are
+        keras_classifier(keras.applications.MobileNet, str(tmp_path / "nothing.h5"), include_top=False)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from osmn_tf.datasets.coco import decode_segmentation, open_coco
-from osmn_tf.datasets.davis import open_davis
+from osmn_tf.datasets.davis import HELD_OUT, open_davis
 from osmn_tf.datasets.index import DamagedFileError, DamagedFileWarning, VideoDataset, decode_image, find_overlap
 from osmn_tf.datasets.stills import open_stills
 from osmn_tf.datasets.youtube_vos import open_youtube_vos
@@ -83,6 +83,20 @@ class TestDavis:
         assert [s.name for s in open_davis(davis_root, 2016, "train").sequences] == ["bee", "ant"]
         with pytest.raises(InputError, match=r"no split 'val' in .*2016; found: train"):
             open_davis(davis_root, 2016, "val")
+
+    def test_the_held_out_sequences_need_no_list(self, davis_root: Path) -> None:
+        for kind in ("JPEGImages", "Annotations"):
+            for name in HELD_OUT:
+                (davis_root / kind / "480p" / name).symlink_to(davis_root / kind / "480p/ant")
+        (davis_root / "ImageSets/2016/train.txt").write_text("\n".join(("bee", *HELD_OUT)) + "\n")
+        names = [sequence.name for sequence in open_davis(davis_root, 2016, "dev").sequences]
+        assert names == ["dog-agility", "hike", "mallard-water", "motocross-bumps", "rollerblade", "train"]
+        left = open_davis(davis_root, 2016, "train", leave_out="dev")
+        assert [sequence.name for sequence in left.sequences] == ["bee"]
+        (davis_root / "ImageSets/2016/dev.txt").write_text("bee\n")
+        assert [sequence.name for sequence in open_davis(davis_root, 2016, "dev").sequences] == ["bee"]
+        with pytest.raises(InputError, match=r"no split 'dev' in .*2017; found: train, val"):
+            open_davis(davis_root, 2017, "dev")
 
     def test_grey_and_alpha_mask_as_published(self, davis_root: Path) -> None:
         """bear/00077.png of DAVIS 2016 is such a file."""

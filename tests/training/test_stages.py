@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from support import NARROW_MOBILENET, NARROW_VGG_SETTING, TINY_VGG, randomise
 from osmn_tf.errors import InputError
 from osmn_tf.models import presets
 from osmn_tf.models.osmn import OSMN
+from osmn_tf.models.osvos import OSVOS
 from osmn_tf.models.reconvnet import ReConvNet
 from osmn_tf.training import config as cfg
 from osmn_tf.training import stages
@@ -252,10 +254,46 @@ def test_an_osmn_starts_from_the_osmn_part_of_a_reconvnet(tmp_path: Path) -> Non
     assert all("lstm" in path or "modulator_recurrent" in path for path in theirs)
 
 
+def test_all_trunks_begin_as_those_of_another_network(tmp_path: Path) -> None:
+    sizes = {"backbone": "mobilenet", "block_channels": NARROW_MOBILENET}
+    tiny = {**sizes, "visual_head": "pooled", "visual_hidden": 4, "guide_size": 32}
+    # An OSMN has two, which differ here; an OSVOS has one, and so gives it twice.
+    sources = {"osmn": OSMN(**tiny), "osvos": OSVOS(**sizes, side_channels=4)}
+    for name, source in sources.items():
+        presets.save_preset(randomise(source, seed=3), tmp_path / name)
+        given = {weight.path: weight.numpy() for weight in source.weights}
+        shared = {**tiny, "trunk": "shared", "decoder": "refinement"}
+        model = build(cfg.ModelConfig("OSMN", shared, backbone_weights=str(tmp_path / name)))
+        for prefix in ("seg", "modulator"):
+            parts = re.compile(rf"{prefix}_Conv2d_(0|\d+_(depth|point)wise)(_bn)?/")
+            trunk = [weight for weight in model.weights if parts.match(weight.path)]
+            assert len(trunk) == 27 * 5  # convolutions, each with the four weights of its BatchNorm
+            for weight in trunk:
+                path = weight.path if name == "osmn" else weight.path.replace("modulator_", "seg_")
+                np.testing.assert_array_equal(weight.numpy(), given[path])
+
+
+def test_a_stage_that_leaves_out_what_is_validated_on(data_root: Path) -> None:
+    """With DAVIS's own train.txt of 2016, which has the sequences of `dev` in it."""
+    (data_root / "davis/ImageSets/2016").mkdir(exist_ok=True)
+    (data_root / "davis/ImageSets/2016/train.txt").write_text("one\ntwo\n")
+    (data_root / "davis/ImageSets/2016/dev.txt").write_text("two\n")
+    config = load("osmn_match_frames", data_root)
+    validation = stages.open_validation(config.validation, data_root)
+    assert [sequence.name for sequence in validation.sequences] == ["two"]
+    target = config.task.target(config)
+    source = stages.open_source(config.data.sources["davis"], config.data, target)
+    assert [sequence.name for sequence in source.data.sequences] == ["one"]
+    assert len(stages.open_samples(config.data, 0, target, validation)) > 0
+    none = load("osmn_match_frames", data_root, "data.sources.davis.leave_out=train")
+    with pytest.raises(InputError, match=r"data\.sources\.davis: DAVIS: the list 'train' leaves out all of 'train'"):
+        stages.open_samples(none.data, 0, target)
+
+
 def test_mistakes_come_before_anything_is_built(data_root: Path, tmp_path: Path) -> None:
     missing = load("osmn_coco", data_root, "data.sources.coco.path=elsewhere")
     with pytest.raises(
-        InputError, match=r"^data\.sources\.coco: COCO: expected a folder with images and annotations at"
+        InputError, match=r"^data\.sources\.coco: COCO: .* at .*elsewhere.*--set data\.sources\.coco=null"
     ):
         stages.train(missing, tmp_path / "run")
     unknown = load("osmn_coco", data_root, "validation.source.split=test")
