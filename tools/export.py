@@ -1,6 +1,6 @@
 """Writes a preset for production: `osmn export` as a script.
 
-python tools/export.py --preset reconvnet_lite --format saved-model --out models
+python tools/export.py --preset osmn_match_lite --format saved-model --out models
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from osmn_tf.video.source import FrameSource
 
 EXAMPLES = """examples:
-  osmn export --preset reconvnet_lite --format saved-model --out models
-  osmn export --preset reconvnet_lite --format saved-model --out models --model-version 2 --state-dtype float16
-  osmn export --preset reconvnet_lite --format litert --out device --quantize dynamic --network-size 256x448
-  osmn export --preset reconvnet_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
+  osmn export --preset osmn_match_lite --format saved-model --out models
+  osmn export --preset osmn_match_lite --format saved-model --out models --model-version 2 --state-dtype float16
+  osmn export --preset osmn_match_lite --format litert --out device --quantize dynamic --network-size 256x448
+  osmn export --preset osmn_match_lite --format litert --out device --quantize int8 --calibration clip.mp4:first.png
   osmn export --preset osvos_lite --format litert --out my_dog --object dog.mp4:dog.png --time 30
 """
 # Options of one format, by their names in the parsed arguments.
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     saved.add_argument(
         "--state-dtype",
         choices=("float32", "float16", "bfloat16"),
-        help="recurrent state on its way to the client and back (default: the network's own)",
+        help="of what is remembered of earlier frames, on its way to the client and back (default: the network's own)",
     )
     saved.add_argument("--no-warm-up", action="store_true", default=None, help="write no warm-up requests")
     saved.add_argument("--merge", choices=MERGES, help="how overlaps are decided (default: argmax)")
@@ -190,11 +190,11 @@ def _run_saved_model(
     )
     document = read_metadata(folder, check_files=False)
     size_on_disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    session = document["session"]
+    session, state_dtype = document["session"], document["settings"]["state_dtype"]
     print(f"{folder}: {size_on_disk / 1e6:.1f} MB, signatures {', '.join(document['signatures'])}")
     print(
         f"a session has {session['bytes_per_object']:,} bytes per object,"
-        f" {session['state_bytes_per_object']:,} of them recurrent state ({document['settings']['state_dtype']})"
+        f" {session['state_bytes_per_object']:,} of them the state of earlier frames ({state_dtype})"
     )
     return 0
 

@@ -76,7 +76,7 @@ EXAMPLES = """examples:
   osmn segment dog.mp4 --mask dog.png --time 10                    fine-tuned for ten seconds an object
   osmn segment frames/ --mask dog.png --detections found.json      with what a detector has found in every frame
   osmn segment dog.mp4 --mask dog.png --preset exported/           a network of 'osmn export'
-  osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/reconvnet_lite
+  osmn segment dog.mp4 --mask dog.png --preset grpc://localhost:8500/osmn_match_lite
   osmn segment clips/*.mp4 --mask 'masks/{name}.png'               many videos, {name} is each one's name
   osmn segment --list jobs.csv --out results                       a table: video, mask or box, and options
 """

@@ -1,7 +1,7 @@
 """Runs networks exported to LiteRT (TFLite) with NumPy, OpenCV and `ai-edge-litert`: neither Keras nor TensorFlow.
 
 import osmn_tf as osmn
-segmenter = osmn.VideoSegmenter("exported/reconvnet_lite")
+segmenter = osmn.VideoSegmenter("exported/osmn_match_lite")
 for frame, mask in segmenter.track(frames, first_mask): ...
 """
 

@@ -571,4 +571,4 @@ def test_script_writes_the_masks_of_a_video(server, clip, tmp_path, capsys, kind
     last = read_label_png(tmp_path / "out" / "00002.png")
     assert ((last > 0) & (mask > 0)).sum() > 0.5 * (mask > 0).sum()
     assert main([*command, "--server", address]) == 2
-    assert "the server has no model 'reconvnet_lite'" in capsys.readouterr().err
+    assert "the server has no model 'osmn_match_lite'" in capsys.readouterr().err

@@ -40,8 +40,8 @@ def test_models_config_is_a_model_server_config() -> None:
 
     config = text_format.Parse((SERVING / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
-    assert model.name == "reconvnet_lite"
-    assert model.base_path == "/models/reconvnet_lite"
+    assert model.name == "osmn_match_lite"
+    assert model.base_path == "/models/osmn_match_lite"
     assert model.model_platform == "tensorflow"
     assert model.model_version_policy.latest.num_versions == 2
 

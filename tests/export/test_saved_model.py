@@ -475,7 +475,7 @@ def test_command_says_what_it_wrote(lite_export, capsys) -> None:
     assert f"{folder}: {size / 1e6:.1f} MB" in printed
     # 8 + 1 + 4 * 2192 + 96 * 160 / 8 bytes and the state: h and c at strides 8, 16 and 32
     assert 2 * 4 * (12 * 20 * 48 + 6 * 10 * 96 + 3 * 5 * 128) == 153600
-    assert "a session has 164,297 bytes per object, 153,600 of them recurrent state (float32)" in printed
+    assert "a session has 164,297 bytes per object, 153,600 of them the state of earlier frames (float32)" in printed
     command = ["export", "--preset", "reconvnet_lite", "--format", "saved-model", "--out", str(folder.parents[1])]
     assert main([*command, "--model-version", "3"]) == 2
     assert "reconvnet_lite/3 exists" in capsys.readouterr().err

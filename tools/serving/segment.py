@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="ADDRESS",
         help="HOST:PORT for gRPC, http://HOST:PORT for REST (default: %(default)s)",
     )
-    parser.add_argument("--model", default="reconvnet_lite", help="name on the server (default: %(default)s)")
+    parser.add_argument("--model", default="osmn_match_lite", help="name on the server (default: %(default)s)")
     parser.add_argument("--encoding", default="png", choices=("png", "jpeg"), help="of frames (default: %(default)s)")
     arguments = parser.parse_args(argv)
     try:

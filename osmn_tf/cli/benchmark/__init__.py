@@ -3,13 +3,13 @@
 examples:
   osmn benchmark evaluate DAVIS --split train
   osmn benchmark evaluate DAVIS --sequences bear bus
-  osmn benchmark train reconvnet_lite_clips --set data.root=/data
+  osmn benchmark train osmn_match_clips --set data.root=/data
   osmn benchmark recurrence --set task.slots=3 --set data.root=/data --run-dir runs/ablation
-  osmn benchmark finetune DAVIS --preset reconvnet_lite --split val --rates 1e-4 1e-5
+  osmn benchmark finetune DAVIS --split val --rates 1e-4 1e-5
   osmn benchmark prompts DAVIS --split dev --every 20
   osmn benchmark litert DAVIS --split dev --network-size 256x448
-  osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/reconvnet_lite/1
-  osmn benchmark segment dog.mp4 --mask dog.png --presets reconvnet_lite exported/ --precisions float32 mixed_bfloat16
+  osmn benchmark serving clip.mp4 --mask first.png --server localhost:8500 --folder models/osmn_match_lite/1
+  osmn benchmark segment dog.mp4 --mask dog.png --presets osmn_match_lite exported/ --precisions float32 mixed_bfloat16
   osmn benchmark many --davis DAVIS --engine keras
   osmn benchmark infer --networks osmn_vgg16 --network-size 480x854 --precisions float32 mixed_bfloat16
 """
