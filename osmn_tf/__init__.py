@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, check_backend
 from osmn_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ __all__ = ["InputError", "__version__", *_LAZY]
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'osmn_tf' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
+    try:
+        module = importlib.import_module(_LAZY[name])
+    except ModuleNotFoundError:
+        check_backend(f"osmn_tf.{name}")  # if that is what is missing, it says what to install
+        raise
     return module if name == "metrics" else getattr(module, name)
 
 

@@ -7,6 +7,8 @@ as the `ValueError` that it is.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +51,29 @@ def import_extra(module: str, package: str, extra: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(package, extra, purpose) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is there, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # half imported, or kept from being imported
+        return False
+
+
+def check_backend(purpose: str = "running a network") -> None:
+    """Looks for Keras and the backend that it is set to.
+
+    Args:
+        purpose: what needs them, for the message.
+
+    Raises:
+        MissingDependencyError: one is not installed.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    for package in ("keras", backend):  # by the module's name: TensorFlow comes as tensorflow-cpu too
+        if not is_installed(package):
+            raise MissingDependencyError(package, "tf" if backend == "tensorflow" else backend, purpose)
 
 
 def first_line(error: BaseException) -> str:

@@ -53,6 +53,25 @@ def test_names_that_type_checkers_see_are_those_that_there_are():
     assert declared == values | {"metrics": ("osmn_tf.evaluation", "metrics")}
 
 
+WITHOUT_KERAS = """
+import sys
+sys.modules["keras"] = None  # as if it were not installed
+import osmn_tf
+for name in ("OSMN", "load"):
+    try:
+        getattr(osmn_tf, name)("osmn_match_lite")
+    except osmn_tf.InputError as error:
+        print(error)
+print(len(osmn_tf.list_presets()) > 0)
+"""
+
+
+def test_without_keras_it_says_what_to_install():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_KERAS], capture_output=True, check=True, text=True)
+    missing = "needs the package 'keras', which is not installed: run  pip install 'osmn-tf[tf]'"
+    assert done.stdout.splitlines() == [f"osmn_tf.OSMN {missing}", f"loading a network into Keras {missing}", "True"]
+
+
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="module 'osmn_tf' has no attribute 'nothing'"):
         osmn_tf.nothing  # noqa: B018

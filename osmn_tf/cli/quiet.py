@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from osmn_tf.errors import InputError
-from osmn_tf.inference.engines import check_backend
+from osmn_tf.errors import InputError, check_backend
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from osmn_tf.errors import InputError
+from osmn_tf.errors import InputError, check_backend
 from osmn_tf.resampling import resize_frame
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ def find_contours(preset: str | os.PathLike[str] | None) -> Path | None:
         return None
     import json
 
-    from osmn_tf.inference.engines import check_backend
     from osmn_tf.models.presets import CONFIG_FILE, find_preset
 
     try:

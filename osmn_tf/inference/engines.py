@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
-from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.errors import InputError, MissingDependencyError, check_backend, is_installed
 from osmn_tf.inference.predictor import NetworkSource, PredictorOptions
 from osmn_tf.resampling import name_sizes
 
@@ -105,26 +104,3 @@ def _beside(source: NetworkSource, exported: NetworkSource) -> NetworkSource:
         litert=source.litert,
         open=lambda options: exported.open(dataclasses.replace(options, precision=None)),
     )
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module is there, without importing it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # half imported, or kept from being imported
-        return False
-
-
-def check_backend(purpose: str = "running a network") -> None:
-    """Looks for Keras and the backend that it is set to.
-
-    Args:
-        purpose: what needs them, for the message.
-
-    Raises:
-        MissingDependencyError: one is not installed.
-    """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    for package in ("keras", backend):  # by the module's name: TensorFlow comes as tensorflow-cpu too
-        if not is_installed(package):
-            raise MissingDependencyError(package, "tf" if backend == "tensorflow" else backend, purpose)

@@ -10,8 +10,7 @@ import functools
 
 import numpy as np
 
-from osmn_tf.errors import InputError
-from osmn_tf.inference.engines import check_backend
+from osmn_tf.errors import InputError, check_backend
 from osmn_tf.inference.predictor import Predictor, open_predictor
 from osmn_tf.inference.prompting import check_frame, object_in_box, open_shipped
 from osmn_tf.masks.prompts import check_box

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osmn_tf.errors import InputError, first_line
+from osmn_tf.errors import InputError, check_backend, first_line
 from osmn_tf.files import atomic_path, ensure_directory, file_digest, write_text
 from osmn_tf.models import hub
 from osmn_tf.precision import computing_in
@@ -154,6 +154,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
     Raises:
         InputError: it does not exist, its files are damaged, incomplete or do not fit together, or there is no such
             precision.
+        MissingDependencyError: Keras or its backend is not installed.
 
     Example:
         >>> import osmn_tf as osmn
@@ -168,6 +169,7 @@ def load(name: str | os.PathLike[str], precision: str | None = None) -> keras.Mo
 
 
 def _load(path: Path) -> keras.Model:
+    check_backend("loading a network into Keras")
     import keras
 
     from osmn_tf.models.registry import NETWORKS, network_name

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from osmn_tf import errors
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.files import file_digest
 from osmn_tf.inference import engines
@@ -59,7 +60,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
             }
             (folder / "litert" / "metadata.json").write_text(json.dumps(facts))
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
-        monkeypatch.setattr(engines, "is_installed", lambda module: module in installed)
+        for module in (engines, errors):
+            monkeypatch.setattr(module, "is_installed", lambda module: module in installed)
         return folder
 
     return make

@@ -11,7 +11,7 @@ from support import random_frames
 import osmn_tf as osmn
 from osmn_tf.datasets.examples import example_path
 from osmn_tf.errors import InputError, MissingDependencyError
-from osmn_tf.inference import engines, finding, segmenter
+from osmn_tf.inference import finding, segmenter
 from osmn_tf.inference.modulated import ModulatedPredictor
 from osmn_tf.inference.segmenter import VideoSegmenter
 
@@ -76,7 +76,7 @@ def test_refusals(frame: np.ndarray, objects: int, message: str) -> None:
 
 
 def test_without_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "is_installed", lambda module: False)
+    monkeypatch.setattr("osmn_tf.errors.is_installed", lambda module: False)
     finding._open_finder.cache_clear()
     with pytest.raises(MissingDependencyError, match=r"finding objects where none is marked .* needs the package"):
         osmn.find_objects(FRAMES[0])
