@@ -70,7 +70,9 @@ def choose_engine(source: NetworkSource, options: PredictorOptions, adapts: bool
         reason = found or reason
     elif adapts:
         reason = "fine-tuning"
-    check_backend(reason if wanted == "auto" else "running a network")
+    if wanted == "keras" and source.litert is not None:
+        reason = "running a network with Keras, not with --engine litert,"
+    check_backend(reason)
     return source
 
 

@@ -150,7 +150,12 @@ def test_what_an_engine_cannot_do(
     [
         ({}, {}, False, "running a preset's LiteRT files needs the package 'ai-edge-litert', .*[runtime]"),
         ({}, {"engine": "litert"}, False, "running a preset's LiteRT files needs the package 'ai-edge-litert'"),
-        ({}, {"engine": "keras"}, False, "running a network needs the package 'keras', .*osmn-tf[tf]"),
+        (
+            {},
+            {"engine": "keras"},
+            False,
+            "with Keras, not with --engine litert, needs the package 'keras', .*osmn-tf[tf]",
+        ),
         ({}, {}, True, "fine-tuning needs the package 'keras', .*osmn-tf[tf]"),
         ({}, {"network_size": (32, 64)}, False, "another network size than 64 x 96 needs the package 'keras'"),
         ({"quantization": None}, {}, False, "a preset without LiteRT files needs the package 'keras', .*osmn-tf[tf]"),
