@@ -47,9 +47,8 @@ class ModelConfig:
         initial: weights to start from: a preset's name or folder, a `.keras` or a `.weights.h5` file. A preset may lack
             a group of layers (`Task.groups`: the ConvLSTMs of a ReConvNet), which is new then, or have one more, which
             is left out.
-        backbone_weights: "imagenet" or a weight file of keras.applications (.h5; .npz of EfficientNet-Lite), for the
-            trunks; or a preset, of any network with the same trunk, for that of the segmentation network. Not used
-            where there is an `initial`.
+        backbone_weights: for the trunks: "imagenet", a weight file of keras.applications (.h5; .npz of
+            EfficientNet-Lite) or a preset of any network with the same trunk. Not used where there is an `initial`.
         freeze: patterns of layer names ("*_bn", "modulator_*") whose layers keep their weights; frozen BatchNorm uses
             its stored statistics.
     """

@@ -30,7 +30,7 @@ def clip() -> tuple[list[np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def lite():
-    """The shipped preset."""
+    """A shipped preset with a recurrent state."""
     import osmn_tf
 
     return osmn_tf.load("reconvnet_lite")
@@ -38,7 +38,7 @@ def lite():
 
 @pytest.fixture(scope="session")
 def lite_export(tmp_path_factory) -> tuple[Path, str]:
-    """The folder NAME/3 of the shipped preset at a network size of 96 x 160, and what the command printed."""
+    """The folder NAME/3 of `lite` at a network size of 96 x 160, and what the command printed."""
     pytest.importorskip("tensorflow_serving")
     from osmn_tf.cli.main import main
 

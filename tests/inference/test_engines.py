@@ -60,8 +60,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
             }
             (folder / "litert" / "metadata.json").write_text(json.dumps(facts))
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
-        for module in (engines, errors):
-            monkeypatch.setattr(module, "is_installed", lambda module: module in installed)
+        for where in (engines, errors):
+            monkeypatch.setattr(where, "is_installed", lambda module: module in installed)
         return folder
 
     return make

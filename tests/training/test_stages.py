@@ -304,7 +304,7 @@ def test_mistakes_come_before_anything_is_built(data_root: Path, tmp_path: Path)
 
 
 def test_training_refuses_what_is_validated_on(data_root: Path, tmp_path: Path) -> None:
-    """As `reconvnet_lite_frames` with DAVIS's own train.txt, which has the sequences of `dev` in it."""
+    """As with DAVIS's own train.txt, if nothing were left out of it: the sequences of `dev` are in it."""
     own = "validation.source={kind: davis, path: davis, year: 2017, split: train}"
     config = load("osmn_davis", data_root, own)
     message = r"^data\.sources\.davis: 2 of its sequences are in validation\.source too \(one, two\), .*allow_overlap"
