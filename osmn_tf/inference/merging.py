@@ -22,7 +22,7 @@ def merge_logits(logits: np.ndarray, merge: str, ranks: np.ndarray | None = None
         order = np.arange(len(logits), dtype=np.float32) if ranks is None else ranks
         layers = np.where(logits > 0, order[:, None, None], np.float32(-1))
         return np.where((logits > 0).any(axis=0), layers.argmax(axis=0) + 1, 0).astype(np.uint8)
-    top = logits.max(axis=0)
+    top = logits[0] if len(logits) == 1 else logits.max(axis=0)
     if merge == "argmax":
         foreground = top > 0
     else:
@@ -30,7 +30,7 @@ def merge_logits(logits: np.ndarray, merge: str, ranks: np.ndarray | None = None
         log_background = -np.logaddexp(np.float32(0), logits).sum(axis=0)
         foreground = top > log_background - np.log(-np.expm1(np.minimum(log_background, np.float32(-1e-7))))
     if len(logits) == 1:
-        return foreground.astype(np.uint8)
+        return foreground.view(np.uint8)
     return np.where(foreground, logits.argmax(axis=0) + 1, 0).astype(np.uint8)
 
 

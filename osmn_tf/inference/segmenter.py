@@ -1,6 +1,6 @@
 """Segments one video: which objects there are, when they begin and end, and whole videos made of single steps.
 
-Needs NumPy only; the network is a `Predictor`'s, wherever and whatever it is.
+Needs NumPy and OpenCV only; the network is a `Predictor`'s, wherever and whatever it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from osmn_tf.errors import InputError
@@ -261,7 +262,9 @@ class VideoSegmenter:
         if self.keep_scores and prediction.logits is not None:
             labels, logits = tuple(self._labels), prediction.logits
             self._scores = lambda: dict(zip(labels, to_scores(logits())))
-        return np.array([0, *self._labels], np.uint8)[prediction.winners]
+        of_winner = np.zeros(256, np.uint8)
+        of_winner[1 : len(self._labels) + 1] = self._labels
+        return cv2.LUT(prediction.winners, of_winner)
 
     # Whole videos -----------------------------------------------------------------------------------------------
 

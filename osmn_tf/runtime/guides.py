@@ -5,6 +5,7 @@ The medians are not in the exported graphs because they do not convert to built-
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 GUIDE_MARGIN = np.float32(0.03)  # of the box's side, on each side
@@ -42,12 +43,12 @@ def spatial_guide(mask: np.ndarray) -> np.ndarray:
     Returns:
         float32 [h, w] in 0..1; all zeros for an empty mask.
     """
-    occupied = mask != 0
-    rows = np.count_nonzero(occupied, axis=1)
+    occupied = (mask != 0).view(np.uint8)
+    rows, columns = (cv2.reduce(occupied, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (1, 0))
     if not rows.any():
         return np.zeros(mask.shape, np.float32)
     profiles = []
-    for counts in (rows, np.count_nonzero(occupied, axis=0)):
+    for counts in (rows, columns):
         centre, sigma = _centre_and_sigma(counts)
         offset = np.arange(len(counts), dtype=np.float32) - centre
         profiles.append(np.exp(-np.square(offset) / (2 * np.square(sigma))))
@@ -64,7 +65,8 @@ def full_guide(mask: np.ndarray, channels: int) -> np.ndarray:
     Returns:
         float32 [h, w, channels].
     """
-    return np.stack([spatial_guide(mask), (mask != 0).astype(np.float32)][:channels], axis=-1)
+    gaussian = spatial_guide(mask)
+    return gaussian[..., None] if channels == 1 else cv2.merge([gaussian, (mask != 0).astype(np.float32)])
 
 
 def search_window(mask: np.ndarray) -> tuple[slice, slice]:
@@ -88,23 +90,18 @@ def search_window(mask: np.ndarray) -> tuple[slice, slice]:
     return window[0], window[1]
 
 
-def search_near(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Takes out what was found far from where an object was last (see `osmn_tf.guides.search_near`).
+def search_near(logits: np.ndarray, mask: np.ndarray) -> None:
+    """Takes out, in place, what was found far from where an object was last (see `osmn_tf.guides.search_near`).
 
     Args:
         logits: float32 [h, w].
         mask: [h, w], see `search_window`.
-
-    Returns:
-        As `logits`.
     """
     window = search_window(mask)
-    near = logits[window]
-    if not (near > 0).any():
-        return logits
-    result = np.minimum(logits, FAR_LOGIT)
-    result[window] = near
-    return result
+    if (logits[window] > 0).any():
+        near = logits[window].copy()
+        np.minimum(logits, FAR_LOGIT, out=logits)
+        logits[window] = near
 
 
 def _crop(occupied: np.ndarray) -> tuple[np.float32, np.float32]:

@@ -11,7 +11,7 @@ from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import GUIDE_OPTIONS, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import resize_frame
-from osmn_tf.runtime.frames import resize
+from osmn_tf.runtime.frames import resize_planes
 from osmn_tf.runtime.network import choose_threads, open_graph, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
@@ -67,7 +67,7 @@ class ExportedOSVOSPredictor(Predictor):
     def advance(self, frame: np.ndarray) -> Prediction:
         self._graph.write("frame", 0, resize_frame(frame, self._size))
         self._graph.run()
-        logits = resize(self._graph.output("logits")[0, :, :, 0].copy(), frame.shape[:2])[None]
+        logits = resize_planes(self._graph.output("logits")[..., 0].copy(), frame.shape[:2])
         return Prediction(merge_logits(logits, self.merge), lambda: logits)
 
     def snapshot(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from osmn_tf.inference.merging import merge_logits
 from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import fitted_size, name_sizes, resize_frame, resize_mask
 from osmn_tf.runtime import guides
-from osmn_tf.runtime.frames import resize
+from osmn_tf.runtime.frames import resize_planes
 from osmn_tf.runtime.network import ExportedNetwork, find_export, read_metadata
 
 
@@ -143,8 +143,8 @@ class ExportedPredictor(Predictor):
     def advance(self, frame: np.ndarray) -> Prediction:
         logits, states = self._run(frame, self._objects)
         if self._search_window:
-            masks = [an_object.guide_mask for an_object in self._objects]
-            logits = np.stack([guides.search_near(plane, mask) for plane, mask in zip(logits, masks)])
+            for plane, an_object in zip(logits, self._objects):
+                guides.search_near(plane, an_object.guide_mask)
         won = logits > 0
         if self.options.exclusive and len(logits) > 1:
             won &= logits >= logits.max(axis=0)
@@ -152,7 +152,7 @@ class ExportedPredictor(Predictor):
             an_object.state = state
             if own.any() or not self.options.recover:
                 an_object.guide_mask = own.astype(np.uint8)
-        full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
+        full = resize_planes(logits, frame.shape[:2])
         return Prediction(merge_logits(full, self.options.merge), lambda: full)
 
     def probe(self, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from osmn_tf.inference.merging import merge_logits, to_scores
 from osmn_tf.inference.predictor import Prediction, PredictorOptions
 from osmn_tf.inference.sequence import Kept, SequencePredictor
 from osmn_tf.resampling import resize_frame
-from osmn_tf.runtime.frames import resize
+from osmn_tf.runtime.frames import resize_planes
 from osmn_tf.runtime.network import choose_threads, open_graph, read_metadata
 from osmn_tf.runtime.predictor import exported_size
 
@@ -108,7 +108,7 @@ class ExportedRVOSPredictor(SequencePredictor):
     def _step(self, frame: np.ndarray, kept: Kept) -> tuple[Prediction, np.ndarray, Arrays]:
         masks, ranks, state = kept
         logits, state = self.network.run(resize_frame(frame, self.network_size), masks, state)
-        full = np.stack([resize(plane, frame.shape[:2]) for plane in logits])
+        full = resize_planes(logits, frame.shape[:2])
         own = to_scores(logits)
         if self.network.sequence.independent:
             own[logits < logits.max(axis=0)] = 0

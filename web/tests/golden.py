@@ -21,7 +21,7 @@ from osmn_tf.masks.coco import TrackWriter
 from osmn_tf.masks.labels import PALETTE
 from osmn_tf.resampling import fitted_size, resize_frame, resize_mask
 from osmn_tf.runtime import ExportedPredictor, guides
-from osmn_tf.runtime.frames import resize
+from osmn_tf.runtime.frames import resize_planes
 
 PATH = Path(__file__).with_name("golden.json")
 FRAME = (37, 53)
@@ -138,7 +138,7 @@ def golden() -> dict[str, Any]:
         "squares": [[*size, fitted_size((352, 608), size[::-1]) != (352, 608)] for size in SIZES],
         "resize_frame_smaller": array(resize_frame(frame, NETWORK)),
         "resize_frame_larger": array(resize_frame(frame, (50, 70))),
-        "resize_plane": array(resize(logits(0, 0), FRAME)),
+        "resize_plane": array(resize_planes(logits(0, 0)[None], FRAME)[0]),
         "network_mask": {str(label): array(small) for label, small in objects.items()},
         "network_mask_of_a_lost_pixel": array(resize_mask(lonely, NETWORK)),
         "spatial_guide": {
