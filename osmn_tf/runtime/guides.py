@@ -34,6 +34,20 @@ def _centre_and_sigma(counts: np.ndarray) -> tuple[np.float32, np.float32]:
     return centre, np.maximum(MAD_TO_SIGMA * mad, MIN_SIGMA)
 
 
+def _profiles(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [h] and columns [w] whose products are the Gaussian of a mask; zeros for an empty one."""
+    occupied = (mask != 0).view(np.uint8)
+    profiles = []
+    for axis in (1, 0):
+        counts = cv2.reduce(occupied, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+        if not counts.any():
+            return np.zeros(mask.shape[0], np.float32), np.zeros(mask.shape[1], np.float32)
+        centre, sigma = _centre_and_sigma(counts)
+        offset = np.arange(len(counts), dtype=np.float32) - centre
+        profiles.append(np.exp(-np.square(offset) / (2 * np.square(sigma))))
+    return profiles[0], profiles[1]
+
+
 def spatial_guide(mask: np.ndarray) -> np.ndarray:
     """Gaussian that says where the object was (see `osmn_tf.guides.spatial_guide`).
 
@@ -43,30 +57,23 @@ def spatial_guide(mask: np.ndarray) -> np.ndarray:
     Returns:
         float32 [h, w] in 0..1; all zeros for an empty mask.
     """
-    occupied = (mask != 0).view(np.uint8)
-    rows, columns = (cv2.reduce(occupied, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (1, 0))
-    if not rows.any():
-        return np.zeros(mask.shape, np.float32)
-    profiles = []
-    for counts in (rows, columns):
-        centre, sigma = _centre_and_sigma(counts)
-        offset = np.arange(len(counts), dtype=np.float32) - centre
-        profiles.append(np.exp(-np.square(offset) / (2 * np.square(sigma))))
-    return np.outer(*profiles)
+    return np.outer(*_profiles(mask))
 
 
-def full_guide(mask: np.ndarray, channels: int) -> np.ndarray:
-    """The spatial guide that a network takes (see `osmn_tf.guides.full_guide`).
+def write_full_guide(mask: np.ndarray, guide: np.ndarray) -> None:
+    """Sets the spatial guide that a network takes (see `osmn_tf.guides.full_guide`), without a copy on the way.
 
     Args:
         mask: [h, w], any dtype, at network resolution; non-zero is the object.
-        channels: 1, or 2 with the mask as the second one.
-
-    Returns:
-        float32 [h, w, channels].
+        guide: float32 [h, w, channels], what is set. One channel, or two with the mask as the second one.
     """
-    gaussian = spatial_guide(mask)
-    return gaussian[..., None] if channels == 1 else cv2.merge([gaussian, (mask != 0).astype(np.float32)])
+    rows, columns = _profiles(mask)
+    # All channels in one pass over the memory: twice as fast as one after the other.
+    first = np.zeros(guide.shape[1:], np.float32)
+    first[:, 0] = columns
+    np.multiply(rows[:, None, None], first, out=guide)
+    if guide.shape[-1] == 2:
+        guide[..., 1] = mask != 0
 
 
 def search_window(mask: np.ndarray) -> tuple[slice, slice]:
@@ -97,11 +104,12 @@ def search_near(logits: np.ndarray, mask: np.ndarray) -> None:
         logits: float32 [h, w].
         mask: [h, w], see `search_window`.
     """
-    window = search_window(mask)
-    if (logits[window] > 0).any():
-        near = logits[window].copy()
-        np.minimum(logits, FAR_LOGIT, out=logits)
-        logits[window] = near
+    rows, columns = search_window(mask)
+    if (logits[rows, columns] > 0).any():
+        beyond = slice(0, rows.start), slice(rows.stop, None)
+        beside = slice(0, columns.start), slice(columns.stop, None)
+        for far in (*(logits[part] for part in beyond), *(logits[rows, part] for part in beside)):
+            np.minimum(far, FAR_LOGIT, out=far)
 
 
 def _crop(occupied: np.ndarray) -> tuple[np.float32, np.float32]:

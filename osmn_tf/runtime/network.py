@@ -19,6 +19,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError, MissingDependencyError
 from osmn_tf.resampling import square_size
+from osmn_tf.runtime.guides import write_full_guide
 
 FORMAT = "osmn_tf.litert"
 FORMAT_VERSION = 1
@@ -274,11 +275,16 @@ class Graph:
         for name in self._inputs:
             self.write(name, ..., 0)  # the memory of batch places that are not used yet is not initialised
 
-    # The interpreter refuses to run while anybody holds a view of its memory: none leaves these methods but `output`'s.
+    # The interpreter refuses to run while anybody holds a view of its memory.
 
     def write(self, name: str, place: Any, value: Any) -> None:
         """Sets `[place]` of an input."""
-        self._interpreter.tensor(self._inputs[name])()[place] = value
+        self.input(name)[place] = value
+
+    def input(self, name: str) -> np.ndarray:
+        """The memory of an input, to be set. While it is held, `run` fails."""
+        view: np.ndarray = self._interpreter.tensor(self._inputs[name])()
+        return view
 
     def output(self, name: str) -> np.ndarray:
         """The memory of an output. Copy it: while it is held, `run` fails."""
@@ -306,6 +312,10 @@ class CopyingGraph:
     def write(self, name: str, place: Any, value: Any) -> None:
         """Sets `[place]` of an input."""
         self._inputs[name][place] = value
+
+    def input(self, name: str) -> np.ndarray:
+        """The memory of an input, to be set."""
+        return self._inputs[name]
 
     def output(self, name: str) -> np.ndarray:
         """An output."""
@@ -405,12 +415,12 @@ class ExportedNetwork:
         return {name: np.zeros(shape, np.float32) for name, shape in self.metadata.state.items()}
 
     def step(
-        self, guides: list[np.ndarray], modulations: list[np.ndarray], states: list[dict[str, np.ndarray]]
+        self, masks: list[np.ndarray], modulations: list[np.ndarray], states: list[dict[str, np.ndarray]]
     ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
         """One step of any number of objects on the frame that was encoded last.
 
         Args:
-            guides: spatial guide float32 [h, w, 1 or 2] of every object.
+            masks: [h, w], what every object's spatial guide is made of.
             modulations: `modulate`'s result for every object.
             states: state of every object.
 
@@ -418,12 +428,12 @@ class ExportedNetwork:
             Logits float32 [N, h, w], and the new states.
         """
         batch, graph = self.metadata.objects, self._step
-        logits = np.empty((len(guides), *self.metadata.network_size), np.float32)
+        logits = np.empty((len(masks), *self.metadata.network_size), np.float32)
         new_states: list[dict[str, np.ndarray]] = []
-        for first in range(0, len(guides), batch):
-            count = min(batch, len(guides) - first)
+        for first in range(0, len(masks), batch):
+            count = min(batch, len(masks) - first)
             for place in range(count):
-                graph.write("spatial_guide", place, guides[first + place])
+                write_full_guide(masks[first + place], graph.input("spatial_guide")[place])
                 graph.write("modulation", place, modulations[first + place])
                 for name, value in states[first + place].items():
                     graph.write(name, place, value)

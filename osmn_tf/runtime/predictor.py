@@ -167,7 +167,7 @@ class ExportedPredictor(Predictor):
         """Logits [N, h, w] and new states."""
         self.network.encode(resize_frame(frame, self.network_size))
         return self.network.step(
-            [guides.full_guide(an_object.guide_mask, self.network.metadata.guide_channels) for an_object in objects],
+            [an_object.guide_mask for an_object in objects],
             [an_object.modulation for an_object in objects],
             [an_object.state for an_object in objects],
         )

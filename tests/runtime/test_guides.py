@@ -83,10 +83,11 @@ def test_full_guide() -> None:
     mask = np.zeros((40, 50), np.uint8)
     mask[5:20, 10:30] = 1
     for channels, kind in ((1, "gaussian"), (2, "gaussian+mask")):
-        received = guides.full_guide(mask, channels)
-        expected = numpy(reference.full_guide(mask[None], kind))[0]
-        assert received.shape == expected.shape
-        np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
+        received = np.full((*mask.shape, channels), np.nan, np.float32)
+        for one, value in ((mask, 1), (mask, 7), (np.zeros_like(mask), 1)):
+            guides.write_full_guide(one * np.uint8(value), received)
+            expected = numpy(reference.full_guide(one[None], kind))[0]
+            np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -13,6 +13,7 @@ from keras import ops
 from support import WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames
 
 from osmn_tf.errors import InputError, MissingDependencyError
+from osmn_tf.guides import full_guide
 from osmn_tf.inference.segmenter import VideoSegmenter
 from osmn_tf.runtime.network import ExportedNetwork, find_export
 from osmn_tf.runtime.predictor import ExportedPredictor
@@ -38,14 +39,16 @@ def test_twenty_recurrent_steps_give_the_numbers_of_keras(exported: Path, tiny_r
     state, states = model.initial_state(2, 64, 96), [network.initial_state(), network.initial_state()]
     for t in range(20):
         frame = random_frames(64, 96, seed=t)
-        spatial = rng.uniform(0, 1, (2, 64, 96, 1)).astype(np.float32)
+        masks = (rng.uniform(0, 1, (2, 64, 96)) < [[[0.1]], [[0.9]]]).astype(np.uint8)
+        masks[0, :, t:] = masks[1, t:] = 0  # the first one's first mask is empty
+        spatial = full_guide(masks, model.guide)
         features = model.frame_encoder({"frame": ops.convert_to_tensor(frame[None])})
-        inputs = {**features, "spatial_guide": ops.convert_to_tensor(spatial), "modulation": modulation, **state}
+        inputs = {**features, "spatial_guide": spatial, "modulation": modulation, **state}
         state = model.object_network(inputs)
         logits = numpy(state.pop("logits"))[..., 0]
 
         network.encode(frame)
-        found, states = network.step(list(spatial), received, states)
+        found, states = network.step(list(masks), received, states)
         assert_close(found, logits, WHOLE_NETWORK)
         for name, value in state.items():
             assert_close(np.stack([s[name] for s in states]), value, WHOLE_NETWORK)

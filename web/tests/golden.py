@@ -65,7 +65,6 @@ class MadeUpNetwork:
             guide_background=BACKGROUND,
             state={"memory": (2, 2, 1)},
             network_size=NETWORK,
-            guide_channels=1,
         )
         self.sizes = (NETWORK,)
         self.guides: list[list[np.ndarray]] = []
@@ -83,11 +82,11 @@ class MadeUpNetwork:
         return {}
 
     def step(
-        self, spatial: list[np.ndarray], modulations: list[np.ndarray], states: list[Any]
+        self, masks: list[np.ndarray], modulations: list[np.ndarray], states: list[Any]
     ) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-        self.guides.append(spatial)
+        self.guides.append([guides.spatial_guide(mask)[..., None] for mask in masks])
         step = len(self.guides) - 1
-        return np.stack([logits(step, index) for index in range(len(spatial))]), states
+        return np.stack([logits(step, index) for index in range(len(masks))]), states
 
 
 def track(matches: bool) -> dict[str, Any]:
