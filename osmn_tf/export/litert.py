@@ -17,11 +17,12 @@ The guides are made outside, in NumPy: their medians do not convert to built-in 
 Which part gets which numbers was measured with `osmn benchmark litert` (docs/export.md). "int8" means the part where
 nearly all of the time and most of the weights are. Without a shared trunk that is the step: the encoder has 31,000
 weights, XNNPACK (LiteRT's CPU kernels) runs it faster as float32 than with int8 weights, and with int8 activations it
-costs more accuracy than everything else together. A shared trunk is in the encoder; of the step after it only the
-convolutions are int8, since matching computes with exponentials, which 8 bits do not hold. "compact" is the smallest
-form that computes in float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder
-too, where a shared trunk has most of the weights. The modulator runs once per object, and its scales lie closer to
-each other than an int8 of their range could tell.
+costs more accuracy than everything else together. A shared trunk is in the encoder; of it and of the step after it only
+the convolutions are int8: matching computes with exponentials, which 8 bits do not hold, and what stands between a few
+convolutions is faster as float32 than with its numbers rounded anew. "compact" is the smallest form that computes in
+float32 throughout, but for the modulator; "smallest" is the same with int8 weights in the encoder too, where a shared
+trunk has most of the weights. The modulator runs once per object, and its scales lie closer to each other than an int8
+of their range could tell.
 """
 
 from __future__ import annotations
@@ -73,12 +74,12 @@ _BY_GRAPH = {
     "dynamic": {"modulator": "dynamic", "encoder": "none", "step": "dynamic"},
     "int8": {"modulator": "dynamic", "encoder": "none", "step": "int8"},
 }
-_SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8", "step": "int8 convolutions"}
-# Operators of a step that stay float32 in "int8 convolutions": all others.
+_SHARED_TRUNK_INT8 = {"modulator": "dynamic", "encoder": "int8 convolutions", "step": "int8 convolutions"}
+# Operators that stay float32 in "int8 convolutions": all others.
 _NO_CONVOLUTIONS = (
-    *("ADD", "BATCH_MATMUL", "CAST", "CONCATENATION", "DIV", "EXP", "GREATER", "GREATER_EQUAL", "LOG", "MAXIMUM"),
-    *("MAX_POOL_2D", "MINIMUM", "MUL", "REDUCE_MAX", "RELU", "RESHAPE", "RESIZE_BILINEAR", "SPLIT", "STRIDED_SLICE"),
-    *("SUB", "SUM"),
+    *("ADD", "BATCH_MATMUL", "CAST", "CONCATENATION", "DIV", "EXP", "FULLY_CONNECTED", "GREATER", "GREATER_EQUAL"),
+    *("LOG", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "MUL", "REDUCE_MAX", "RELU", "RESHAPE", "RESIZE_BILINEAR", "RSQRT"),
+    *("SPLIT", "SQUARE", "STRIDED_SLICE", "SUB", "SUM"),
 )
 
 CALIBRATION_STEPS = 96  # frames times objects, shared among the clips
@@ -378,12 +379,13 @@ def _steps(graphs: _Graphs, frames: Sequence[np.ndarray], mask: np.ndarray) -> I
         guide_mask = resize_mask(mask == label, size)
         state = {name: np.zeros((graphs.objects, *shape), np.float32) for name, shape in graphs.state.items()}
         for index, frame in enumerate(frames):
+            # The objects of a batch do not meet: the same one in every place gives all ranges.
+            spatial = np.empty((graphs.objects, *size, GUIDE_CHANNELS[model.guide]), np.float32)
+            for guide in spatial:
+                guides.write_full_guide(guide_mask, guide)
             inputs = {
                 **compute("encoder", {"frame": resize_frame(frame, size)[None]}),
-                # The objects of a batch do not meet: the same one in every place gives all ranges.
-                "spatial_guide": np.repeat(
-                    guides.full_guide(guide_mask, GUIDE_CHANNELS[model.guide])[None], graphs.objects, axis=0
-                ),
+                "spatial_guide": spatial,
                 "modulation": np.repeat(modulation, graphs.objects, axis=0),
                 **state,
             }
