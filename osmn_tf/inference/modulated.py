@@ -20,8 +20,8 @@ from osmn_tf.inference.folding import FoldedNetwork
 from osmn_tf.inference.merging_tensors import merge_tensors
 from osmn_tf.inference.predictor import (
     AdaptOptions,
+    GuidedPredictor,
     Prediction,
-    Predictor,
     PredictorOptions,
     Progress,
     register_predictor,
@@ -180,7 +180,7 @@ class _Shared:
 
 
 @register_predictor("OSMN")
-class ModulatedPredictor(Predictor):
+class ModulatedPredictor(GuidedPredictor):
     """Runs an `OSMN` or `ReConvNet`. A whole step (guides, network, enlarging, merge) is one compiled call.
 
     Args:
@@ -273,6 +273,11 @@ class ModulatedPredictor(Predictor):
     def advance(self, frame: Array) -> Prediction:
         winners, self._guide_masks, self._state, logits = self._advance(frame, *self.carried)
         return Prediction(ops.convert_to_numpy(winners), lambda: ops.convert_to_numpy(logits))
+
+    def correct(self, index: int, mask: Array) -> None:
+        masks = np.array(ops.convert_to_numpy(self._guide_masks))
+        masks[index] = resize_mask(mask, self.network_size)
+        self._guide_masks = ops.convert_to_tensor(masks)
 
     def probe(self, frame: Array, masks: Array) -> Array:
         settings = self._settings

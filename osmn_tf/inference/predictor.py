@@ -65,7 +65,8 @@ class PredictorOptions:
             (`osmn_tf.guides.search_near`). None: a network that matches does so, since it finds all that looks alike;
             the others, which the guide itself keeps near, do not.
         scale: the network's own size times so much, in place of `network_size`: what is small is seen better, and a
-            frame takes the square of it as long. Of networks that match; the others lose.
+            frame takes the square of it as long. Above 1 the network's own size runs beside it, for objects that are
+            lost in larger frames (`osmn_tf.inference.two_sizes`). Of networks that match; the others lose.
 
     Raises:
         InputError: an option is none of its choices, or two say at which size the network runs.
@@ -355,6 +356,19 @@ class Predictor(abc.ABC):
         return None
 
 
+class GuidedPredictor(Predictor):
+    """A predictor that looks for an object near where it was last."""
+
+    @abc.abstractmethod
+    def correct(self, index: int, mask: Array) -> None:
+        """Looks for an object in the next frame near this mask, not near what was found in this frame.
+
+        Args:
+            index: of the object.
+            mask: [H, W], any dtype and size; non-zero is the object, which is somewhere.
+        """
+
+
 predictors: Registry[Callable[[Any, PredictorOptions], Predictor]] = Registry("predictor", "osmn_tf.inference")
 """Network class -> what makes a predictor of (network, options)."""
 
@@ -413,10 +427,16 @@ def find_network(x: Any, options: PredictorOptions | None = None, adapts: bool =
 
 
 def _limited(source: NetworkSource) -> NetworkSource:
-    """The source, whose predictors have the room that the options say."""
+    """The source, whose predictors have the room that the options say, and run at two sizes where they should."""
 
     def opened(options: PredictorOptions) -> Predictor:
         predictor = source.open(options)
+        if options.scale > 1 and isinstance(predictor, GuidedPredictor):
+            from osmn_tf.inference.two_sizes import TwoSizesPredictor
+
+            own_size = source.open(dataclasses.replace(options, scale=1.0))
+            assert isinstance(own_size, GuidedPredictor)
+            predictor = TwoSizesPredictor(predictor, own_size, options.merge)
         predictor.limit = options.objects
         return predictor
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
-from osmn_tf.inference.predictor import NetworkSource, Prediction, Predictor, PredictorOptions
+from osmn_tf.inference.predictor import GuidedPredictor, NetworkSource, Prediction, Predictor, PredictorOptions
 from osmn_tf.resampling import fitted_size, name_sizes, resize_frame, resize_mask
 from osmn_tf.runtime import guides
 from osmn_tf.runtime.frames import resize_planes
@@ -79,7 +79,7 @@ class _Object:
     state: dict[str, np.ndarray]
 
 
-class ExportedPredictor(Predictor):
+class ExportedPredictor(GuidedPredictor):
     """Runs what `osmn export --format litert` has written: at the size that it was exported for, or at the sizes.
 
     Args:
@@ -154,6 +154,9 @@ class ExportedPredictor(Predictor):
                 an_object.guide_mask = own.astype(np.uint8)
         full = resize_planes(logits, frame.shape[:2])
         return Prediction(merge_logits(full, self.options.merge), lambda: full)
+
+    def correct(self, index: int, mask: np.ndarray) -> None:
+        self._objects[index].guide_mask = resize_mask(mask, self.network_size)
 
     def probe(self, frame: np.ndarray, masks: np.ndarray) -> np.ndarray:
         # Of an object that is only roughly where it is said to be, the window would cut off a part.
