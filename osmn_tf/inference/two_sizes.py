@@ -8,13 +8,12 @@ believed, and the larger one goes on from there (docs/experiments.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from osmn_tf.errors import InputError
 from osmn_tf.inference.merging import merge_logits
-from osmn_tf.inference.predictor import AdaptOptions, GuidedPredictor, Prediction, Progress
+from osmn_tf.inference.predictor import GuidedPredictor, Prediction
 from osmn_tf.inference.wrapping import WrappingPredictor
 
 Array = np.ndarray
@@ -27,6 +26,8 @@ _OWN_SIZE = "own_size/"  # begins the names of a snapshot's arrays of the networ
 
 class TwoSizesPredictor(WrappingPredictor):
     """Runs a network in larger frames, and at its own size beside it.
+
+    It is adapted in larger frames alone: what it has learned there does worse at its own size.
 
     Args:
         base: runs it in larger frames.
@@ -91,29 +92,6 @@ class TwoSizesPredictor(WrappingPredictor):
     def close(self) -> None:
         self.base.close()
         self.own_size.close()
-
-    def adapt(
-        self, frames_and_masks: Sequence[tuple[Array, Array]], options: AdaptOptions, progress: Progress | None = None
-    ) -> None:
-        self.own_size.release()
-        self.base.adapt(frames_and_masks, options, progress)
-        self._share(self.base.adapted_weights(), options.details)
-
-    def load_adapted(self, weights: Mapping[str, Array], details: Any = None) -> None:
-        self.base.load_adapted(weights, details)
-        self._share(weights, details)
-
-    def _share(self, weights: Mapping[str, Array], details: Any) -> None:
-        """Gives the network's own size the weights that the larger one has."""
-        try:
-            self.own_size.load_adapted(weights, details)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        self.base.release()
-        self.own_size.release()
 
 
 def _iou(one: Array, other: Array) -> float:
