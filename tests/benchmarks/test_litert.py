@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import BACKEND, WHOLE_NETWORK, assert_close, numpy, random_frames, tensors
+from support import BACKEND, WHOLE_NETWORK, assert_close, box_mask, numpy, random_frames, tensors
 
 from osmn_tf.cli.main import main
 from osmn_tf.errors import InputError
 from osmn_tf.evaluation.protocols import PROTOCOLS, find_sequences
+from osmn_tf.guides import spatial_guide
 from osmn_tf.masks.drawing import write_image
 from osmn_tf.masks.files import write_mask
 from osmn_tf.runtime.network import ExportedNetwork
@@ -90,12 +91,12 @@ def test_files_of_a_network_without_state(benchmarked, tiny_osmn) -> None:
     network = ExportedNetwork(benchmarked[0])
     assert (network.metadata.network_size, network.metadata.state) == ((72, 80), {})
     guide = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32)
-    spatial = np.random.default_rng(1).uniform(0, 1, (72, 80, 1)).astype(np.float32)
+    mask = box_mask(72, 80, (20, 50, 30, 60))
     frame = random_frames(72, 80)
-    inputs = {"frame": frame[None], "visual_guide": guide[None], "spatial_guide": spatial[None]}
+    inputs = {"frame": frame[None], "visual_guide": guide[None], "spatial_guide": spatial_guide(mask[None])}
     expected = numpy(tiny_osmn(tensors(inputs)))[0, ..., 0]
     network.encode(frame)
-    logits, states = network.step([spatial], [network.modulate(guide)], [{}])
+    logits, states = network.step([mask], [network.modulate(guide)], [{}])
     assert_close(logits[0], expected, WHOLE_NETWORK)
     assert np.abs(expected).max() > 0.1
     assert states == [{}]
